@@ -1,0 +1,39 @@
+# `make drill` runs the main job, `make test` passes the tests. Each installs what it needs into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: drill test test-all lint bench soak clean
+.DEFAULT_GOAL := test
+
+drill: $(READY)
+	$(BIN)/penstock drill outage --html drill-report.html
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+# Every interpreter of 3.11 to 3.13 that this machine has, each in an environment of its own.
+test-all: $(READY)
+	@PYTHON=$(PYTHON) sh scripts/test-all.sh
+
+lint: $(READY)
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+
+bench: $(VENV)/.peers
+	$(BIN)/python -m bench
+
+soak: $(READY)
+	PENSTOCK_SCHEDULES=1000000 $(BIN)/python -m pytest tests/test_schedules.py -s
+
+$(READY): pyproject.toml scripts/venv.sh
+	@PYTHON=$(PYTHON) sh scripts/venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/.peers: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group peers
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-3.* drill-report.html

@@ -1,0 +1,31 @@
+"""Penstock keeps a service's database connections below the line: plan it, hold it, watch it, explain it, prove it."""
+
+from .errors import (
+    DatabaseUnavailable,
+    NestedCheckout,
+    PoolClosed,
+    PoolDeadlock,
+    PoolError,
+    PoolExhausted,
+    PoolTimeout,
+    TooManyRequests,
+    WrongEventLoop,
+)
+from .pool.aio import AsyncPool
+from .pool.sync import Pool
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncPool",
+    "DatabaseUnavailable",
+    "NestedCheckout",
+    "Pool",
+    "PoolClosed",
+    "PoolDeadlock",
+    "PoolError",
+    "PoolExhausted",
+    "PoolTimeout",
+    "TooManyRequests",
+    "WrongEventLoop",
+]

@@ -1,0 +1,31 @@
+"""The pool as a pure state machine: events in, effects out. No clock, lock, socket or thread.
+
+A shell (`penstock.pool`) tells the `Core` what happened and when, under whatever lock the shell needs, then carries out
+the effects that the core has written down, outside that lock. Every decision is made here; every wait is made there.
+"""
+
+from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Serve, Wake
+from .machine import Core
+from .pace import Pace
+from .settings import Settings
+from .slots import Reason, Refusal, Slot, State, Waiter
+
+__all__ = [
+    "Close",
+    "Core",
+    "Doubt",
+    "Effect",
+    "Empty",
+    "Full",
+    "GaveUp",
+    "Open",
+    "Pace",
+    "Reason",
+    "Refusal",
+    "Serve",
+    "Settings",
+    "Slot",
+    "State",
+    "Waiter",
+    "Wake",
+]

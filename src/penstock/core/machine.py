@@ -1,0 +1,579 @@
+"""The pool's one state machine. Everything that is decided about a connection is decided here.
+
+Events come in as method calls that carry the time; what is to be done about them goes out as effects. The caller holds
+whatever lock the shell needs; nothing here waits, and nothing here raises for what the outside world may do. A broken
+invariant of our own raises AssertionError with "bug:".
+
+Two methods may be called without that lock, because every checkout passes through them: `take` and `give`. What makes
+that safe is that the interpreter runs one thread at a time and that `list.pop` and `list.append` are each one step:
+
+* A slot that was popped from `idle` belongs to who popped it, so each is taken once, by one thread. All other methods
+  claim idle slots in the same way, and accept that one has just gone.
+* `give` puts the slot among the idle ones and *then* looks whether somebody waits; `acquire` queues the waiter and
+  *then* looks for an idle slot. Whichever comes second sees the other, so nobody waits beside an idle connection.
+* Both write to the slot that they own and to nothing else; totals are kept by slot and added up when asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Serve, Wake
+from .pace import Pace
+from .settings import Settings, check_sizes
+from .slots import Reason, Refusal, Slot, State, Waiter
+
+IDLE, LEASED, OPENING, CLOSING, GONE = State.IDLE, State.LEASED, State.OPENING, State.CLOSING, State.GONE
+
+LIFETIME_JITTER = 0.1  # share of max_lifetime taken off at random, so that a fleet does not reconnect in one second
+
+
+class Core:
+    """A pool of slots and a queue of waiters.
+
+    :ivar slots: every slot there is, by number: idle, opening, leased or closing. Never more than `max_size`, except
+        that after a resize the surplus lives until it is given back.
+    :ivar idle: the idle ones, the most recently used last. The most recent is handed out first, so that the rest age.
+    :ivar waiters: who waits, first come first.
+    """
+
+    def __init__(self, settings: Settings, random: Callable[[], float]) -> None:
+        self.min_size = settings.min_size
+        self.max_size = settings.max_size
+        self.max_waiting = settings.max_waiting
+        self.max_lifetime = settings.max_lifetime
+        self.max_idle = settings.max_idle
+        self.connect_timeout = settings.connect_timeout
+        self.pace = Pace(settings.reconnect_timeout, random)
+        self._random = random
+
+        self.slots: dict[int, Slot] = {}
+        self.idle: list[Slot] = []
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self.opening: dict[int, Slot] = {}
+        self.closing = 0
+        self.opened = False
+        self.closed = False
+        self.paused = False
+
+        # Whether `take` and `give` may not go their short way: somebody waits, or the pool is closed, paused, to be
+        # filled, or above its size.
+        self._rush = False
+        self._filling = False
+        self._waiting_owners: Counter[Any] = Counter()
+        self._numbers = 0
+        self._effects: list[Effect] = []
+
+        # Totals since the beginning. Seconds and counts only go up.
+        self.queued = 0
+        self.waited = 0.0
+        self._gone_uses = 0  # by slots that have gone
+        self._gone_held = 0.0
+        self.cancelled = 0  # waiters that went away
+        self.connects = 0
+        self.connect_seconds = 0.0
+        self.connect_errors = 0
+        self.lost = 0  # found dead while idle
+        self.refusals: Counter[Refusal] = Counter()
+        self.closes: Counter[Reason] = Counter()
+
+    def effects(self) -> list[Effect]:
+        """What is to be done, in order; asked for once."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to be done."""
+        return bool(self._effects)
+
+    @property
+    def uses(self) -> int:
+        """Leases that have ended."""
+        return self._gone_uses + sum(slot.uses for slot in list(self.slots.values()))
+
+    @property
+    def held(self) -> float:
+        """Seconds that they lasted, all together."""
+        return self._gone_held + sum(slot.held for slot in list(self.slots.values()))
+
+    @property
+    def requests(self) -> int:
+        """Connections asked for, however that ended."""
+        leases = sum(slot.owner is not None for slot in self.leases())
+        return self.uses + leases + len(self.waiters) + sum(self.refusals.values()) + self.cancelled
+
+    @property
+    def leased(self) -> int:
+        return len(self.slots) - len(self.idle) - len(self.opening) - self.closing
+
+    def leases(self) -> list[Slot]:
+        return [slot for slot in list(self.slots.values()) if slot.state is LEASED]
+
+    # ------------------------------------------------------------------------------------------ taking
+
+    def take(self, owner: Any, code: CodeType | None, lasti: int, now: float) -> Slot | None:
+        """An idle connection for *owner*, at once or not at all. Needs no lock.
+
+        Nobody is overtaken: while somebody waits, this serves nobody.
+        """
+        if self._rush:
+            return None
+        try:
+            slot = self.idle.pop()
+        except IndexError:
+            return None
+        slot.state = LEASED
+        slot.owner = owner
+        slot.code = code
+        slot.lasti = lasti
+        slot.since = now
+        return slot
+
+    def acquire(self, waiter: Waiter, now: float, again: bool = False) -> None:
+        """Serve the waiter, queue it, or refuse it.
+
+        *again*: the connection that it was served turned out to be no good, so it comes first.
+        """
+        if self.closed or not self.opened:
+            return self._refuse(waiter, Refusal.CLOSED if self.closed else Refusal.NOT_OPEN)
+        if self.max_waiting and len(self.waiters) >= self.max_waiting and not again:
+            return self._refuse(waiter, Refusal.QUEUE_FULL)
+        self._enqueue(waiter, again)
+        self._serve_idle(now)
+        if waiter.settled:
+            return None
+        if waiter.deadline <= now:
+            return self.expire(waiter, now)
+        if not again:
+            self.queued += 1
+        if self._deadlocks(waiter):
+            return self._send_away(waiter, Refusal.DEADLOCK, now)
+        self._ask_again(waiter, now)
+        self._grow(now)
+        return None
+
+    def expire(self, waiter: Waiter, now: float) -> None:
+        """The waiter's deadline has passed. One that was served at the last moment keeps its connection."""
+        if not waiter.settled:
+            self._send_away(waiter, Refusal.TIMEOUT, now)
+
+    def cancel(self, waiter: Waiter, now: float) -> None:
+        """The waiter has gone away. What it was served in that very moment serves the next."""
+        if waiter.slot is not None:
+            slot, waiter.slot = waiter.slot, None
+            self.requite(slot, now)
+        elif not waiter.settled:
+            self._dequeue(waiter, now)
+            self.cancelled += 1
+
+    # ------------------------------------------------------------------------------------------ giving back
+
+    def give(self, slot: Slot, now: float) -> bool:
+        """A clean connection comes back. Needs no lock. False: call `requite` under the lock, there is more to do."""
+        if self._rush or now >= slot.expires:
+            return False
+        assert slot.state is LEASED, f"bug: {slot!r} given back"
+        slot.uses += 1
+        slot.held += now - slot.since
+        slot.since = now
+        slot.state = IDLE  # before it is seen among the idle ones, where anybody may take it
+        self.idle.append(slot)
+        return not self._rush  # who came to wait meanwhile has looked too early
+
+    def requite(self, slot: Slot, now: float) -> None:
+        """A clean connection comes back: to the first waiter, to the idle ones, or to its end."""
+        if slot.state is LEASED:  # else `give` has put it among the idle ones, from where it may have gone on already
+            self._end_lease(slot, now)
+            reason = self._reason_to_close(slot, now)
+            if reason is not None:
+                self._close(slot, reason)
+            elif self.waiters and not self.paused:
+                self._lease(slot, self._next_waiter(now), now)
+            else:
+                self._rest(slot, now)
+        self._settle(now)
+
+    def _end_lease(self, slot: Slot, now: float) -> None:
+        if slot.owner is not None:  # the pool's own leases, to verify a connection, are no use of it
+            slot.uses += 1
+            slot.held += now - slot.since
+
+    def _settle(self, now: float) -> None:
+        """Bring order into the idle connections after `give` and `acquire` may have missed each other."""
+        if self.closed:
+            self._close_idle(Reason.POOL_CLOSED)
+        self._serve_idle(now)
+        self._close_surplus()
+        self._check_full()
+
+    def _serve_idle(self, now: float) -> None:
+        while self.waiters and not self.paused and (slot := self._claim()):
+            self._lease(slot, self._next_waiter(now), now)
+
+    def _claim(self) -> Slot | None:
+        """An idle slot for ourselves, if one is left."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return None
+
+    def _claim_this(self, slot: Slot) -> bool:
+        """This very slot, unless somebody has just taken it."""
+        try:
+            self.idle.remove(slot)
+        except ValueError:
+            return False
+        return True
+
+    def discard(self, slot: Slot, reason: Reason, now: float) -> None:
+        """A connection comes back that nobody may use again."""
+        assert slot.state is LEASED, f"bug: {slot!r} discarded"
+        self._end_lease(slot, now)
+        self._close(slot, reason)
+        if self.idle and reason in (Reason.DEAD, Reason.BROKEN):
+            self._effects.append(Doubt())
+
+    def reject(self, slot: Slot, reason: Reason, now: float, error: BaseException | None = None) -> None:
+        """A connection turned out to be no good before it was handed out.
+
+        *error*: it failed its check before its first use, which is as good as a failed attempt to connect.
+        """
+        slot.owner = None
+        self.lost += 1
+        self.discard(slot, reason, now)
+        if error is not None:
+            self._note_failure(slot.started, error, now, sure=True)
+
+    def doubt(self) -> list[Slot]:
+        """After `Doubt`: all idle connections, suspect until they have answered, and nobody's until then.
+
+        What cannot answer would cost its next user the whole timeout. Each is to be told of with `requite` or `reject`.
+        """
+        suspects = []
+        while slot := self._claim():
+            slot.state = LEASED
+            slot.owner = None
+            suspects.append(slot)
+        return suspects
+
+    # ------------------------------------------------------------------------------------------ connections
+
+    def opened_slot(self, slot: Slot, now: float) -> None:
+        """The slot's connection is open."""
+        assert slot.state is OPENING, f"bug: {slot!r} opened"
+        del self.opening[slot.number]
+        self.connects += 1
+        self.connect_seconds += now - slot.started
+        self.pace.succeeded(now - slot.started)
+        slot.opened_at = now
+        slot.expires = now + self.max_lifetime * (1 - LIFETIME_JITTER * self._random())
+        reason = self._reason_to_close(slot, now)
+        if reason is not None:
+            self._close(slot, reason)
+        elif self.waiters and not self.paused:
+            self._lease(slot, self._next_waiter(now), now)
+        else:
+            self._rest(slot, now)
+        self._settle(now)
+        self._grow(now)
+        self._effects.append(Wake(min(slot.expires, now + self.max_idle)))
+
+    def failed(self, slot: Slot, error: BaseException, now: float, hung: bool = False) -> None:
+        """The slot's connection could not be opened. *hung*: the database did not refuse, it did not answer."""
+        assert slot.state is OPENING, f"bug: {slot!r} failed"
+        del self.opening[slot.number]
+        self._remove(slot)
+        self.connects += 1
+        self.connect_errors += 1
+        self.connect_seconds += now - slot.started
+        self._note_failure(slot.started, error, now, hung=hung)
+        self._grow(now)
+
+    def closed_slot(self, slot: Slot, now: float) -> None:
+        """The slot's connection is closed, as far as the server goes too: its place is free."""
+        assert slot.state is CLOSING, f"bug: {slot!r} closed"
+        self.closing -= 1
+        self._remove(slot)
+        self._grow(now)
+
+    # ------------------------------------------------------------------------------------------ time
+
+    def tick(self, now: float) -> float:
+        """Do what is due, and say when something may be due again (infinity: not before another event)."""
+        due = self._retire_idle(now)
+        self._note_overdue(now)
+        self._refuse_if_down(now)
+        self._grow(now)
+        return due
+
+    def _retire_idle(self, now: float) -> float:
+        due = math.inf
+        for slot in list(self.idle):
+            unused_at = slot.since + self.max_idle if len(self.slots) - self.closing > self.min_size else math.inf
+            if now >= slot.expires or now >= unused_at:
+                if self._claim_this(slot):
+                    self._close(slot, slot.retire if now >= slot.expires else Reason.UNUSED)
+            else:
+                due = min(due, slot.expires, unused_at)
+        return due
+
+    def _note_overdue(self, now: float) -> None:
+        """An attempt past its deadline is as good as failed, although its place stays taken until it ends."""
+        for slot in self.opening.values():
+            if not slot.overdue and now - slot.started >= self.connect_timeout:
+                slot.overdue = True
+                silence = TimeoutError(f"no answer to a connection attempt within {self.connect_timeout:g} s")
+                self._note_failure(slot.started, silence, now, hung=True)
+
+    # ------------------------------------------------------------------------------------------ the pool as a whole
+
+    def open(self, now: float) -> None:
+        self.opened = True
+        self._grow(now)
+
+    def close(self, now: float) -> None:
+        """Refuse everybody from now on. Idle connections end now, leased ones when they come back."""
+        self.closed = True
+        self._update_rush()
+        for waiter in list(self.waiters):
+            self._send_away(waiter, Refusal.CLOSED, now)
+        self._settle(now)
+        self._check_empty()
+
+    def drain(self, now: float) -> None:
+        """Replace every connection there is: idle ones now, leased ones when they come back."""
+        for slot in self.slots.values():
+            slot.expires = -math.inf
+            slot.retire = Reason.DRAINED
+        self._close_idle(Reason.DRAINED)
+        self._grow(now)
+        self._effects.append(Wake(now))  # one that was just being given back may have missed its mark
+
+    def resize(self, min_size: int, max_size: int, now: float) -> None:
+        """:raises ValueError: when no pool can have these sizes; nothing has changed then."""
+        check_sizes(min_size, max_size)
+        self.min_size, self.max_size = min_size, max_size
+        self._update_rush()
+        self._close_surplus()
+        self._grow(now)
+
+    def pause(self) -> None:
+        """Hand out nothing until `resume`; waiters wait on, each until its own deadline."""
+        self.paused = True
+        self._update_rush()
+
+    def resume(self, now: float) -> None:
+        self.paused = False
+        self._update_rush()
+        self._settle(now)
+        self._grow(now)
+
+    def refill(self, now: float) -> None:
+        """Try again at once, whatever failed before."""
+        self.pace.ask(now)
+        self._grow(now)
+
+    def fill(self) -> bool:
+        """Whether `min_size` connections are idle; if not, `Full` says when they are."""
+        self._filling = len(self.idle) < self.min_size
+        self._update_rush()
+        return not self._filling
+
+    # ------------------------------------------------------------------------------------------ decisions
+
+    def _grow(self, now: float) -> None:
+        """Open what is needed, as far as the limit and the pace allow."""
+        if self.closed or not self.opened:
+            return
+        while len(self.slots) < self.max_size and self._wants_more(now):
+            at = self.pace.next_at(now, self._on_time(now))
+            if at > now:
+                if at < math.inf:
+                    self._effects.append(Wake(at))
+                return
+            self._open(now)
+
+    def _wants_more(self, now: float) -> bool:
+        """Whether one more connection than those open and under way has a use."""
+        if len(self.slots) - self.closing < self.min_size:
+            return True
+        if self.paused or not self.waiters:
+            return False
+        under_way = self._on_time(now)
+        # One is always worth trying; more only for those whom neither it nor a return will have served by then.
+        return not under_way or len(self.waiters) > under_way + self._returns_meanwhile(now)
+
+    def _returns_meanwhile(self, now: float) -> float:
+        """How many connections will come back while one is opened: leases x seconds to connect / seconds held.
+
+        Little's law on what was measured; a lease that lasts longer than usual counts with its age, so that one change
+        of habit is seen at once. With nothing measured, none.
+        """
+        leases = self.leased
+        uses = self.uses
+        if not leases or not uses:
+            return 0.0
+        youngest = min((now - slot.since for slot in self.leases()), default=0.0)
+        hold = max(self.held / uses, youngest, 1e-6)
+        return leases * self.pace.mean_seconds / hold
+
+    def _on_time(self, now: float) -> int:
+        """Attempts under way that may still succeed soon; one that hangs must not keep others from being made."""
+        patience = self.pace.patience
+        return sum(now - slot.started < patience for slot in self.opening.values())
+
+    def _open(self, now: float) -> None:
+        self._numbers += 1
+        slot = Slot(self._numbers, now)
+        self.slots[slot.number] = self.opening[slot.number] = slot
+        self.pace.started(now)
+        self._effects.append(Open(slot))
+        self._effects.append(Wake(now + min(self.pace.patience, self.connect_timeout)))
+
+    def _reason_to_close(self, slot: Slot, now: float) -> Reason | None:
+        if self.closed:
+            return Reason.POOL_CLOSED
+        if now >= slot.expires:
+            return slot.retire
+        if len(self.slots) - self.closing > self.max_size:
+            return Reason.SURPLUS
+        return None
+
+    def _deadlocks(self, waiter: Waiter) -> bool:
+        """Whether the waiter would close a circle: it holds a connection, and so does everybody else who waits.
+
+        Nothing is opening or closing, so only a holder could end the wait, and every holder waits.
+        """
+        if waiter.owner is None or self.opening or self.closing or len(self.slots) < self.max_size:
+            return False
+        holds = False
+        for slot in self.slots.values():
+            if slot.owner == waiter.owner:
+                holds = True
+            elif slot.owner is None or slot.owner not in self._waiting_owners:
+                return False
+        return holds
+
+    def _ask_again(self, waiter: Waiter, now: float) -> None:
+        """A caller meets a database that is known to be down: have it tried again now, or tell the caller now."""
+        if self.leased or not (self.pace.down or self.pace.gave_up):
+            return
+        on_time = self._on_time(now)
+        if self.pace.hung or not (on_time or self.pace.may_ask(now)):
+            self._send_away(waiter, Refusal.UNAVAILABLE, now)
+        if on_time:
+            return
+        self.pace.ask(now)
+        # Even a caller that was refused has the database tried: the attempt that it causes serves the next one.
+        if len(self.slots) < self.max_size and self.pace.next_at(now, on_time) <= now:
+            self._open(now)
+
+    def _note_failure(
+        self, started: float, error: BaseException, now: float, hung: bool = False, sure: bool = False
+    ) -> None:
+        if self.pace.failed(now, started, error, hung, sure):
+            self._effects.append(GaveUp())
+        self._refuse_if_down(now)
+
+    def _refuse_if_down(self, now: float) -> None:
+        """Let nobody wait for a database that is known to be down, if nothing else can serve them either."""
+        if not self.pace.down or self.leased or (self._on_time(now) and not self.pace.hung):
+            return
+        for waiter in list(self.waiters):
+            self._send_away(waiter, Refusal.UNAVAILABLE, now)
+
+    # ------------------------------------------------------------------------------------------ bookkeeping
+
+    def _lease(self, slot: Slot, waiter: Waiter, now: float) -> None:
+        slot.state = LEASED
+        slot.owner = waiter.owner
+        slot.code = waiter.code
+        slot.lasti = waiter.lasti
+        slot.since = now
+        waiter.slot = slot
+        self._effects.append(Serve(waiter))
+
+    def _rest(self, slot: Slot, now: float) -> None:
+        slot.since = now
+        slot.state = IDLE  # first, as in `give`
+        self.idle.append(slot)
+
+    def _close(self, slot: Slot, reason: Reason) -> None:
+        slot.state = CLOSING
+        self.closing += 1
+        self.closes[reason] += 1
+        self._effects.append(Close(slot, reason))
+        self._update_rush()
+
+    def _close_idle(self, reason: Reason) -> None:
+        while slot := self._claim():
+            self._close(slot, reason)
+
+    def _close_surplus(self) -> None:
+        """Idle connections above the maximum go, the longest unused first."""
+        while len(self.slots) - self.closing > self.max_size and self.idle:
+            slot = self.idle[0]
+            if self._claim_this(slot):
+                self._close(slot, Reason.SURPLUS)
+
+    def _remove(self, slot: Slot) -> None:
+        slot.state = GONE
+        del self.slots[slot.number]
+        self._gone_uses += slot.uses
+        self._gone_held += slot.held
+        self._update_rush()
+        self._check_empty()
+
+    def _check_empty(self) -> None:
+        if self.closed and len(self.opening) == len(self.slots):
+            self._effects.append(Empty())
+
+    def _enqueue(self, waiter: Waiter, first: bool) -> None:
+        self.waiters[waiter] = None
+        if first:
+            self.waiters.move_to_end(waiter, last=False)
+        self._waiting_owners[waiter.owner] += 1
+        self._rush = True
+
+    def _dequeue(self, waiter: Waiter, now: float) -> None:
+        del self.waiters[waiter]
+        self.waited += now - waiter.since
+        if self._waiting_owners[waiter.owner] == 1:
+            del self._waiting_owners[waiter.owner]
+        else:
+            self._waiting_owners[waiter.owner] -= 1
+        self._update_rush()
+
+    def _next_waiter(self, now: float) -> Waiter:
+        waiter = next(iter(self.waiters))
+        self._dequeue(waiter, now)
+        return waiter
+
+    def _send_away(self, waiter: Waiter, refusal: Refusal, now: float) -> None:
+        self._dequeue(waiter, now)
+        self._refuse(waiter, refusal)
+
+    def _refuse(self, waiter: Waiter, refusal: Refusal) -> None:
+        waiter.refusal = refusal
+        self.refusals[refusal] += 1
+        self._effects.append(Serve(waiter))
+
+    def _check_full(self) -> None:
+        if self._filling and len(self.idle) >= self.min_size:
+            self._filling = False
+            self._update_rush()
+            self._effects.append(Full())
+
+    def _update_rush(self) -> None:
+        self._rush = (
+            bool(self.waiters)
+            or self.closed
+            or self.paused
+            or self._filling
+            or len(self.slots) - self.closing > self.max_size
+        )

@@ -1,0 +1,50 @@
+"""The numbers a pool is made of, checked once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, frozen=True)
+class Settings:
+    """Sizes in connections, times in seconds.
+
+    :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
+    """
+
+    min_size: int = 4
+    max_size: int = 4
+    max_waiting: int = 0
+    max_lifetime: float = 3600.0
+    max_idle: float = 600.0
+    reconnect_timeout: float = 300.0
+    connect_timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_sizes(self.min_size, self.max_size)
+        if self.max_waiting < 0:
+            raise ValueError(f"max_waiting must be 0 (no bound) or more, not {self.max_waiting}")
+        for name in ("max_lifetime", "max_idle", "reconnect_timeout", "connect_timeout"):
+            check_seconds(name, getattr(self, name))
+
+
+def check_sizes(min_size: int, max_size: int) -> None:
+    """:raises ValueError: when no pool can have these sizes."""
+    for name, value in (("min_size", min_size), ("max_size", max_size)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a whole number of connections, not {value!r}")
+    if min_size < 0:
+        raise ValueError(f"min_size must be 0 or more, not {min_size}")
+    if max_size < 1:
+        raise ValueError(f"max_size must be 1 or more, not {max_size}: say max_size= when min_size is 0")
+    if min_size > max_size:
+        raise ValueError(f"min_size ({min_size}) must not be above max_size ({max_size})")
+
+
+def check_seconds(name: str, value: float) -> None:
+    """:raises ValueError: when *value* is no length of time."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name} must be 0 seconds or more, not {value!r}")

@@ -1,0 +1,127 @@
+"""What the core keeps account of: slots, each one connection's place below the limit, and the waiters for them."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from types import CodeType
+from typing import Any
+
+
+class State(Enum):
+    """The one owner that a slot has at any moment."""
+
+    OPENING = "opening"
+    IDLE = "idle"
+    LEASED = "leased"
+    CLOSING = "closing"
+    GONE = "gone"  # no owner: the slot has left the pool
+
+
+class Reason(Enum):
+    """Why a connection was closed. Logs, metrics and errors all use these words."""
+
+    EXPIRED = "past max_lifetime"
+    UNUSED = "idle for max_idle"
+    DEAD = "found closed by the server"
+    BROKEN = "returned broken"
+    BUSY = "returned while a statement was running"
+    UNCLEAN = "could not be reset"
+    CHECK_FAILED = "failed its check"
+    DRAINED = "drained"
+    SURPLUS = "above max_size after a resize"
+    POOL_CLOSED = "pool closed"
+    DROPPED = "its holder dropped it"
+    ABANDONED = "its holder ended without returning it"
+    RECLAIMED = "held idle past leak_after"
+
+
+class Refusal(Enum):
+    """Why a waiter was sent away without a connection."""
+
+    NOT_OPEN = "not open"
+    CLOSED = "closed"
+    TIMEOUT = "timeout"
+    QUEUE_FULL = "queue full"
+    UNAVAILABLE = "unavailable"
+    DEADLOCK = "deadlock"
+
+
+class Slot:
+    """One connection's place below the limit; it outlives no connection and is never reused.
+
+    The core reads and writes the accounting; `conn`, `key`, `probe`, `baseline` and `ref` are the shell's.
+    """
+
+    __slots__ = (
+        "baseline",
+        "by_hand",
+        "code",
+        "conn",
+        "expires",
+        "held",
+        "key",
+        "lasti",
+        "number",
+        "opened_at",
+        "overdue",
+        "owner",
+        "probe",
+        "proven",
+        "ref",
+        "reported",
+        "retire",
+        "since",
+        "started",
+        "state",
+        "uses",
+    )
+
+    def __init__(self, number: int, started: float) -> None:
+        self.number = number
+        self.state = State.OPENING
+        self.started = started
+        self.opened_at = math.nan
+        self.expires = math.inf
+        self.retire = Reason.EXPIRED  # what `expires` stands for once it has passed
+        self.overdue = False  # still opening past its deadline, which was counted as a failure already
+        self.proven = False  # it was fit for use at least once
+        # The lease: who holds it, since when, and where it was taken (code object and instruction: the line number is
+        # worked out only when somebody asks, which makes taking note of it almost free).
+        self.owner: Any = None
+        self.since = math.nan  # leased: taken then; idle: given back then
+        self.code: CodeType | None = None
+        self.lasti = -1
+        self.by_hand: Any = None  # who took it with getconn(), so that nothing but their care gives it back
+        self.reported = False  # as a suspected leak
+        self.uses = 0
+        self.held = 0.0  # seconds, all uses together
+        # The shell's. `conn` is empty while leased, so that a handle its holder drops can be seen to go.
+        self.conn: Any = None
+        self.key = 0
+        self.probe: Any = None
+        self.baseline: Any = None
+        self.ref: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.number} {self.state.value}>"
+
+
+class Waiter:
+    """Somebody who waits for a connection; settled once `slot` or `refusal` is set."""
+
+    __slots__ = ("code", "deadline", "lasti", "owner", "refusal", "since", "slot", "wake")
+
+    def __init__(self, owner: Any, code: CodeType | None, lasti: int, since: float, deadline: float) -> None:
+        self.owner = owner
+        self.code = code
+        self.lasti = lasti
+        self.since = since
+        self.deadline = deadline
+        self.slot: Slot | None = None
+        self.refusal: Refusal | None = None
+        self.wake: Any = None  # the shell's: a lock or a future
+
+    @property
+    def settled(self) -> bool:
+        return self.slot is not None or self.refusal is not None

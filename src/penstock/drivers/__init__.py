@@ -1,0 +1,23 @@
+"""One file a driver; `base` says what a pool asks of each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from .base import Driver
+
+# A name of the public face to the module and class that serve it. Imported when a pool asks for it, not before.
+_DRIVERS = {"psycopg": ("psycopg", "PsycopgDriver")}
+
+
+def load(name: str, connection_class: type | None, is_async: bool) -> Driver:
+    """The driver of that name for connections of *connection_class* (None: the driver's own).
+
+    :raises ValueError: when there is no such driver.
+    :raises ImportError: when the package that it needs is not installed; the message says which.
+    """
+    if name not in _DRIVERS:
+        raise ValueError(f"driver must be one of {', '.join(map(repr, _DRIVERS))}, not {name!r}")
+    module, cls = _DRIVERS[name]
+    driver: Driver = getattr(import_module(f".{module}", __name__), cls)(connection_class, is_async)
+    return driver

@@ -1,0 +1,134 @@
+"""What a pool asks of a database driver.
+
+One class serves threads and asyncio alike. What does I/O is a coroutine: over asyncio connections it waits in the
+event loop; over blocking ones it blocks where it stands and never suspends, so that a thread can run it to its end in
+one step (see `penstock.pool.steps.run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
+from inspect import isawaitable
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Status(Enum):
+    """What a connection is doing, as its protocol tells without asking the server."""
+
+    IDLE = "IDLE"
+    ACTIVE = "ACTIVE"
+    INTRANS = "INTRANS"
+    INERROR = "INERROR"
+    BROKEN = "BAD"
+
+
+class Health(Enum):
+    """What can be said of an idle connection without a round trip."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNSURE = "unsure"  # something unasked came from the server: only a round trip can tell
+
+
+class Activity:
+    """The last statement that a connection was given."""
+
+    __slots__ = ("ended", "started", "statement", "thread")
+
+    def __init__(self) -> None:
+        self.statement: Any = None
+        self.started = self.ended = monotonic()
+        self.thread: int | None = None
+
+    def begin(self, statement: Any, thread: int) -> None:
+        self.statement = statement
+        self.thread = thread
+        self.started = monotonic()
+
+    def end(self) -> None:
+        self.ended = monotonic()
+
+
+class Driver(Protocol):
+    """A driver's connections, as a pool sees them."""
+
+    operational_error: type[Exception]
+
+    def check_conninfo(self, conninfo: str) -> None:
+        """:raises ValueError: when *conninfo* does not parse; the message shows no secret of it."""
+
+    async def connect(
+        self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
+    ) -> Any:
+        """A new connection. *timeout* (seconds) bounds each address tried unless the conninfo says otherwise.
+
+        *settings* are server settings to begin the session with, sent along with the login.
+        """
+
+    def adopt(self, conn: Any, pool: Any) -> Any:
+        """The connection is configured and belongs to *pool* now: returns its baseline, for `state` and `reset`."""
+
+    def probe(self, conn: Any) -> Callable[[int], object]:
+        """A function that asks the kernel, without a round trip: true if the socket has closed or has unread input.
+
+        It is called with 0: the milliseconds to wait for that.
+        """
+
+    def look(self, conn: Any) -> Health:
+        """After `probe` has said true: read what came, without waiting."""
+
+    def status(self, conn: Any) -> Status: ...
+
+    def state(self, conn: Any) -> object:
+        """What equals the baseline while the connection is idle, out of any transaction, its session as adopted.
+
+        Part of every return, so it is made of what the client knows already, in as few steps as can be.
+        """
+
+    def activity(self, conn: Any) -> Activity: ...
+
+    def touched(self, conn: Any) -> bool:
+        """Whether a statement since `adopt` left something behind in the session on the server."""
+
+    async def settle(self, conn: Any, commit: bool) -> None:
+        """End the open transaction, if there is one."""
+
+    async def reset(self, conn: Any, baseline: Any) -> bool:
+        """Bring an idle connection's session back to its baseline, as far as it was touched.
+
+        False when that cannot be done; true otherwise, in which case whatever `configure` did is to be done again if
+        the server's side was touched.
+        """
+
+    async def check(self, conn: Any) -> None:
+        """One round trip. Raises the driver's error if the connection does not work."""
+
+    async def cancel(self, conn: Any, timeout: float) -> None:
+        """Ask the server to stop the statement that runs on the connection."""
+
+    async def close(self, conn: Any) -> int | None:
+        """Say goodbye. Returns a file descriptor that reads as ended once the server has let go, if there is one."""
+
+    def abort(self, conn: Any) -> None:
+        """From any thread: end the connection's traffic, so that whoever waits on it gets an error."""
+
+    def abandon(self, conn: Any) -> int | None:
+        """From any thread: part with a connection that somebody may still refer to.
+
+        The server is told to end it; the object is left as it is, to fail at its next use. Returns as `close` does.
+        """
+
+    def silence(self, conn: Any) -> None:
+        """In a forked child: make sure that nothing done to this connection reaches the parent's socket."""
+
+    def is_timeout(self, error: BaseException) -> bool:
+        """Whether a failed connect got no answer, rather than a refusal."""
+
+
+async def settled(value: Awaitable[T] | T) -> T:
+    """What an asyncio connection's method returns, awaited; what a blocking connection's returns, as it is."""
+    return await value if isawaitable(value) else value

@@ -1,0 +1,244 @@
+"""psycopg 3: `psycopg.Connection` for threads, `psycopg.AsyncConnection` for asyncio, and what derives from them."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from . import sockets
+from .base import Activity, Health, Status, settled
+from .session import Touched, reset_statement, touches
+
+_STATUS = {
+    TransactionStatus.IDLE: Status.IDLE,
+    TransactionStatus.ACTIVE: Status.ACTIVE,
+    TransactionStatus.INTRANS: Status.INTRANS,
+    TransactionStatus.INERROR: Status.INERROR,
+    TransactionStatus.UNKNOWN: Status.BROKEN,
+}
+
+# What a user can set on a connection object and the next one would find there. The attributes behind psycopg's own
+# properties: as such they are read in one go, and set alike on both classes of connection.
+_ATTRIBUTES = (
+    "_autocommit",
+    "_isolation_level",
+    "_read_only",
+    "_deferrable",
+    "row_factory",
+    "cursor_factory",
+    "server_cursor_factory",
+)
+# In one call of C: what the protocol knows of the transaction, what the session was made to do, and the above.
+_state = attrgetter("pgconn.transaction_status", "_touched", *_ATTRIBUTES)
+
+# Without these a connection whose peer has vanished is waited for until the kernel gives up: two hours when idle, a
+# quarter of an hour with unacknowledged data. libpq's names; the last in milliseconds.
+_NETWORK = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+
+
+class PsycopgDriver:
+    """Satisfies `penstock.drivers.base.Driver`."""
+
+    operational_error: type[Exception] = psycopg.OperationalError
+    state = staticmethod(_state)
+
+    def __init__(self, connection_class: Any, is_async: bool) -> None:
+        own = psycopg.AsyncConnection if is_async else psycopg.Connection
+        self.connection_class = connection_class or own
+
+    def check_conninfo(self, conninfo: str) -> None:
+        try:
+            conninfo_to_dict(conninfo)
+            return
+        except psycopg.Error:
+            pass  # its message may quote the password, so nothing of it may travel on
+        raise ValueError(
+            "conninfo does not parse: expected 'postgresql://user:password@host:5432/dbname' or"
+            " 'host=... dbname=... user=...' (special characters in a URL's password are percent-encoded)"
+        )
+
+    async def connect(
+        self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
+    ) -> Any:
+        self.check_conninfo(conninfo)
+        given = {**conninfo_to_dict(conninfo), **kwargs}
+        defaults = {"connect_timeout": math.ceil(timeout), **_NETWORK}
+        params = {key: value for key, value in defaults.items() if key not in given} | dict(kwargs)
+        if settings:
+            begun = given.get("options") or os.environ.get("PGOPTIONS", "")
+            params["options"] = " ".join([begun, *(f"-c {name}={value}" for name, value in settings.items())]).strip()
+        return await settled(self.connection_class.connect(conninfo, **params))
+
+    def adopt(self, conn: Any, pool: Any) -> Any:
+        conn._pool = pool  # psycopg's own convention: a connection of a pool is not closed by `with`
+        conn._activity = Activity()
+        conn._touched = Touched.NOTHING
+        conn.cursor_factory = _tracked(conn.cursor_factory)
+        conn.server_cursor_factory = _tracked(conn.server_cursor_factory)
+        return _state(conn)
+
+    def probe(self, conn: Any) -> Callable[[int], object]:
+        return sockets.stirred(conn.fileno())
+
+    def look(self, conn: Any) -> Health:
+        pgconn = conn.pgconn
+        try:
+            pgconn.consume_input()
+            told = False
+            while pgconn.notifies():
+                told = True  # a notification, for nobody: who listened has given the connection back
+        except psycopg.Error:
+            return Health.DEAD
+        if pgconn.status != ConnStatus.OK:
+            return Health.DEAD
+        return Health.ALIVE if told else Health.UNSURE
+
+    def status(self, conn: Any) -> Status:
+        return _STATUS[conn.pgconn.transaction_status]
+
+    def activity(self, conn: Any) -> Activity:
+        return conn._activity  # type: ignore[no-any-return]
+
+    def touched(self, conn: Any) -> bool:
+        return bool(conn._touched)
+
+    async def settle(self, conn: Any, commit: bool) -> None:
+        await settled(conn.commit() if commit else conn.rollback())
+
+    async def reset(self, conn: Any, baseline: Any) -> bool:
+        touched = conn._touched
+        if touched & Touched.BEYOND_RESET:
+            return False
+        self._restore(conn, baseline)
+        if touched:
+            await _in_autocommit(conn, reset_statement(touched))
+            conn._notify_handlers.clear()
+        conn._touched = Touched.NOTHING
+        return True
+
+    async def check(self, conn: Any) -> None:
+        await check_connection(conn)
+
+    async def cancel(self, conn: Any, timeout: float) -> None:
+        with suppress(psycopg.Error):
+            await settled(conn.cancel_safe(timeout=timeout))
+
+    async def close(self, conn: Any) -> int | None:
+        conn._pool = None  # or a connection that is told to return on close would come back
+        end = None
+        with suppress(psycopg.Error, OSError):
+            end = os.dup(conn.pgconn.socket)
+        await settled(conn.close())
+        return end
+
+    def abort(self, conn: Any) -> None:
+        with suppress(psycopg.Error):
+            sockets.hang_up(conn.pgconn.socket)
+
+    def abandon(self, conn: Any) -> int | None:
+        conn._pool = None
+        with suppress(psycopg.Error, OSError):
+            return sockets.send_end(conn.pgconn.socket)
+        return None
+
+    def silence(self, conn: Any) -> None:
+        with suppress(psycopg.Error, OSError):
+            sockets.put_out_of_reach(conn.pgconn.socket)
+
+    def is_timeout(self, error: BaseException) -> bool:
+        return isinstance(error, (TimeoutError, psycopg.errors.ConnectionTimeout))
+
+    def _restore(self, conn: Any, baseline: Any) -> None:
+        for name, value in zip(_ATTRIBUTES, baseline[2:], strict=True):
+            setattr(conn, name, value)
+        conn._begin_statement = b""  # made of isolation level, read only and deferrable
+
+
+async def check_connection(conn: Any) -> None:
+    """One round trip, in no transaction. Raises the driver's error if the connection does not work."""
+    await _in_autocommit(conn, "")
+
+
+async def _in_autocommit(conn: Any, statement: str) -> None:
+    autocommit, conn._autocommit = conn._autocommit, True
+    try:
+        await settled(conn.execute(statement))
+    finally:
+        conn._autocommit = autocommit
+
+
+@cache
+def _tracked(cursor_class: Any) -> Any:
+    """*cursor_class*, taking note of each statement: for who asks what a holder is doing, and to know what to reset."""
+    if issubclass(cursor_class, _Tracked):
+        return cursor_class
+    if issubclass(cursor_class, (psycopg.AsyncCursor, psycopg.AsyncServerCursor)):
+        return type(cursor_class.__name__, (_AsyncTracked, cursor_class), {"__module__": cursor_class.__module__})
+    return type(cursor_class.__name__, (_Tracked, cursor_class), {"__module__": cursor_class.__module__})
+
+
+class _Tracked:
+    """Mixed in before a blocking cursor."""
+
+    _conn: Any
+
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        activity = _begin(self._conn, query)
+        try:
+            return super().execute(query, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            activity.end()
+
+    def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        activity = _begin(self._conn, query)
+        try:
+            return super().executemany(query, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            activity.end()
+
+    # The end of these two is the user's to choose: until then the connection's own status tells that they run.
+
+    def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        _begin(self._conn, query)
+        return super().stream(query, *args, **kwargs)  # type: ignore[misc]
+
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        _begin(self._conn, statement)
+        return super().copy(statement, *args, **kwargs)  # type: ignore[misc]
+
+
+class _AsyncTracked(_Tracked):
+    """Mixed in before an asyncio cursor."""
+
+    async def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        activity = _begin(self._conn, query)
+        try:
+            return await super(_Tracked, self).execute(query, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            activity.end()
+
+    async def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        activity = _begin(self._conn, query)
+        try:
+            return await super(_Tracked, self).executemany(query, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            activity.end()
+
+
+def _begin(conn: Any, statement: Any) -> Activity:
+    activity: Activity = conn._activity
+    activity.begin(statement, threading.get_ident())
+    touched = touches(statement)
+    if touched:
+        conn._touched |= touched
+    return activity

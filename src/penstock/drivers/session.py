@@ -1,0 +1,78 @@
+"""Which statements leave something behind in a PostgreSQL session, and what takes it away again.
+
+A pool cannot ask the server after each use: that would be a round trip. It reads the statements instead, as PgBouncer's
+documentation lists what breaks transaction pooling: SET, LISTEN, session advisory locks, temporary tables, WITH HOLD
+cursors, PREPARE, LOAD. A statement wrongly taken for one of these costs a needless reset; what a function does to the
+session behind its call's back cannot be seen.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Flag, auto
+from functools import lru_cache
+from typing import Any
+
+
+class Touched(Flag):
+    """What about the session was changed."""
+
+    NOTHING = 0
+    SETTINGS = auto()
+    ROLE = auto()
+    LISTENS = auto()
+    LOCKS = auto()
+    TEMPORARY = auto()
+    CURSORS = auto()
+    BEYOND_RESET = auto()  # nothing short of a new connection takes it away
+
+
+# A statement begins at the start, after a semicolon, or after comments.
+_START = r"(?:\A|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+_PATTERNS = {
+    # SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with their transaction.
+    Touched.SETTINGS: rf"{_START}(?:set(?!\s+(?:local|transaction|constraints)\b)|reset)\b|\bset_config\s*\(",
+    Touched.ROLE: rf"{_START}set\s+(?:session\s+)?(?:role|authorization|session\s+authorization)\b",
+    Touched.LISTENS: rf"{_START}listen\b",
+    Touched.LOCKS: r"\bpg_(?:try_)?advisory_lock(?:_shared)?\s*\(",
+    Touched.TEMPORARY: r"\bcreate\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?temp|\binto\s+temp",
+    Touched.CURSORS: r"\bwith\s+hold\b",
+    Touched.BEYOND_RESET: rf"{_START}(?:prepare(?!\s+transaction\b)|load)\b",
+}
+_COMPILED = {kind: re.compile(pattern, re.IGNORECASE | re.DOTALL) for kind, pattern in _PATTERNS.items()}
+# Most statements have none of these words at all: one pass tells.
+_ANY = re.compile(r"\b(?:re)?set\b|set_config|listen|advisory_lock|temp|hold|prepare|load", re.IGNORECASE)
+
+_RESETS = {
+    Touched.ROLE: "RESET SESSION AUTHORIZATION; RESET ROLE",
+    Touched.SETTINGS: "RESET ALL",
+    Touched.LISTENS: "UNLISTEN *",
+    Touched.LOCKS: "SELECT pg_advisory_unlock_all()",
+    Touched.TEMPORARY: "DISCARD TEMP",
+    Touched.CURSORS: "CLOSE ALL",
+}
+
+
+def touches(statement: Any) -> Touched:
+    """What *statement* (text, bytes, or an object with SQL in it) leaves behind in the session that runs it."""
+    if isinstance(statement, bytes):
+        statement = statement.decode(errors="replace")
+    elif not isinstance(statement, str):
+        # psycopg's composed SQL has its words in its repr; to render it would take a connection.
+        statement = repr(statement).replace("SQL('", ";").replace('SQL("', ";")
+    return _touches(statement)
+
+
+@lru_cache(maxsize=1024)
+def _touches(statement: str) -> Touched:
+    found = Touched.NOTHING
+    if _ANY.search(statement):
+        for kind, pattern in _COMPILED.items():
+            if pattern.search(statement):
+                found |= kind
+    return found
+
+
+def reset_statement(touched: Touched) -> str:
+    """The SQL, for one round trip, that takes away what was left behind."""
+    return "; ".join(sql for kind, sql in _RESETS.items() if kind & touched)

@@ -1,0 +1,58 @@
+"""Every exception a user of the pool can meet.
+
+They all derive from `PoolError`. A pool raises them as subclasses that also derive from its driver's own
+``OperationalError`` (see `under`), so that ``except psycopg.OperationalError`` in existing retry code catches them too.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar, cast
+
+E = TypeVar("E", bound="PoolError")
+
+
+class PoolError(Exception):
+    """Base of everything that a pool raises of its own accord."""
+
+
+class PoolClosed(PoolError):
+    """The pool is not open yet, or is closed already."""
+
+
+class PoolTimeout(PoolError):
+    """No connection could be had before the deadline."""
+
+
+class PoolExhausted(PoolTimeout):
+    """The deadline passed while every connection was in somebody's hands; the message says whose."""
+
+
+class DatabaseUnavailable(PoolTimeout):
+    """The database refuses connections or does not answer; the driver's error is the ``__cause__``."""
+
+
+class TooManyRequests(PoolError):
+    """`max_waiting` callers are waiting for a connection already."""
+
+
+class PoolDeadlock(PoolError):
+    """The caller would wait for ever: every connection is held by a thread or task that waits for another one."""
+
+
+class NestedCheckout(PoolError):
+    """A thread or task that holds a connection asked for a second one, and the pool was told ``nested="raise"``."""
+
+
+class WrongEventLoop(PoolError):
+    """An `AsyncPool` was used from an event loop other than the one that it was opened in."""
+
+
+def under(kind: type[E], base: type[Exception]) -> type[E]:
+    """*kind* as a subclass of *base* too: ``under(PoolTimeout, psycopg.OperationalError)``."""
+    return cast("type[E]", _under(kind, base))
+
+
+@cache
+def _under(kind: Any, base: Any) -> Any:
+    return type(kind.__name__, (kind, base), {"__module__": kind.__module__, "__doc__": kind.__doc__})

@@ -1,0 +1,1 @@
+"""Two thin shells round the core: `sync` for threads, `aio` for asyncio."""

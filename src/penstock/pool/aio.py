@@ -1,0 +1,611 @@
+"""The pool for asyncio: no lock, a future a waiter, and a short-lived task for whatever has to wait.
+
+Everything happens in one event loop, the one that the pool was opened in; what comes from elsewhere (a finalizer,
+another thread) is brought there. A step that must not be left half done, such as the rollback of a returned
+connection, is a task of its own, so that cancelling its caller does not cancel it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import warnings
+from asyncio import current_task, get_running_loop
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, contextmanager, suppress
+from sys import _getframe
+from types import CodeType, TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from weakref import WeakMethod, WeakSet, ref
+
+from .. import errors
+from ..core import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Reason, Refusal, Serve, Slot, Waiter, Wake
+from ..core.settings import check_seconds
+from ..drivers import sockets
+from ..drivers.base import Health, Status, settled
+from . import steps
+from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
+from .holders import CallSite, call_site, task_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+    from psycopg import AsyncConnection
+    from psycopg.rows import TupleRow
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    C = TypeVarWithDefault("C", default=AsyncConnection[TupleRow])
+else:
+    C = TypeVar("C")
+
+logger = logging.getLogger("penstock.pool")
+
+
+class AsyncCheckout(Generic[C]):
+    """A connection for the length of an `async with` block. Made by `AsyncPool.connection`."""
+
+    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_timeout")
+
+    def __init__(self, pool: AsyncPool[C], timeout: float | None, code: CodeType, lasti: int) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._code = code
+        self._lasti = lasti
+
+    async def __aenter__(self) -> C:
+        pool = self._pool
+        loop = get_running_loop()
+        if pool._plain and loop is pool._loop:
+            slot = pool._core.take(_owner(loop), self._code, self._lasti, pool._clock())
+            if slot is not None and not slot.probe(0):
+                conn = slot.conn
+                slot.conn = None
+                self._slot = slot
+                self._conn = conn
+                return conn  # type: ignore[no-any-return]
+        else:
+            slot = None
+        self._slot = slot = await pool._acquire(slot, self._timeout, self._code, self._lasti)
+        self._conn = conn = slot.conn
+        slot.conn = None
+        return conn  # type: ignore[no-any-return]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pool, slot, conn = self._pool, self._slot, self._conn
+        if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
+            slot.conn = conn  # first: whoever is handed the slot finds the connection in it
+            if not pool._core.give(slot, pool._clock()):
+                pool._event(pool._core.requite, slot)
+            return
+        await pool._finish(slot, conn, commit=kind is None)
+
+
+class AsyncPool(BasePool[C]):
+    """A pool of connections for asyncio, with the names and defaults of psycopg's own pool.
+
+    As `Pool`, whose parameters it has. Its hooks, `conninfo`, `kwargs` and `reconnect_failed` may be plain functions or
+    coroutine functions. It belongs to the event loop that it was opened in: open it there, with ``await pool.open()``
+    or ``async with``.
+    """
+
+    _is_async: ClassVar[bool] = True
+
+    def _start_anew(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()  # nothing else refers to them: the loop does so weakly
+        self._connecting: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_tick = math.inf
+        self._full = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._told_of_end: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    # ------------------------------------------------------------------------------------------ opening and closing
+
+    async def __aenter__(self) -> Self:
+        self._opened_implicitly = False
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Start connecting and accepting requests, in the running event loop. No effect on an open pool.
+
+        :param wait: whether to return only when `min_size` connections are open, as `wait` does.
+        :raises PoolClosed: when the pool was closed before: it cannot be opened again.
+        """
+        self._open()
+        if wait:
+            await self.wait(timeout)
+
+    def _open_at_once(self) -> None:
+        try:
+            get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                f"{self.name}: an AsyncPool is opened in a running event loop: pass open=False here,"
+                " and `await pool.open()` there"
+            ) from None
+        if not self._opened_implicitly:
+            self._warn_opened_in_constructor()
+        self._open()
+
+    def _warn_if_opened_implicitly(self) -> None:
+        if self._opened_implicitly:
+            self._opened_implicitly = False
+            self._warn_opened_in_constructor()
+
+    def _warn_opened_in_constructor(self) -> None:
+        warnings.warn(
+            f"{self.name}: an AsyncPool should not be opened by its constructor: pass open=False and"
+            " `await pool.open()`, or use it as a context manager: `async with AsyncPool(...) as pool:`",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+    def _open(self) -> None:
+        self._reopen = False
+        if self._core.closed:
+            raise errors.under(errors.PoolClosed, self._driver.operational_error)(
+                f"the pool {self.name!r} has already been opened and closed and cannot be reused: make a new one"
+            )
+        if self._core.opened:
+            return
+        self._loop = get_running_loop()
+        self._event(self._core.open)
+        self._tick()
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """Wait until `min_size` connections are idle.
+
+        :raises PoolTimeout: when they are not within *timeout* seconds; the pool is closed then.
+        """
+        self._check_open()
+        self._full.clear()
+        if self._core.fill():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._full.wait()
+            return
+        error = self._core.pace.error
+        await self.close()
+        raise errors.under(errors.PoolTimeout, self._driver.operational_error)(
+            f"{self.name}: not filled with {self.min_size} connections after {timeout} sec; the pool is closed"
+        ) from error
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the pool. Requests that wait are refused now; work under way may end within *timeout* seconds.
+
+        What is still out then is named in the log and closed when it comes back. A caller that holds a connection
+        itself is not kept waiting for it.
+        """
+        if self._core.closed:
+            return
+        self._core.opened = True
+        self._event(self._core.close)
+        if self._loop is None:
+            return
+        for task in list(self._connecting):
+            task.cancel()
+        owner = _owner(self._loop)
+        if not any(slot.owner == owner for slot in self._core.leases()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._empty.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._log_still_out()
+
+    def _check_open(self) -> None:
+        if self._reopen:
+            self._open()
+        if self.closed:
+            now = self._clock()
+            waiter = Waiter(None, None, -1, now, now)
+            waiter.refusal = Refusal.CLOSED if self._core.closed else Refusal.NOT_OPEN
+            self._refuse(waiter, 0)
+        if get_running_loop() is not self._loop:
+            raise errors.under(errors.WrongEventLoop, self._driver.operational_error)(
+                f"{self.name}: this pool was opened in another event loop, where its connections live:"
+                " make one AsyncPool for each loop"
+            )
+
+    # ------------------------------------------------------------------------------------------ borrowing
+
+    def connection(self, timeout: float | None = None) -> AsyncCheckout[C]:
+        """A connection for an `async with` block.
+
+        At its end the transaction is committed, or rolled back if the block raised, and the connection given back.
+
+        :param timeout: seconds to wait for one; by default the pool's.
+        :raises PoolTimeout: when there was none in time: `PoolExhausted` naming the holders, or `DatabaseUnavailable`
+            with the driver's error as its cause.
+        :raises TooManyRequests: when `max_waiting` requests wait already.
+        :raises PoolDeadlock: when the wait could never end.
+        :raises PoolClosed: when the pool is not open.
+        :raises WrongEventLoop: when the pool was opened in another event loop.
+        """
+        frame = _getframe(1)
+        return AsyncCheckout(self, timeout, frame.f_code, frame.f_lasti)
+
+    @asynccontextmanager
+    async def _transaction(self, checkout: AsyncCheckout[C]) -> AsyncIterator[C]:
+        async with checkout as conn, conn.transaction():  # type: ignore[attr-defined]
+            yield conn
+
+    def transaction(self, timeout: float | None = None) -> Any:
+        """A connection inside a transaction, for an `async with` block: committed at its end, rolled back if it raises.
+
+        Unlike `connection`, also where the connection is in autocommit. Raises as `connection` does.
+        """
+        frame = _getframe(1)
+        return self._transaction(AsyncCheckout(self, timeout, frame.f_code, frame.f_lasti))
+
+    def getconn(self, timeout: float | None = None) -> Coroutine[Any, Any, C]:
+        """A connection, which must be given back with `putconn`. Prefer `connection`. Raises as `connection` does.
+
+        One that is dropped, or whose task has ended, is taken back with a ResourceWarning.
+        """
+        frame = _getframe(1)  # here: inside the coroutine, who called it may be the event loop
+        return self._getconn(timeout, frame.f_code, frame.f_lasti)
+
+    async def _getconn(self, timeout: float | None, code: CodeType, lasti: int) -> C:
+        slot = await self._acquire(None, timeout, code, lasti)
+        task = current_task()
+        slot.by_hand = slot.owner
+        if task is not None and task not in self._told_of_end:
+            self._told_of_end.add(task)
+            pool = WeakMethod(self._task_ended)
+            task.add_done_callback(lambda task: (end := pool()) and end(task))
+        conn, slot.conn = slot.conn, None
+        return conn  # type: ignore[no-any-return]
+
+    async def putconn(self, conn: C) -> None:
+        """Give back a connection that `getconn` gave. An open transaction is rolled back.
+
+        :raises ValueError: when it is not this pool's, or was given back already.
+        """
+        slot = self._slot_of(conn)
+        slot.by_hand = None
+        await self._give_back(slot, conn)
+
+    async def _acquire(self, slot: Slot | None, timeout: float | None, code: CodeType, lasti: int) -> Slot:
+        """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
+        timeout = self.timeout if timeout is None else timeout
+        check_seconds("timeout", timeout)
+        self._check_open()
+        self._warn_if_opened_implicitly()
+        assert self._loop is not None
+        owner, since = _owner(self._loop), self._clock()
+        if self._nested != "allow":
+            self._check_nested(owner, code, lasti)
+        waiter = Waiter(owner, code, lasti, since, since + timeout)
+        again = False
+        while True:
+            if slot is None:
+                slot = await self._wait_for(waiter, timeout, again)
+            if await self._fit(slot, waiter.deadline):
+                self._emit_acquired(slot, self._clock() - since)
+                return slot
+            slot, waiter.slot, again = None, None, True
+
+    async def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
+        assert self._loop is not None
+        waiter.wake = wake = self._loop.create_future()
+        self._event(self._core.acquire, waiter, again=again)
+        if not waiter.settled:
+            left = max(0.0, waiter.deadline - self._clock())
+            timer = self._loop.call_later(left, self._expire, waiter) if left < math.inf else None
+            try:
+                await wake
+            except BaseException:  # cancelled, perhaps in the very moment of being served: that goes to the next
+                self._event(self._core.cancel, waiter)
+                raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        if waiter.slot is None:
+            self._refuse(waiter, timeout)
+        return waiter.slot
+
+    def _expire(self, waiter: Waiter) -> None:
+        self._event(self._core.expire, waiter)
+
+    async def _fit(self, slot: Slot, deadline: float) -> bool:
+        """Whether the connection can be handed out; if not, it is gone already."""
+        if slot.probe(0) and self._driver.look(slot.conn) is not Health.ALIVE:
+            self._event(self._core.reject, slot, Reason.DEAD)
+            return False
+        if self._kit.check is None:
+            return True
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock())):
+                with self._cut_off(slot.conn, deadline):
+                    await steps.check(self._kit, slot.conn)
+        except Exception as error:
+            logger.info("%s: a connection failed check: %s", self.name, error)
+            self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
+            return False
+        except BaseException:
+            self._event(self._core.reject, slot, Reason.CHECK_FAILED)
+            raise
+        slot.proven = True
+        return True
+
+    # ------------------------------------------------------------------------------------------ giving back
+
+    async def _finish(self, slot: Slot, conn: Any, commit: bool) -> None:
+        try:
+            status = self._driver.status(conn)
+            if status in (Status.INTRANS, Status.INERROR):
+                await self._end_transaction(conn, commit)
+        finally:
+            await self._give_back(slot, conn)
+
+    async def _end_transaction(self, conn: Any, commit: bool) -> None:
+        try:
+            await self._driver.settle(conn, commit)
+        except Exception as error:
+            if commit:
+                raise
+            # The block's own exception is on its way, and says more.
+            logger.warning("%s: rollback failed: %s: %s", self.name, type(error).__name__, error)
+
+    async def _give_back(self, slot: Slot, conn: Any) -> None:
+        if self._kit.reset is None and self._state(conn) == slot.baseline:
+            self._returned(slot, conn, None)
+        else:
+            await asyncio.shield(self._spawn(self._clean(slot, conn)))
+
+    async def _clean(self, slot: Slot, conn: Any) -> None:
+        reason: Reason | None = Reason.UNCLEAN
+        try:
+            async with asyncio.timeout(CLEAN_SECONDS + 1):
+                with self._cut_off(conn, self._clock() + CLEAN_SECONDS):
+                    reason = await steps.clean(self._kit, conn, slot.baseline)
+        except TimeoutError:
+            logger.warning("%s: a returned connection was not reset within %g s", self.name, CLEAN_SECONDS)
+        finally:
+            self._returned(slot, conn, reason)
+
+    def _returned(self, slot: Slot, conn: Any, reason: Reason | None) -> None:
+        slot.conn = conn
+        if slot.reported:
+            self._came_back(slot, self._clock())
+        self._emit_returned(slot, self._clock() - slot.since)
+        if reason is None:
+            self._event(self._core.requite, slot)
+        else:
+            self._event(self._core.discard, slot, reason)
+
+    @contextmanager
+    def _cut_off(self, conn: Any, deadline: float) -> Iterator[None]:
+        """Should the block last past *deadline*, its connection's traffic is ended, and the block with an error.
+
+        To cancel it instead would not do: a driver that is cancelled asks the server to stop, and waits for its answer.
+        """
+        assert self._loop is not None
+        timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._driver.abort, conn)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    # ------------------------------------------------------------------------------------------ carrying out
+
+    def _event(self, event: Callable[..., object], *args: Any, **options: Any) -> None:
+        """Tell the core of an event, and do what it says."""
+        event(*args, now=self._clock(), **options)
+        if self._core.pending:
+            self._carry_out(self._core.effects())
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Serve():
+                    if not effect.waiter.wake.done():
+                        effect.waiter.wake.set_result(None)
+                case Open():
+                    task = self._spawn(self._connect(effect.slot))
+                    self._connecting.add(task)
+                    task.add_done_callback(self._connecting.discard)
+                case Close():
+                    self._spawn(self._part(effect))
+                case Wake():
+                    self._wake_at(effect.at)
+                case Doubt():
+                    self._doubt()
+                case Full():
+                    self._full.set()
+                case Empty():
+                    self._empty.set()
+                case GaveUp():
+                    self._log_gave_up()
+                    if self.reconnect_failed is not None:
+                        self._spawn(_call(self.reconnect_failed, self))
+
+    def _spawn(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        assert self._loop is not None
+        task = self._loop.create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _connect(self, slot: Slot) -> None:
+        started = self._clock()
+        try:
+            async with asyncio.timeout(self._kit.connect_timeout):
+                conn, baseline = await steps.open_connection(self._kit, self)
+        except BaseException as error:  # a cancelled attempt has failed too: its place must not be lost
+            if isinstance(error, TimeoutError) and not str(error):
+                error = TimeoutError(f"no answer within connect_timeout={self._kit.connect_timeout:g} s")
+            self._log_failed(error, self._clock() - started)
+            self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
+            return
+        self._settle_in(slot, conn, baseline)
+        self._log_opened(slot, self._clock() - started)
+        self._event(self._core.opened_slot, slot)
+
+    def _doubt(self) -> None:
+        """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
+        for slot in self._core.doubt():
+            if slot.probe(0):
+                self._event(self._core.reject, slot, Reason.DEAD)
+            else:
+                self._spawn(self._verify(slot))
+
+    async def _verify(self, slot: Slot) -> bool:
+        try:
+            async with asyncio.timeout(CLEAN_SECONDS + 1):
+                with self._cut_off(slot.conn, self._clock() + CLEAN_SECONDS):
+                    await self._driver.check(slot.conn)
+        except BaseException as error:
+            self._event(self._core.reject, slot, Reason.DEAD)
+            if not isinstance(error, Exception):
+                raise
+            return False
+        self._event(self._core.requite, slot)
+        return True
+
+    async def _part(self, effect: Close) -> None:
+        slot = effect.slot
+        conn = slot.conn
+        self._move_out(slot)
+        try:
+            if conn is not None:
+                end = await steps.close(self._kit, conn, effect.reason)
+                if end is not None:
+                    await self._wait_for_end(end, 0 if effect.reason in NO_LINGER else LINGER)
+        finally:
+            self._log_closed(effect, repr(conn))
+            self._event(self._core.closed_slot, slot)
+
+    async def _wait_for_end(self, fd: int, seconds: float) -> None:
+        """Wait, *seconds* at most, until the server has closed *fd*; then close it here."""
+        assert self._loop is not None
+        ended = asyncio.Event()
+        self._loop.add_reader(fd, lambda: ended.set() if sockets.at_end(fd) else None)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await ended.wait()
+        finally:
+            self._loop.remove_reader(fd)
+            sockets.close(fd)
+
+    # ------------------------------------------------------------------------------------------ the pool as a whole
+
+    async def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the sizes. Idle connections above the new maximum are closed now, leased ones when they come back.
+
+        :raises ValueError: when no pool can have these sizes; nothing has changed then.
+        """
+        self._event(self._core.resize, min_size, min_size if max_size is None else max_size)
+
+    async def drain(self) -> None:
+        """Replace every connection: idle ones now, leased ones when they come back."""
+        self._event(self._core.drain)
+
+    def pause(self) -> None:
+        """Hand out no connection until `resume`. Requests wait, each until its own timeout."""
+        self._core.pause()
+
+    def resume(self) -> None:
+        """Hand out connections again, to those who wait first."""
+        self._event(self._core.resume)
+
+    async def check(self) -> None:
+        """Make sure of every idle connection with a round trip; replace those that do not answer."""
+        for slot in self._core.doubt():
+            if not await asyncio.shield(self._spawn(self._verify(slot))):
+                logger.warning("%s: an idle connection failed its check and is replaced", self.name)
+        self._event(self._core.refill)
+
+    @staticmethod
+    async def check_connection(conn: Any) -> None:
+        """A `check` for those who want a round trip before each use all the same.
+
+        :raises psycopg.OperationalError: when the connection does not answer.
+        """
+        from ..drivers.psycopg import check_connection
+
+        await check_connection(conn)
+
+    # ------------------------------------------------------------------------------------------ looking after it
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
+                self._loop.call_soon_threadsafe(call)
+
+    def _wake_at(self, at: float) -> None:
+        if at >= self._next_tick or self._loop is None or self._loop.is_closed():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next_tick = at
+        self._timer = self._loop.call_later(max(0.0, at - self._clock()), _tick, ref(self))
+
+    def _tick(self) -> None:
+        now = self._clock()
+        self._next_tick = math.inf
+        due = min(self._core.tick(now), self._watch_holders(now), now + LONGEST_SLEEP)
+        self._carry_out(self._core.effects())
+        if not self._core.closed:
+            self._wake_at(due)
+
+    def _take_back(self, slot: Slot, reason: Reason) -> None:
+        conn = slot.ref() if slot.ref is not None else None
+        if slot.owner is None or slot.conn is not None or (reason is Reason.DROPPED and conn is not None):
+            return
+        site = call_site(slot.code, slot.lasti)
+        slot.conn = conn
+        self._event(self._core.discard, slot, reason)
+        self._warn_taken_back(site, reason)
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        self._holder_ended(ref(task))
+
+    def _holder_ended(self, owner: Any) -> None:
+        for slot in self._core.leases():
+            conn = slot.ref() if slot.by_hand == owner and slot.ref is not None else None
+            # One on which a statement runs was handed to another task, and is that task's now.
+            if conn is not None and self._driver.status(conn) is not Status.ACTIVE:
+                self._take_back(slot, Reason.ABANDONED)
+
+    def _owner_name(self, owner: Any) -> str:
+        task = owner()
+        return f"task {task.get_name()}" if task is not None else "a task that has ended"
+
+    def _owner_stack(self, owner: Any) -> tuple[CallSite, ...]:
+        task = owner()
+        return task_stack(task) if task is not None else ()
+
+    def _at_exit(self) -> None:
+        pass  # the loop is gone, and with it all that could say goodbye in order
+
+
+def _owner(loop: asyncio.AbstractEventLoop) -> Any:
+    """The running task, by a reference that does not keep it: it may hold, in its frames, what the pool lent it."""
+    task = current_task(loop)
+    return None if task is None else ref(task)
+
+
+def _tick(pool: ref[AsyncPool[Any]]) -> None:
+    """A timer must not keep a pool that was dropped."""
+    keeper = pool()
+    if keeper is not None:
+        keeper._tick()
+
+
+async def _call(function: Callable[..., Any], *args: Any) -> None:
+    await settled(function(*args))

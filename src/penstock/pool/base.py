@@ -1,0 +1,531 @@
+"""What `Pool` and `AsyncPool` have in common: their face, their arithmetic, their words. No waiting of any kind."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import random
+import sys
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import iscoroutinefunction
+from time import monotonic
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
+from weakref import ref
+
+from .. import errors
+from ..core import Close, Core, Reason, Refusal, Settings, Slot, Waiter
+from ..core.settings import check_seconds
+from ..drivers import load
+from ..drivers.base import Status
+from . import events, registry
+from .holders import CallSite, Holder, call_site, report, statement_text
+from .snapshot import Snapshot, counters, measures, snapshot
+from .steps import Kit
+
+C = TypeVar("C")
+P = TypeVar("P", bound="BasePool[Any]")
+
+logger = logging.getLogger("penstock.pool")
+
+LINGER = 1.0  # seconds for which a closed connection keeps its slot while the server has not let go of it
+NO_LINGER = (Reason.DEAD, Reason.BROKEN, Reason.DROPPED)  # it has let go already, or there is nothing to watch
+CLEAN_SECONDS = 5.0  # for the rollback and reset of a returned connection; then it is cut off
+LONGEST_SLEEP = 3600.0  # of whoever looks after the pool, when nothing is due
+
+_REPORT_SECONDS = 0.1  # for which a report is shared by all who time out together: it must not make them late
+
+
+class BasePool(Generic[C]):
+    """See `penstock.Pool` and `penstock.AsyncPool`."""
+
+    _is_async: ClassVar[bool]
+    _numbers = itertools.count(1)
+    _clock = staticmethod(monotonic)
+
+    def __init__(
+        self,
+        conninfo: str | Callable[[], Awaitable[str] | str] = "",
+        *,
+        driver: str = "psycopg",
+        connection_class: type[C] | None = None,
+        kwargs: Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]] | Mapping[str, Any]] | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        open: bool | None = None,
+        configure: Callable[[C], Awaitable[None] | None] | None = None,
+        check: Callable[[C], Awaitable[None] | None] | None = None,
+        reset: Callable[[C], Awaitable[None] | None] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 3600.0,
+        max_idle: float = 600.0,
+        reconnect_timeout: float = 300.0,
+        reconnect_failed: Callable[[Any], Awaitable[None] | None] | None = None,
+        num_workers: int = 3,
+        connect_timeout: float = 5.0,
+        statement_timeout: float | None = None,
+        idle_in_transaction_timeout: float | None = None,
+        leak_after: float | None = 60.0,
+        leak_reclaim: bool = False,
+        nested: Literal["allow", "warn", "raise"] = "allow",
+    ) -> None:
+        """See the class. Connects to nothing yet, unless *open* says so.
+
+        :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
+        """
+        self._settings = Settings(
+            min_size=min_size,
+            max_size=min_size if max_size is None else max_size,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            connect_timeout=connect_timeout,
+        )
+        check_seconds("timeout", timeout)
+        if leak_after is not None:
+            check_seconds("leak_after", leak_after)
+        if nested not in ("allow", "warn", "raise"):
+            raise ValueError(f"nested must be 'allow', 'warn' or 'raise', not {nested!r}")
+        if num_workers < 1:
+            raise ValueError(f"num_workers must be 1 or more, not {num_workers}")
+        for which, hook in (("configure", configure), ("check", check), ("reset", reset)):
+            self._check_hook(which, hook)
+        self._driver = load(driver, connection_class, self._is_async)
+        if isinstance(conninfo, str):
+            self._driver.check_conninfo(conninfo)
+
+        self._number = next(self._numbers)
+        self.name = name or f"pool-{self._number}"
+        self.timeout = timeout
+        self.close_returns = close_returns
+        self.num_workers = num_workers
+        self.reconnect_failed = reconnect_failed
+        self._leak_after = leak_after
+        self._leak_reclaim = leak_reclaim
+        self._nested = nested
+        self._kit = Kit(
+            name=self.name,
+            driver=self._driver,
+            conninfo=conninfo,
+            kwargs=kwargs,
+            configure=configure,
+            check=check,
+            reset=reset,
+            connect_timeout=connect_timeout,
+            settings=_server_settings(statement_timeout, idle_in_transaction_timeout),
+        )
+        self._state = self._driver.state
+        self._core = Core(self._settings, random.random)
+        self._listeners: tuple[Callable[[events.Event], object], ...] = ()
+        self._plain = False  # nothing is asked of a checkout but a connection: the short way will do
+        self._update_plain()
+        self._slots_by_id: dict[int, Slot] = {}
+        self._base: dict[str, int] = {}  # counters when they were last popped
+        self._report: tuple[float, list[Holder]] = (-math.inf, [])
+        self._opened_implicitly = open is None
+        self._reopen = False  # in a forked child: the parent's pool was open, so the first use opens this one
+        self._start_anew()
+        registry.register(self)
+        if open is not False:
+            self._open_at_once()
+
+    def __repr__(self) -> str:
+        core = self._core
+        state = "closed" if core.closed else "open" if core.opened else "not open"
+        return (
+            f"<{type(self).__module__}.{type(self).__name__} {self.name!r}, {state}: {len(core.idle)} idle,"
+            f" {core.leased} leased, {len(core.opening)} opening, {core.closing} closing, {len(core.waiters)} waiting,"
+            f" at most {core.max_size}>"
+        )
+
+    # ------------------------------------------------------------------------------------------ what can be asked
+
+    @property
+    def min_size(self) -> int:
+        """Connections kept open."""
+        return self._core.min_size
+
+    @property
+    def max_size(self) -> int:
+        """Connections never exceeded, those that are opening or closing included."""
+        return self._core.max_size
+
+    @property
+    def max_waiting(self) -> int:
+        """Callers that may wait for a connection at once; 0 for any number."""
+        return self._core.max_waiting
+
+    @property
+    def max_lifetime(self) -> float:
+        """Seconds after which a connection is replaced; each lives up to a tenth less, by chance."""
+        return self._core.max_lifetime
+
+    @property
+    def max_idle(self) -> float:
+        """Seconds after which an unused connection above `min_size` is closed."""
+        return self._core.max_idle
+
+    @property
+    def reconnect_timeout(self) -> float:
+        """Seconds of failed attempts to connect after which the pool stops trying until somebody asks."""
+        return self._core.pace.reconnect_timeout
+
+    @property
+    def closed(self) -> bool:
+        """True before `open` and after `close`."""
+        return self._core.closed or not self._core.opened
+
+    def snapshot(self) -> Snapshot:
+        """Every figure of the pool at this moment."""
+        return snapshot(self.name, self._core)
+
+    def get_stats(self) -> dict[str, int]:
+        """The pool's figures under the names of psycopg's pool; counters since the last `pop_stats`."""
+        now = self.snapshot()
+        since = {key: value - self._base.get(key, 0) for key, value in counters(now).items()}
+        return since | measures(now)
+
+    def pop_stats(self) -> dict[str, int]:
+        """As `get_stats`; the counters begin anew afterwards."""
+        stats = self.get_stats()
+        self._base = counters(self.snapshot())
+        return stats
+
+    def holders(self) -> list[Holder]:
+        """Who holds which connection, the longest first: where it was taken, what is done with it, where they stand."""
+        now = self._clock()
+        held = [self._holder(slot, now) for slot in self._core.leases() if slot.owner is not None]
+        return sorted((holder for holder in held if holder is not None), key=lambda holder: -holder.held)
+
+    def listen(self, callback: Callable[[events.Event], object]) -> Callable[[], None]:
+        """Call *callback* with each `penstock.events.Event` from now on; returns what ends that.
+
+        It is called where the event happens, outside any lock, and should return soon. One that raises is logged once
+        and called no more.
+        """
+        self._listeners = (*self._listeners, callback)
+        self._update_plain()
+        return lambda: self._stop_listening(callback)
+
+    # psycopg_pool keeps its idle connections and its queue under these names; its tests, and tools made for it, look.
+
+    @property
+    def _pool(self) -> list[Any]:
+        return [slot.conn for slot in self._core.idle]
+
+    @property
+    def _waiting(self) -> list[Waiter]:
+        return list(self._core.waiters)
+
+    @property
+    def _nconns(self) -> int:
+        return len(self._core.slots) - self._core.closing
+
+    # ------------------------------------------------------------------------------------------ for the shells
+
+    def _start_anew(self) -> None:
+        """Make whatever belongs to one process, or to one event loop."""
+        raise NotImplementedError
+
+    def _open_at_once(self) -> None:
+        """From the constructor."""
+        raise NotImplementedError
+
+    def _owner_name(self, owner: Any) -> str:
+        raise NotImplementedError
+
+    def _owner_stack(self, owner: Any) -> tuple[CallSite, ...]:
+        raise NotImplementedError
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        """Have *call* run by whoever looks after the pool. Safe from a finalizer: takes no lock."""
+        raise NotImplementedError
+
+    def _holder_ended(self, owner: Any) -> None:
+        raise NotImplementedError
+
+    def _after_fork(self) -> None:
+        """In a forked child: leave the parent's connections alone and start anew, with none, at the next request."""
+        core = self._core
+        for slot in core.slots.values():
+            conn = slot.conn if slot.conn is not None else slot.ref and slot.ref()
+            slot.ref = None
+            if conn is not None:
+                self._driver.silence(conn)
+        self._core = Core(self._settings, random.random)
+        self._core.closed = core.closed
+        self._slots_by_id = {}
+        self._base = {}
+        self._reopen = core.opened and not core.closed
+        self._start_anew()
+
+    def _at_exit(self) -> None:
+        raise NotImplementedError
+
+    def _update_plain(self) -> None:
+        kit = self._kit
+        # The short way goes without the lock, which is safe only where threads run one at a time (see `core.machine`).
+        one_at_a_time = getattr(sys, "_is_gil_enabled", bool)() or not hasattr(sys, "_is_gil_enabled")
+        nothing_asked = kit.check is None and kit.reset is None and self._nested == "allow" and not self._listeners
+        self._plain = one_at_a_time and nothing_asked
+
+    def _check_hook(self, which: str, hook: Any) -> None:
+        if hook is None:
+            return
+        if not callable(hook):
+            raise TypeError(f"{which} must be a function that takes a connection, not {hook!r}")
+        if iscoroutinefunction(hook) and not self._is_async:
+            raise TypeError(f"{which} of a Pool must be a plain function, not the coroutine function {hook!r}")
+
+    def _warn_if_opened_implicitly(self) -> None:
+        if self._opened_implicitly:
+            self._opened_implicitly = False
+            kind = type(self).__name__
+            warnings.warn(
+                f"{self.name}: the {kind} was opened by its constructor without being asked to; say open=True or"
+                f" open=False, or use it as a context manager: `with {kind}(...) as pool:`",
+                DeprecationWarning,
+                stacklevel=4,
+            )
+
+    def _settle_in(self, slot: Slot, conn: Any, baseline: Any) -> None:
+        """The slot has a connection now. Its reference is weak, and kept apart from `conn`, to see a dropped one go."""
+        slot.conn = conn
+        slot.baseline = baseline
+        slot.probe = self._driver.probe(conn)
+        pool = ref(self)
+
+        def gone(_: object) -> None:
+            keeper = pool()
+            if keeper is not None:
+                keeper._tell(lambda: keeper._take_back(slot, Reason.DROPPED))
+
+        slot.ref = ref(conn, gone)
+        slot.key = id(conn)
+        self._slots_by_id[slot.key] = slot
+
+    def _move_out(self, slot: Slot) -> None:
+        if self._slots_by_id.get(slot.key) is slot:
+            del self._slots_by_id[slot.key]
+        slot.conn = slot.probe = slot.baseline = slot.ref = None
+
+    def _slot_of(self, conn: Any) -> Slot:
+        """The slot of a connection that is being returned.
+
+        :raises ValueError: when it is not this pool's to take.
+        """
+        slot = self._slots_by_id.get(id(conn))
+        if slot is not None and slot.ref is not None and slot.ref() is conn and slot.conn is None:
+            return slot
+        owner = getattr(conn, "_pool", None)
+        if owner is self:
+            why = "it has been returned already: return a connection once, and forget it then"
+        elif owner is None:
+            why = "it doesn't come from any pool"
+        else:
+            why = f"it comes from pool {owner.name!r}: return it there"
+        raise ValueError(f"can't return connection to pool {self.name!r}, {why}: {conn}")
+
+    def _take_back(self, slot: Slot, reason: Reason) -> None:
+        raise NotImplementedError
+
+    def _warn_taken_back(self, site: CallSite, reason: Reason) -> None:
+        message = f"{self.name}: took back a connection taken at {site}: {reason.value}"
+        logger.warning(message)
+        try:
+            warnings.warn_explicit(message, ResourceWarning, site.file, site.line)
+        except ResourceWarning:
+            pass  # turned into an error; this is nobody's call that could fail
+        self._emit(events.TakenBack(self.name, site, reason))
+
+    # ------------------------------------------------------------------------------------------ saying no
+
+    def _refuse(self, waiter: Waiter, timeout: float) -> NoReturn:
+        kind, message = self._refusal(waiter, timeout)
+        self._emit_refused(waiter)
+        raise errors.under(kind, self._driver.operational_error)(message) from self._core.pace.error
+
+    def _refusal(self, waiter: Waiter, timeout: float) -> tuple[type[errors.PoolError], str]:
+        core, name = self._core, self.name
+        match waiter.refusal:
+            case Refusal.NOT_OPEN:
+                return errors.PoolClosed, f"the pool {name!r} is not open yet: call open(), or use it in a `with`"
+            case Refusal.CLOSED:
+                return errors.PoolClosed, f"the pool {name!r} is already closed"
+            case Refusal.QUEUE_FULL:
+                return errors.TooManyRequests, (
+                    f"{name}: {len(core.waiters)} requests are waiting already, and max_waiting is {core.max_waiting}"
+                )
+            case Refusal.DEADLOCK:
+                return errors.PoolDeadlock, (
+                    f"{name}: this would wait for ever. All {core.max_size} connections are held by"
+                    f" {'tasks' if self._is_async else 'threads'} that wait for another one, this one included."
+                    f" Use the connection in hand instead of a second one, or allow more:\n{report(self.holders())}"
+                )
+            case Refusal.UNAVAILABLE:
+                return errors.DatabaseUnavailable, self._unavailable()
+            case _:
+                return self._timed_out(timeout)
+
+    def _unavailable(self) -> str:
+        pace, now = self._core.pace, self._clock()
+        what = "does not answer" if pace.hung else "refuses connections"
+        return (
+            f"{self.name}: the database {what}, for {now - pace.down_since:.1f} s now, last tried"
+            f" {max(0.0, now - pace.failed_at):.1f} s ago: {_one_line(pace.error)}"
+        )
+
+    def _timed_out(self, timeout: float) -> tuple[type[errors.PoolError], str]:
+        core = self._core
+        start = f"{self.name}: couldn't get a connection after {timeout:.2f} sec"
+        if core.paused:
+            return errors.PoolTimeout, f"{start}: the pool is paused"
+        if core.leased < core.max_size:
+            why = f": {_one_line(core.pace.error)}" if core.pace.error else ""
+            opening = f"{core.leased} of {core.max_size} are held, {len(core.opening)} are being opened"
+            return errors.PoolTimeout, f"{start}: {opening}{why}"
+        held = f"all {core.max_size} are held, {len(core.waiters)} more requests wait"
+        return errors.PoolExhausted, f"{start}: {held}\n{report(self._recent_holders())}"
+
+    def _recent_holders(self) -> list[Holder]:
+        made, holders = self._report
+        if self._clock() - made > _REPORT_SECONDS:
+            holders = self.holders()
+            self._report = (self._clock(), holders)
+        return holders
+
+    def _check_nested(self, owner: Any, code: Any, lasti: int) -> None:
+        held = [slot for slot in self._core.leases() if slot.owner == owner] if owner is not None else []
+        if not held:
+            return
+        first = call_site(held[0].code, held[0].lasti)
+        message = f"{self.name}: {call_site(code, lasti)} asks for a connection while {first} holds one"
+        if self._nested == "raise":
+            raise errors.under(errors.NestedCheckout, self._driver.operational_error)(message)
+        logger.warning(message)
+
+    # ------------------------------------------------------------------------------------------ watching holders
+
+    def _holder(self, slot: Slot, now: float) -> Holder | None:
+        conn = slot.conn if slot.conn is not None else slot.ref and slot.ref()
+        owner = slot.owner
+        if conn is None or owner is None:
+            return None
+        status = self._driver.status(conn)
+        activity = self._driver.activity(conn)
+        return Holder(
+            site=call_site(slot.code, slot.lasti),
+            held=now - slot.since,
+            idle=None if status is Status.ACTIVE else now - max(slot.since, activity.ended),
+            statement=statement_text(activity.statement) if activity.started >= slot.since else None,
+            status=status.value,
+            owner=self._owner_name(owner),
+            stack=self._owner_stack(owner),
+        )
+
+    def _watch_holders(self, now: float) -> float:
+        """Report who has held a connection idle for too long, once each; when to look again."""
+        if self._leak_after is None:
+            return math.inf
+        due = now + self._leak_after
+        for slot in self._core.leases():
+            holder = None if slot.reported else self._holder(slot, now)
+            if holder is None:
+                continue
+            idle = holder.idle or 0.0
+            if idle >= self._leak_after:
+                self._report_leak(slot, holder)
+            else:
+                due = min(due, now + self._leak_after - idle)
+        return due
+
+    def _report_leak(self, slot: Slot, holder: Holder) -> None:
+        slot.reported = True
+        logger.warning("%s: is this a leak? %s", self.name, holder)
+        self._emit(events.LeakSuspected(self.name, holder))
+        if self._leak_reclaim:
+            self._take_back(slot, Reason.RECLAIMED)
+
+    def _came_back(self, slot: Slot, now: float) -> None:
+        slot.reported = False
+        site = call_site(slot.code, slot.lasti)
+        logger.warning("%s: came back after all, after %.1f s: taken at %s", self.name, now - slot.since, site)
+        self._emit(events.CameBack(self.name, site, now - slot.since))
+
+    # ------------------------------------------------------------------------------------------ telling listeners
+
+    def _emit(self, event: events.Event) -> None:
+        for callback in self._listeners:
+            try:
+                callback(event)
+            except Exception:
+                logger.exception("%s: a listener raised and is dropped: %r", self.name, callback)
+                self._stop_listening(callback)
+
+    def _stop_listening(self, callback: Callable[[events.Event], object]) -> None:
+        self._listeners = tuple(other for other in self._listeners if other is not callback)
+        self._update_plain()
+
+    def _emit_acquired(self, slot: Slot, waited: float) -> None:
+        if self._listeners:
+            self._emit(events.Acquired(self.name, call_site(slot.code, slot.lasti), waited))
+
+    def _emit_returned(self, slot: Slot, held: float) -> None:
+        if self._listeners:
+            self._emit(events.Returned(self.name, call_site(slot.code, slot.lasti), held))
+
+    def _emit_refused(self, waiter: Waiter) -> None:
+        if self._listeners and waiter.refusal is not None:
+            site = call_site(waiter.code, waiter.lasti)
+            self._emit(events.Refused(self.name, site, waiter.refusal, self._clock() - waiter.since))
+
+    def _log_opened(self, slot: Slot, seconds: float) -> None:
+        logger.info("%s: opened a connection in %.3f s", self.name, seconds)
+        self._emit(events.Opened(self.name, seconds))
+
+    def _log_failed(self, error: BaseException, seconds: float) -> None:
+        logger.warning("%s: connecting failed after %.3f s: %s", self.name, seconds, _one_line(error))
+        self._emit(events.ConnectFailed(self.name, error, seconds))
+
+    def _log_closed(self, effect: Close, shown: str) -> None:
+        bad = effect.reason in (Reason.BROKEN, Reason.BUSY, Reason.UNCLEAN)
+        logger.log(logging.WARNING if bad else logging.INFO, "%s: closed %s: %s", self.name, shown, effect.reason.value)
+        self._emit(events.Closed(self.name, effect.reason))
+
+    def _log_gave_up(self) -> None:
+        logger.warning("%s: gave up connecting after %g s of failures", self.name, self.reconnect_timeout)
+        self._emit(events.GaveUp(self.name, self._core.pace.error))
+
+    def _log_still_out(self) -> None:
+        holders = self.holders()
+        if holders:
+            logger.warning(
+                "%s: closed with %d connections still out; each is closed when it comes back\n%s",
+                self.name,
+                len(holders),
+                report(holders),
+            )
+
+
+def _one_line(error: BaseException | None) -> str:
+    if error is None:
+        return "no error known"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _server_settings(statement_timeout: float | None, idle_in_transaction_timeout: float | None) -> dict[str, str]:
+    settings = {}
+    for argument, name, seconds in (
+        ("statement_timeout", "statement_timeout", statement_timeout),
+        ("idle_in_transaction_timeout", "idle_in_transaction_session_timeout", idle_in_transaction_timeout),
+    ):
+        if seconds is not None:
+            check_seconds(argument, seconds)
+            settings[name] = f"{math.ceil(seconds * 1000)}ms"
+    return settings

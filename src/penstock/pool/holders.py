@@ -1,0 +1,138 @@
+"""Who holds which connection, and where they stand: told when somebody asks, not kept up to date.
+
+A checkout only notes its code object and instruction. Lines, stacks and statements are looked up here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import dropwhile, islice
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+_HERE = str(Path(__file__).parents[1])
+_STACK_DEPTH = 4  # lines of a holder's stack that are shown: the innermost tells what it waits for
+_SITES_SHOWN = 10
+_STATEMENT_SHOWN = 120
+_PASSWORD = re.compile(r"(password\s+)'(?:[^']|'')*'", re.IGNORECASE)
+
+
+class CallSite(NamedTuple):
+    """A line of code that asked for a connection."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+@dataclass(slots=True, frozen=True)
+class Holder:
+    """A connection in somebody's hands. Times are seconds."""
+
+    site: CallSite
+    held: float
+    idle: float | None  # in hand without a statement running; None while one runs
+    statement: str | None  # the one that runs, or else the last one; without parameters
+    status: str  # of the transaction: IDLE, INTRANS, INERROR, ACTIVE or BAD
+    owner: str  # thread or task
+    stack: tuple[CallSite, ...]  # where the holder stands now, innermost first; empty when it cannot be known
+
+    def __str__(self) -> str:
+        doing = f"idle in hand for {self.idle:.1f} s" if self.idle is not None else f"running {self.statement!r}"
+        return f"{self.site} ({self.owner}): held for {self.held:.1f} s, {doing}, {self.status}"
+
+
+def call_site(code: CodeType | None, lasti: int) -> CallSite:
+    """The line that instruction *lasti* of *code* is on."""
+    if code is None:
+        return CallSite("<unknown>", 0, "<unknown>")
+    position = next(islice(code.co_positions(), lasti // 2, None), (None,))
+    return CallSite(code.co_filename, position[0] or code.co_firstlineno, code.co_qualname)
+
+
+def statement_text(statement: Any) -> str | None:
+    """*statement* fit to be shown: one line, not too long, without a password."""
+    if statement is None:
+        return None
+    if isinstance(statement, bytes):
+        statement = statement.decode(errors="replace")
+    text = " ".join(str(statement).split())
+    text = _PASSWORD.sub(r"\1'***'", text)
+    return text if len(text) <= _STATEMENT_SHOWN else text[: _STATEMENT_SHOWN - 3] + "..."
+
+
+def thread_name(ident: int) -> str:
+    for thread in threading.enumerate():
+        if thread.ident == ident:
+            return f"thread {thread.name}"
+    return f"thread {ident}, which has ended"
+
+
+def thread_stack(ident: int) -> tuple[CallSite, ...]:
+    """Where a thread stands, innermost first."""
+    # Nothing may keep a frame: a frame that knows itself is a cycle, which would keep a dropped connection alive.
+    return _shown(_outwards(sys._current_frames().get(ident)))
+
+
+def task_stack(task: asyncio.Task[Any]) -> tuple[CallSite, ...]:
+    """Where a task stands: from its innermost await outwards."""
+    frames = []
+    awaited: Any = task.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            frames.append(frame)
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return _shown(reversed(frames))
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _shown(frames: Iterable[FrameType]) -> tuple[CallSite, ...]:
+    # A holder that asks about itself, or waits for a second connection, does not want to hear of us.
+    theirs = dropwhile(lambda frame: frame.f_code.co_filename.startswith(_HERE), frames)
+    sites = (call_site(frame.f_code, frame.f_lasti) for frame in theirs)
+    return tuple(islice(sites, _STACK_DEPTH))
+
+
+def report(holders: list[Holder]) -> str:
+    """The holders grouped by call site, most connections first, for an error message."""
+    groups: dict[CallSite, list[Holder]] = defaultdict(list)
+    for holder in holders:
+        groups[holder.site].append(holder)
+    ranked = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    lines = [line for site, group in ranked[:_SITES_SHOWN] for line in _group_lines(site, group)]
+    if len(ranked) > _SITES_SHOWN:
+        lines.append(f"  and {len(ranked) - _SITES_SHOWN} more lines of code")
+    return "\n".join(lines)
+
+
+def _group_lines(site: CallSite, group: list[Holder]) -> Iterator[str]:
+    longest = max(group, key=lambda holder: holder.held)
+    shortest = min(holder.held for holder in group)
+    span = f"{longest.held:.1f} s" if len(group) == 1 else f"{shortest:.1f} to {longest.held:.1f} s"
+    yield f"  {len(group)} held by {site} for {span}"
+    idle = [holder for holder in group if holder.idle is not None]
+    if idle:
+        states = ", ".join(sorted({holder.status for holder in idle}))
+        yield f"    {len(idle)} idle in hand, the longest for {max(h.idle or 0 for h in idle):.1f} s ({states})"
+    running = [holder for holder in group if holder.idle is None]
+    for statement in sorted({holder.statement or "a statement" for holder in running}):
+        yield f"    {sum((h.statement or 'a statement') == statement for h in running)} running {statement!r}"
+    if longest.stack:
+        here = " < ".join(str(frame) for frame in longest.stack)
+        yield f"    the longest, {longest.owner}, now stands at {here}"

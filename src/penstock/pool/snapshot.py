@@ -1,0 +1,102 @@
+"""Every figure of a pool at one moment, in one immutable object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..core import Core, Reason, Refusal
+
+
+@dataclass(slots=True, frozen=True)
+class Snapshot:
+    """Counts are of connections or of requests since the pool was opened; times are seconds."""
+
+    name: str
+    min_size: int
+    max_size: int
+    idle: int
+    leased: int
+    opening: int
+    closing: int
+    waiting: int
+    paused: bool
+    closed: bool
+    database_down: bool
+    last_error: str | None  # of the failing attempts to connect; None once one has succeeded
+    requests: int
+    queued: int  # requests that had to wait
+    waited: float  # by all of them together
+    held: float  # by all leases that have ended
+    uses: int  # leases that have ended
+    connects: int  # attempts
+    connect_errors: int
+    connect_seconds: float
+    lost: int  # idle connections found dead
+    refusals: Mapping[Refusal, int]
+    closes: Mapping[Reason, int]
+
+    @property
+    def open(self) -> int:
+        """Connections that exist as far as the server is concerned, or are about to."""
+        return self.idle + self.leased + self.opening + self.closing
+
+
+def snapshot(name: str, core: Core) -> Snapshot:
+    error = core.pace.error
+    return Snapshot(
+        name=name,
+        min_size=core.min_size,
+        max_size=core.max_size,
+        idle=len(core.idle),
+        leased=core.leased,
+        opening=len(core.opening),
+        closing=core.closing,
+        waiting=len(core.waiters),
+        paused=core.paused,
+        closed=core.closed,
+        database_down=core.pace.down,
+        last_error=None if error is None else f"{type(error).__name__}: {error}",
+        requests=core.requests,
+        queued=core.queued,
+        waited=core.waited,
+        held=core.held,
+        uses=core.uses,
+        connects=core.connects,
+        connect_errors=core.connect_errors,
+        connect_seconds=core.connect_seconds,
+        lost=core.lost,
+        refusals=dict(core.refusals),
+        closes=dict(core.closes),
+    )
+
+
+_BAD_RETURNS = (Reason.BROKEN, Reason.BUSY, Reason.UNCLEAN)
+_ERRORS = (Refusal.TIMEOUT, Refusal.QUEUE_FULL, Refusal.UNAVAILABLE, Refusal.DEADLOCK, Refusal.CLOSED)
+
+
+def counters(of: Snapshot) -> dict[str, int]:
+    """The counters of psycopg's pool, under its names; milliseconds where it has them."""
+    return {
+        "requests_num": of.requests,
+        "requests_queued": of.queued,
+        "requests_wait_ms": int(of.waited * 1000),
+        "requests_errors": sum(of.refusals.get(refusal, 0) for refusal in _ERRORS),
+        "usage_ms": int(of.held * 1000),
+        "returns_bad": sum(of.closes.get(reason, 0) for reason in _BAD_RETURNS),
+        "connections_num": of.connects,
+        "connections_ms": int(of.connect_seconds * 1000),
+        "connections_errors": of.connect_errors,
+        "connections_lost": of.lost,
+    }
+
+
+def measures(of: Snapshot) -> dict[str, int]:
+    """The measures of psycopg's pool, under its names."""
+    return {
+        "pool_min": of.min_size,
+        "pool_max": of.max_size,
+        "pool_size": of.idle + of.leased + of.opening,
+        "pool_available": of.idle,
+        "requests_waiting": of.waiting,
+    }

@@ -1,0 +1,618 @@
+"""The pool for threads: a lock round the core, a lock a waiter, and threads for whatever may block.
+
+The user's threads wait for the core's word only, never for a connect. Connecting, and closing while the server lets go,
+each have a short-lived thread of their own, so that one that hangs blocks nobody. The keeper, one daemon thread a pool,
+does what is due and takes back what was dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import Empty as QueueEmpty
+from queue import SimpleQueue
+from sys import _getframe
+from threading import TIMEOUT_MAX, get_ident
+from time import monotonic
+from types import CodeType, TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from weakref import ref
+
+from .. import errors
+from ..core import (
+    Close,
+    Doubt,
+    Effect,
+    Empty,
+    Full,
+    GaveUp,
+    Open,
+    Reason,
+    Refusal,
+    Serve,
+    Slot,
+    Waiter,
+    Wake,
+)
+from ..core.settings import check_seconds
+from ..drivers import sockets
+from ..drivers.base import Health, Status
+from . import registry, steps
+from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
+from .holders import CallSite, call_site, thread_name, thread_stack
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    C = TypeVarWithDefault("C", default=Connection[TupleRow])
+else:
+    C = TypeVar("C")
+
+logger = logging.getLogger("penstock.pool")
+
+
+class Checkout(Generic[C]):
+    """A connection for the length of a `with` block. Made by `Pool.connection` and `Pool.transaction`."""
+
+    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_timeout")
+
+    def __init__(self, pool: Pool[C], timeout: float | None, code: CodeType, lasti: int) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._code = code
+        self._lasti = lasti
+
+    def __enter__(self) -> C:
+        pool = self._pool
+        if pool._plain:
+            slot = pool._core.take(get_ident(), self._code, self._lasti, monotonic())
+            if slot is not None and not slot.probe(0):
+                conn = slot.conn
+                slot.conn = None
+                self._slot = slot
+                self._conn = conn
+                return conn  # type: ignore[no-any-return]
+        else:
+            slot = None
+        self._slot = slot = pool._acquire(slot, self._timeout, self._code, self._lasti)
+        self._conn = conn = slot.conn
+        slot.conn = None
+        return conn  # type: ignore[no-any-return]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pool, slot, conn = self._pool, self._slot, self._conn
+        if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
+            slot.conn = conn  # first: whoever is handed the slot finds the connection in it
+            if not pool._core.give(slot, monotonic()):
+                pool._event(pool._core.requite, slot)
+            return
+        pool._finish(slot, conn, commit=kind is None)
+
+
+class Pool(BasePool[C]):
+    """A pool of connections for threads, with the names and defaults of psycopg's own pool.
+
+    Sizes are in connections, times in seconds.
+
+    :param conninfo: connection string or URL, or a function that returns one (asked at each connect).
+    :param driver: the database driver; ``"psycopg"`` is psycopg 3.
+    :param connection_class: class to connect with; by default the driver's own.
+    :param kwargs: arguments for its ``connect``, or a function that returns them (asked at each connect).
+    :param min_size: connections kept open.
+    :param max_size: connections never exceeded, opening and closing ones included. By default `min_size`.
+    :param open: whether the constructor opens the pool; None opens it and warns at first use, as psycopg's does.
+    :param configure: called with each new connection, and again after what it set had to be reset.
+    :param check: called with each connection that is about to be handed out; if it raises, another one is taken. Not
+        needed to find dead connections: the kernel is asked each time, without a round trip.
+    :param reset: called with each connection that comes back, after the pool's own reset.
+    :param name: for logs and errors; ``pool-1`` and so on by default.
+    :param close_returns: whether ``conn.close()`` gives the connection back (psycopg 3.3 or newer).
+    :param timeout: how long a request waits for a connection.
+    :param max_waiting: requests that may wait at once; 0 for any number.
+    :param max_lifetime: after which a connection is replaced; each lives up to a tenth less, by chance.
+    :param max_idle: after which an unused connection above `min_size` is closed.
+    :param reconnect_timeout: of failed attempts to connect, after which the pool tries no more until somebody asks.
+    :param reconnect_failed: called with the pool when it has given up so.
+    :param num_workers: accepted and means nothing here: connects have threads of their own.
+    :param connect_timeout: for one attempt to connect: names resolved, connected, encrypted, logged in.
+    :param statement_timeout: after which the server ends a statement. Sent with the login, no round trip.
+    :param idle_in_transaction_timeout: after which the server ends a session idle in a transaction. Sent likewise.
+    :param leak_after: idle in hand for this long, a holder is reported, once; None for never.
+    :param leak_reclaim: whether the pool takes such a connection away from its holder.
+    :param nested: what to do about a thread that asks for a second connection while it holds one: ``"allow"`` it,
+        ``"warn"`` in the log, or ``"raise"`` `NestedCheckout`.
+    :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
+    """
+
+    _is_async: ClassVar[bool] = False
+
+    def _start_anew(self) -> None:
+        # Guards the core and nothing else. Nothing that waits, logs or calls the user's code runs under it.
+        self._lock = threading.Lock()
+        self._errands: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._keeper: threading.Thread | None = None
+        self._next_tick = math.inf
+        self._watched: dict[int, tuple[float, Any]] = {}  # connections in a step, by thread, to be cut off at a time
+        self._full = threading.Event()
+        self._empty = threading.Event()
+
+    # ------------------------------------------------------------------------------------------ opening and closing
+
+    def __enter__(self) -> Self:
+        self._opened_implicitly = False
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_errands"):
+            self._errands.put(None)
+
+    def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Start connecting and accepting requests. No effect on an open pool.
+
+        :param wait: whether to return only when `min_size` connections are open, as `wait` does.
+        :raises PoolClosed: when the pool was closed before: it cannot be opened again.
+        """
+        self._open()
+        if wait:
+            self.wait(timeout)
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._core.closed:
+                raise errors.under(errors.PoolClosed, self._driver.operational_error)(
+                    f"the pool {self.name!r} has already been opened and closed and cannot be reused: make a new one"
+                )
+            if self._core.opened:
+                return
+            self._core.open(monotonic())
+            effects = self._core.effects()
+            # As long as the pool is referred to by its keeper weakly only, dropping the pool ends the keeper.
+            self._keeper = threading.Thread(
+                target=_keep, args=(ref(self), self._errands), name=f"{self.name}-keeper", daemon=True
+            )
+            self._keeper.start()
+        self._carry_out(effects)
+
+    def wait(self, timeout: float = 30.0) -> None:
+        """Wait until `min_size` connections are idle.
+
+        :raises PoolTimeout: when they are not within *timeout* seconds; the pool is closed then.
+        """
+        self._check_open()
+        self._full.clear()
+        with self._lock:
+            full = self._core.fill()
+        if full or self._full.wait(timeout):
+            return
+        error = self._core.pace.error
+        self.close()
+        raise errors.under(errors.PoolTimeout, self._driver.operational_error)(
+            f"{self.name}: not filled with {self.min_size} connections after {timeout} sec; the pool is closed"
+        ) from error
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close the pool. Requests that wait are refused now; work under way may end within *timeout* seconds.
+
+        What is still out then is named in the log and closed when it comes back. A caller that holds a connection
+        itself is not kept waiting for it.
+        """
+        with self._lock:
+            if self._core.closed:
+                return
+            if not self._core.opened:
+                self._core.opened = True
+            self._core.close(monotonic())
+            effects = self._core.effects()
+            mine = any(slot.owner == get_ident() for slot in self._core.leases())
+        self._carry_out(effects)
+        if not mine:
+            self._empty.wait(timeout)
+        self._log_still_out()
+        self._errands.put(None)
+        if self._keeper is not None and self._keeper is not threading.current_thread():
+            self._keeper.join(timeout)
+
+    def _check_open(self) -> None:
+        if self.closed and not self._revived():
+            now = monotonic()
+            waiter = Waiter(None, None, -1, now, now)
+            waiter.refusal = Refusal.CLOSED if self._core.closed else Refusal.NOT_OPEN
+            self._refuse(waiter, 0)
+
+    # ------------------------------------------------------------------------------------------ borrowing
+
+    def connection(self, timeout: float | None = None) -> Checkout[C]:
+        """A connection for a `with` block.
+
+        At its end the transaction is committed, or rolled back if the block raised, and the connection given back.
+
+        :param timeout: seconds to wait for one; by default the pool's.
+        :raises PoolTimeout: when there was none in time: `PoolExhausted` naming the holders, or `DatabaseUnavailable`
+            with the driver's error as its cause.
+        :raises TooManyRequests: when `max_waiting` requests wait already.
+        :raises PoolDeadlock: when the wait could never end.
+        :raises PoolClosed: when the pool is not open.
+        """
+        frame = _getframe(1)
+        return Checkout(self, timeout, frame.f_code, frame.f_lasti)
+
+    @contextmanager
+    def _transaction(self, checkout: Checkout[C]) -> Iterator[C]:
+        with checkout as conn, conn.transaction():  # type: ignore[attr-defined]
+            yield conn
+
+    def transaction(self, timeout: float | None = None) -> Any:
+        """A connection inside a transaction, for a `with` block: committed at its end, rolled back if it raises.
+
+        Unlike `connection`, also where the connection is in autocommit. Raises as `connection` does.
+        """
+        frame = _getframe(1)
+        return self._transaction(Checkout(self, timeout, frame.f_code, frame.f_lasti))
+
+    def getconn(self, timeout: float | None = None) -> C:
+        """A connection, which must be given back with `putconn`. Prefer `connection`. Raises as `connection` does.
+
+        One that is dropped, or whose thread has ended, is taken back with a ResourceWarning.
+        """
+        frame, owner = _getframe(1), get_ident()
+        slot = self._core.take(owner, frame.f_code, frame.f_lasti, monotonic()) if self._plain else None
+        if slot is None or slot.probe(0):
+            slot = self._acquire(slot, timeout, frame.f_code, frame.f_lasti)
+        registry.tell_of_end(self)
+        slot.by_hand = owner
+        conn, slot.conn = slot.conn, None
+        return conn  # type: ignore[no-any-return]
+
+    def putconn(self, conn: C) -> None:
+        """Give back a connection that `getconn` gave. An open transaction is rolled back.
+
+        :raises ValueError: when it is not this pool's, or was given back already.
+        """
+        slot = self._slot_of(conn)
+        slot.by_hand = None
+        if self._plain and not slot.reported and self._state(conn) == slot.baseline:
+            slot.conn = conn
+            if not self._core.give(slot, monotonic()):
+                self._event(self._core.requite, slot)
+            return
+        self._give_back(slot, conn)
+
+    def _acquire(self, slot: Slot | None, timeout: float | None, code: CodeType, lasti: int) -> Slot:
+        """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
+        owner, since = get_ident(), monotonic()
+        timeout = self.timeout if timeout is None else timeout
+        check_seconds("timeout", timeout)
+        self._warn_if_opened_implicitly()
+        if self._nested != "allow":
+            self._check_nested(owner, code, lasti)
+        waiter = Waiter(owner, code, lasti, since, since + timeout)
+        again = False
+        while True:
+            if slot is None:
+                slot = self._wait_for(waiter, timeout, again)
+            if self._fit(slot, waiter.deadline):
+                self._emit_acquired(slot, monotonic() - since)
+                return slot
+            slot, waiter.slot, again = None, None, True
+
+    def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
+        self._revived()
+        waiter.wake = wake = threading.Lock()
+        wake.acquire()
+        with self._lock:
+            self._core.acquire(waiter, monotonic(), again=again)
+            effects = self._core.effects()
+        try:
+            self._carry_out(effects)
+            wake.acquire(timeout=min(max(0.0, waiter.deadline - monotonic()), TIMEOUT_MAX))
+            if not waiter.settled:
+                self._event(self._core.expire, waiter)
+        except BaseException:  # KeyboardInterrupt above all: what it may have been served goes to the next
+            self._event(self._core.cancel, waiter)
+            raise
+        if waiter.slot is None:
+            self._refuse(waiter, timeout)
+        return waiter.slot
+
+    def _fit(self, slot: Slot, deadline: float) -> bool:
+        """Whether the connection can be handed out; if not, it is gone already."""
+        if slot.probe(0) and self._driver.look(slot.conn) is not Health.ALIVE:
+            self._event(self._core.reject, slot, Reason.DEAD)
+            return False
+        if self._kit.check is None:
+            return True
+        try:
+            with self._cut_off(slot.conn, deadline):
+                steps.run(steps.check(self._kit, slot.conn))
+        except Exception as error:
+            logger.info("%s: a connection failed check: %s", self.name, error)
+            self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
+            return False
+        except BaseException:
+            self._event(self._core.reject, slot, Reason.CHECK_FAILED)
+            raise
+        slot.proven = True
+        return True
+
+    # ------------------------------------------------------------------------------------------ giving back
+
+    def _finish(self, slot: Slot, conn: Any, commit: bool) -> None:
+        try:
+            status = self._driver.status(conn)
+            if status in (Status.INTRANS, Status.INERROR):
+                self._end_transaction(conn, commit)
+        finally:
+            self._give_back(slot, conn)
+
+    def _end_transaction(self, conn: Any, commit: bool) -> None:
+        try:
+            steps.run(self._driver.settle(conn, commit))
+        except Exception as error:
+            if commit:
+                raise
+            # The block's own exception is on its way, and says more.
+            logger.warning("%s: rollback failed: %s: %s", self.name, type(error).__name__, error)
+
+    def _give_back(self, slot: Slot, conn: Any) -> None:
+        reason = None
+        if self._kit.reset is not None or self._state(conn) != slot.baseline:
+            with self._cut_off(conn, monotonic() + CLEAN_SECONDS):
+                reason = steps.run(steps.clean(self._kit, conn, slot.baseline))
+        slot.conn = conn
+        if slot.reported:
+            self._came_back(slot, monotonic())
+        self._emit_returned(slot, monotonic() - slot.since)
+        if reason is None:
+            self._event(self._core.requite, slot)
+        else:
+            self._event(self._core.discard, slot, reason)
+
+    @contextmanager
+    def _cut_off(self, conn: Any, deadline: float) -> Iterator[None]:
+        """Should the block last past *deadline*, its connection's traffic is ended, and the block with an error."""
+        thread = get_ident()
+        self._watched[thread] = (deadline, conn)
+        if deadline < self._next_tick:
+            self._tell(_nothing)
+        try:
+            yield
+        finally:
+            del self._watched[thread]
+
+    # ------------------------------------------------------------------------------------------ carrying out
+
+    def _event(self, event: Callable[..., object], *args: Any, **options: Any) -> None:
+        """Tell the core of an event, and do what it says."""
+        with self._lock:
+            event(*args, now=monotonic(), **options)
+            effects = self._core.effects()
+        self._carry_out(effects)
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Serve():
+                    effect.waiter.wake.release()
+                case Open():
+                    self._spawn(self._connect, effect.slot)
+                case Close():
+                    self._close_slot(effect)
+                case Wake():
+                    if effect.at < self._next_tick:
+                        self._tell(_nothing)
+                case Doubt():
+                    self._doubt()
+                case Full():
+                    self._full.set()
+                case Empty():
+                    self._empty.set()
+                case GaveUp():
+                    self._log_gave_up()
+                    if self.reconnect_failed is not None:
+                        self._spawn(self.reconnect_failed, self)
+
+    def _spawn(self, job: Callable[..., object], *args: Any) -> None:
+        threading.Thread(target=job, args=args, name=f"{self.name}-{job.__name__.strip('_')}", daemon=True).start()
+
+    def _connect(self, slot: Slot) -> None:
+        started = monotonic()
+        try:
+            conn, baseline = steps.run(steps.open_connection(self._kit, self))
+        except Exception as error:
+            self._log_failed(error, monotonic() - started)
+            self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
+            return
+        self._settle_in(slot, conn, baseline)
+        self._log_opened(slot, monotonic() - started)
+        self._event(self._core.opened_slot, slot)
+
+    def _doubt(self) -> None:
+        """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
+        with self._lock:
+            suspects = self._core.doubt()
+        for slot in suspects:
+            if slot.probe(0):
+                self._event(self._core.reject, slot, Reason.DEAD)
+            else:
+                self._spawn(self._verify, slot)
+
+    def _verify(self, slot: Slot) -> bool:
+        try:
+            with self._cut_off(slot.conn, monotonic() + CLEAN_SECONDS):
+                steps.run(self._driver.check(slot.conn))
+        except Exception:
+            self._event(self._core.reject, slot, Reason.DEAD)
+            return False
+        self._event(self._core.requite, slot)
+        return True
+
+    def _close_slot(self, effect: Close) -> None:
+        # A connection that the server has ended is gone at once; any other keeps its slot until the server lets go.
+        if effect.reason in NO_LINGER:
+            self._part(effect)
+        else:
+            self._spawn(self._part, effect)
+
+    def _part(self, effect: Close) -> None:
+        slot = effect.slot
+        conn = slot.conn
+        self._move_out(slot)
+        if conn is not None:
+            end = steps.run(steps.close(self._kit, conn, effect.reason))
+            if end is not None:
+                sockets.wait_for_end(end, 0 if effect.reason in NO_LINGER else LINGER)
+        self._log_closed(effect, repr(conn))
+        self._event(self._core.closed_slot, slot)
+
+    # ------------------------------------------------------------------------------------------ the pool as a whole
+
+    def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the sizes. Idle connections above the new maximum are closed now, leased ones when they come back.
+
+        :raises ValueError: when no pool can have these sizes; nothing has changed then.
+        """
+        self._event(self._core.resize, min_size, min_size if max_size is None else max_size)
+
+    def drain(self) -> None:
+        """Replace every connection: idle ones now, leased ones when they come back."""
+        self._event(self._core.drain)
+
+    def pause(self) -> None:
+        """Hand out no connection until `resume`. Requests wait, each until its own timeout."""
+        with self._lock:
+            self._core.pause()
+
+    def resume(self) -> None:
+        """Hand out connections again, to those who wait first."""
+        self._event(self._core.resume)
+
+    def check(self) -> None:
+        """Make sure of every idle connection with a round trip; replace those that do not answer."""
+        with self._lock:
+            suspects = self._core.doubt()
+        for slot in suspects:
+            if not self._verify(slot):
+                logger.warning("%s: an idle connection failed its check and is replaced", self.name)
+        self._event(self._core.refill)
+
+    @staticmethod
+    def check_connection(conn: Any) -> None:
+        """A `check` for those who want a round trip before each use all the same.
+
+        :raises psycopg.OperationalError: when the connection does not answer.
+        """
+        from ..drivers.psycopg import check_connection
+
+        steps.run(check_connection(conn))
+
+    # ------------------------------------------------------------------------------------------ looking after it
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        self._errands.put(call)  # SimpleQueue: may be called from a finalizer, in the midst of anything
+
+    def _tick(self) -> None:
+        now = monotonic()
+        with self._lock:
+            due = self._core.tick(now)
+            effects = self._core.effects()
+        due = min([due, self._watch_holders(now), *(effect.at for effect in effects if isinstance(effect, Wake))])
+        self._next_tick = min(due, now + LONGEST_SLEEP)  # before the rest: who sees it late only wakes us once more
+        self._carry_out(effects)
+        self._next_tick = min(self._next_tick, self._abort_overdue(now))
+
+    def _abort_overdue(self, now: float) -> float:
+        due = math.inf
+        for deadline, conn in list(self._watched.values()):
+            if deadline <= now:
+                self._driver.abort(conn)
+            else:
+                due = min(due, deadline)
+        return due
+
+    def _take_back(self, slot: Slot, reason: Reason) -> None:
+        conn = slot.ref() if slot.ref is not None else None
+        with self._lock:
+            if slot.owner is None or slot.conn is not None or (reason is Reason.DROPPED and conn is not None):
+                return
+            site = call_site(slot.code, slot.lasti)
+            slot.conn = conn
+            self._core.discard(slot, reason, monotonic())
+            effects = self._core.effects()
+        self._warn_taken_back(site, reason)
+        self._carry_out(effects)
+
+    def _holder_ended(self, owner: Any) -> None:
+        self._tell(lambda: self._take_back_from(owner))
+
+    def _take_back_from(self, thread: int) -> None:
+        for slot in self._core.leases():
+            if slot.by_hand == thread and not self._used_elsewhere(slot, thread):
+                self._take_back(slot, Reason.ABANDONED)
+
+    def _used_elsewhere(self, slot: Slot, thread: int) -> bool:
+        """Whether another thread has used the connection since: it was handed on, and is that thread's now."""
+        conn = slot.ref() if slot.ref is not None else None
+        if conn is None:
+            return False
+        activity = self._driver.activity(conn)
+        handed_on = activity.started >= slot.since and activity.thread != thread
+        return handed_on and any(alive.ident == activity.thread for alive in threading.enumerate())
+
+    def _owner_name(self, owner: Any) -> str:
+        return thread_name(owner)
+
+    def _owner_stack(self, owner: Any) -> tuple[CallSite, ...]:
+        return thread_stack(owner)
+
+    def _open_at_once(self) -> None:
+        self._open()
+
+    def _revived(self) -> bool:
+        """In a forked child, the first use of a pool that was open in the parent opens it anew."""
+        if not self._reopen:
+            return False
+        self._reopen = False
+        self._open()
+        return True
+
+    def _at_exit(self) -> None:
+        for slot in list(self._core.idle):
+            if slot.conn is not None:
+                steps.run(steps.close(self._kit, slot.conn))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _keep(pool: ref[Pool[Any]], errands: SimpleQueue[Callable[[], object] | None]) -> None:
+    """The keeper's loop. It refers to the pool only while it works, so that a dropped pool is collected."""
+    while True:
+        keeper = pool()
+        if keeper is None:
+            return
+        keeper._tick()
+        sleep = max(0.0, keeper._next_tick - monotonic())
+        del keeper
+        try:
+            errand = errands.get(timeout=sleep)
+        except QueueEmpty:
+            continue
+        if errand is None:
+            return
+        errand()
