@@ -12,13 +12,17 @@ from .errors import (
     WrongEventLoop,
 )
 from .pool.aio import AsyncPool
+from .pool.holders import CallSite, Holder
+from .pool.snapshot import Snapshot
 from .pool.sync import Pool
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncPool",
+    "CallSite",
     "DatabaseUnavailable",
+    "Holder",
     "NestedCheckout",
     "Pool",
     "PoolClosed",
@@ -26,6 +30,7 @@ __all__ = [
     "PoolError",
     "PoolExhausted",
     "PoolTimeout",
+    "Snapshot",
     "TooManyRequests",
     "WrongEventLoop",
 ]

@@ -4,7 +4,7 @@ A shell (`penstock.pool`) tells the `Core` what happened and when, under whateve
 the effects that the core has written down, outside that lock. Every decision is made here; every wait is made there.
 """
 
-from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Serve, Wake
+from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .machine import Core
 from .pace import Pace
 from .settings import Settings
@@ -22,7 +22,6 @@ __all__ = [
     "Pace",
     "Reason",
     "Refusal",
-    "Serve",
     "Settings",
     "Slot",
     "State",

@@ -22,15 +22,6 @@ class Close:
     reason: Reason
 
 
-class Serve:
-    """Wake this waiter: it is settled."""
-
-    __slots__ = ("waiter",)
-
-    def __init__(self, waiter: Waiter) -> None:
-        self.waiter = waiter
-
-
 @dataclass(slots=True, frozen=True)
 class Wake:
     """Call `tick` at this time, or earlier."""
@@ -58,4 +49,5 @@ class Empty:
     """The pool is closed and everything that it lent has come back."""
 
 
-Effect = Open | Close | Serve | Wake | Doubt | GaveUp | Full | Empty
+# A waiter among the effects is settled and to be woken. It is by far the most frequent, so it is not wrapped.
+Effect = Waiter | Open | Close | Wake | Doubt | GaveUp | Full | Empty

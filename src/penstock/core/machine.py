@@ -22,7 +22,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
-from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Serve, Wake
+from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .pace import Pace
 from .settings import Settings, check_sizes
 from .slots import Reason, Refusal, Slot, State, Waiter
@@ -64,7 +64,7 @@ class Core:
         # filled, or above its size.
         self._rush = False
         self._filling = False
-        self._waiting_owners: Counter[Any] = Counter()
+        self._waiting_owners: dict[Any, int] = {}
         self._numbers = 0
         self._effects: list[Effect] = []
 
@@ -85,11 +85,6 @@ class Core:
         """What is to be done, in order; asked for once."""
         effects, self._effects = self._effects, []
         return effects
-
-    @property
-    def pending(self) -> bool:
-        """Whether there is anything to be done."""
-        return bool(self._effects)
 
     @property
     def uses(self) -> int:
@@ -189,14 +184,17 @@ class Core:
         """A clean connection comes back: to the first waiter, to the idle ones, or to its end."""
         if slot.state is LEASED:  # else `give` has put it among the idle ones, from where it may have gone on already
             self._end_lease(slot, now)
-            reason = self._reason_to_close(slot, now)
-            if reason is not None:
-                self._close(slot, reason)
-            elif self.waiters and not self.paused:
-                self._lease(slot, self._next_waiter(now), now)
-            else:
-                self._rest(slot, now)
+            self._place(slot, now)
         self._settle(now)
+
+    def _place(self, slot: Slot, now: float) -> None:
+        reason = self._reason_to_close(slot, now)
+        if reason is not None:
+            self._close(slot, reason)
+        elif self.waiters and not self.paused:
+            self._lease(slot, self._next_waiter(now), now)
+        else:
+            self._rest(slot, now)
 
     def _end_lease(self, slot: Slot, now: float) -> None:
         if slot.owner is not None:  # the pool's own leases, to verify a connection, are no use of it
@@ -205,11 +203,12 @@ class Core:
 
     def _settle(self, now: float) -> None:
         """Bring order into the idle connections after `give` and `acquire` may have missed each other."""
-        if self.closed:
-            self._close_idle(Reason.POOL_CLOSED)
-        self._serve_idle(now)
-        self._close_surplus()
-        self._check_full()
+        if self.idle:
+            if self.closed:
+                self._close_idle(Reason.POOL_CLOSED)
+            self._serve_idle(now)
+            self._close_surplus()
+            self._check_full()
 
     def _serve_idle(self, now: float) -> None:
         while self.waiters and not self.paused and (slot := self._claim()):
@@ -232,7 +231,8 @@ class Core:
 
     def discard(self, slot: Slot, reason: Reason, now: float) -> None:
         """A connection comes back that nobody may use again."""
-        assert slot.state is LEASED, f"bug: {slot!r} discarded"
+        if slot.state is not LEASED:
+            return  # it was taken back from its holder before
         self._end_lease(slot, now)
         self._close(slot, reason)
         if self.idle and reason in (Reason.DEAD, Reason.BROKEN):
@@ -272,13 +272,7 @@ class Core:
         self.pace.succeeded(now - slot.started)
         slot.opened_at = now
         slot.expires = now + self.max_lifetime * (1 - LIFETIME_JITTER * self._random())
-        reason = self._reason_to_close(slot, now)
-        if reason is not None:
-            self._close(slot, reason)
-        elif self.waiters and not self.paused:
-            self._lease(slot, self._next_waiter(now), now)
-        else:
-            self._rest(slot, now)
+        self._place(slot, now)
         self._settle(now)
         self._grow(now)
         self._effects.append(Wake(min(slot.expires, now + self.max_idle)))
@@ -305,10 +299,19 @@ class Core:
 
     def tick(self, now: float) -> float:
         """Do what is due, and say when something may be due again (infinity: not before another event)."""
-        due = self._retire_idle(now)
+        due = min(self._retire_idle(now), self._expire_waiters(now))
         self._note_overdue(now)
         self._refuse_if_down(now)
         self._grow(now)
+        return due
+
+    def _expire_waiters(self, now: float) -> float:
+        due = math.inf
+        for waiter in list(self.waiters):
+            if waiter.deadline <= now:
+                self.expire(waiter, now)
+            else:
+                due = min(due, waiter.deadline)
         return due
 
     def _retire_idle(self, now: float) -> float:
@@ -388,7 +391,7 @@ class Core:
 
     def _grow(self, now: float) -> None:
         """Open what is needed, as far as the limit and the pace allow."""
-        if self.closed or not self.opened:
+        if len(self.slots) >= self.max_size or self.closed or not self.opened:
             return
         while len(self.slots) < self.max_size and self._wants_more(now):
             at = self.pace.next_at(now, self._on_time(now))
@@ -449,7 +452,7 @@ class Core:
 
         Nothing is opening or closing, so only a holder could end the wait, and every holder waits.
         """
-        if waiter.owner is None or self.opening or self.closing or len(self.slots) < self.max_size:
+        if waiter.owner is None or self.paused or self.opening or self.closing or len(self.slots) < self.max_size:
             return False
         holds = False
         for slot in self.slots.values():
@@ -461,7 +464,7 @@ class Core:
 
     def _ask_again(self, waiter: Waiter, now: float) -> None:
         """A caller meets a database that is known to be down: have it tried again now, or tell the caller now."""
-        if self.leased or not (self.pace.down or self.pace.gave_up):
+        if not (self.pace.down or self.pace.gave_up) or self.leased:
             return
         on_time = self._on_time(now)
         if self.pace.hung or not (on_time or self.pace.may_ask(now)):
@@ -496,7 +499,7 @@ class Core:
         slot.lasti = waiter.lasti
         slot.since = now
         waiter.slot = slot
-        self._effects.append(Serve(waiter))
+        self._effects.append(waiter)
 
     def _rest(self, slot: Slot, now: float) -> None:
         slot.since = now
@@ -537,17 +540,17 @@ class Core:
         self.waiters[waiter] = None
         if first:
             self.waiters.move_to_end(waiter, last=False)
-        self._waiting_owners[waiter.owner] += 1
+        self._waiting_owners[waiter.owner] = self._waiting_owners.get(waiter.owner, 0) + 1
         self._rush = True
 
     def _dequeue(self, waiter: Waiter, now: float) -> None:
         del self.waiters[waiter]
         self.waited += now - waiter.since
-        if self._waiting_owners[waiter.owner] == 1:
-            del self._waiting_owners[waiter.owner]
-        else:
-            self._waiting_owners[waiter.owner] -= 1
-        self._update_rush()
+        left = self._waiting_owners.pop(waiter.owner) - 1
+        if left:
+            self._waiting_owners[waiter.owner] = left
+        if not self.waiters:
+            self._update_rush()
 
     def _next_waiter(self, now: float) -> Waiter:
         waiter = next(iter(self.waiters))
@@ -561,7 +564,7 @@ class Core:
     def _refuse(self, waiter: Waiter, refusal: Refusal) -> None:
         waiter.refusal = refusal
         self.refusals[refusal] += 1
-        self._effects.append(Serve(waiter))
+        self._effects.append(waiter)
 
     def _check_full(self) -> None:
         if self._filling and len(self.idle) >= self.min_size:

@@ -44,14 +44,6 @@ class Activity:
         self.started = self.ended = monotonic()
         self.thread: int | None = None
 
-    def begin(self, statement: Any, thread: int) -> None:
-        self.statement = statement
-        self.thread = thread
-        self.started = monotonic()
-
-    def end(self) -> None:
-        self.ended = monotonic()
-
 
 class Driver(Protocol):
     """A driver's connections, as a pool sees them."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, wraps
 from operator import attrgetter
+from threading import get_ident
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ from . import sockets
 from .base import Activity, Health, Status, settled
 from .session import Touched, reset_statement, touches
 
+_NOTHING = Touched.NOTHING  # its truth is a call of Python, its identity is not
 _STATUS = {
     TransactionStatus.IDLE: Status.IDLE,
     TransactionStatus.ACTIVE: Status.ACTIVE,
@@ -146,7 +148,6 @@ class PsycopgDriver:
             sockets.hang_up(conn.pgconn.socket)
 
     def abandon(self, conn: Any) -> int | None:
-        conn._pool = None
         with suppress(psycopg.Error, OSError):
             return sockets.send_end(conn.pgconn.socket)
         return None
@@ -179,66 +180,60 @@ async def _in_autocommit(conn: Any, statement: str) -> None:
 
 @cache
 def _tracked(cursor_class: Any) -> Any:
-    """*cursor_class*, taking note of each statement: for who asks what a holder is doing, and to know what to reset."""
-    if issubclass(cursor_class, _Tracked):
+    """*cursor_class*, taking note of each statement: for who asks what a holder is doing, and to know what to reset.
+
+    Part of every statement, so the class's own methods are bound here rather than looked up with `super` each time.
+    """
+    if getattr(cursor_class, "_tracked_by_penstock", False):
         return cursor_class
-    if issubclass(cursor_class, (psycopg.AsyncCursor, psycopg.AsyncServerCursor)):
-        return type(cursor_class.__name__, (_AsyncTracked, cursor_class), {"__module__": cursor_class.__module__})
-    return type(cursor_class.__name__, (_Tracked, cursor_class), {"__module__": cursor_class.__module__})
-
-
-class _Tracked:
-    """Mixed in before a blocking cursor."""
-
-    _conn: Any
-
-    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        activity = _begin(self._conn, query)
-        try:
-            return super().execute(query, *args, **kwargs)  # type: ignore[misc]
-        finally:
-            activity.end()
-
-    def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        activity = _begin(self._conn, query)
-        try:
-            return super().executemany(query, *args, **kwargs)  # type: ignore[misc]
-        finally:
-            activity.end()
-
-    # The end of these two is the user's to choose: until then the connection's own status tells that they run.
-
-    def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        _begin(self._conn, query)
-        return super().stream(query, *args, **kwargs)  # type: ignore[misc]
-
-    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        _begin(self._conn, statement)
-        return super().copy(statement, *args, **kwargs)  # type: ignore[misc]
-
-
-class _AsyncTracked(_Tracked):
-    """Mixed in before an asyncio cursor."""
-
-    async def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        activity = _begin(self._conn, query)
-        try:
-            return await super(_Tracked, self).execute(query, *args, **kwargs)  # type: ignore[misc]
-        finally:
-            activity.end()
-
-    async def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        activity = _begin(self._conn, query)
-        try:
-            return await super(_Tracked, self).executemany(query, *args, **kwargs)  # type: ignore[misc]
-        finally:
-            activity.end()
+    is_async = issubclass(cursor_class, (psycopg.AsyncCursor, psycopg.AsyncServerCursor))
+    wrap = _tracking_async if is_async else _tracking
+    methods = {name: wrap(getattr(cursor_class, name)) for name in ("execute", "executemany")}
+    # The end of these is the user's to choose: until then the connection's own status tells that they run.
+    methods |= {name: _noting(getattr(cursor_class, name)) for name in ("stream", "copy")}
+    marks = {"__module__": cursor_class.__module__, "_tracked_by_penstock": True}
+    return type(cursor_class.__name__, (cursor_class,), methods | marks)
 
 
 def _begin(conn: Any, statement: Any) -> Activity:
     activity: Activity = conn._activity
-    activity.begin(statement, threading.get_ident())
+    activity.statement = statement
+    activity.thread = get_ident()
+    activity.started = monotonic()
     touched = touches(statement)
-    if touched:
+    if touched is not _NOTHING:
         conn._touched |= touched
     return activity
+
+
+def _tracking(method: Any) -> Any:
+    @wraps(method)
+    def tracking(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        activity = _begin(self._conn, query)
+        try:
+            return method(self, query, *args, **kwargs)
+        finally:
+            activity.ended = monotonic()
+
+    return tracking
+
+
+def _tracking_async(method: Any) -> Any:
+    @wraps(method)
+    async def tracking(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        activity = _begin(self._conn, query)
+        try:
+            return await method(self, query, *args, **kwargs)
+        finally:
+            activity.ended = monotonic()
+
+    return tracking
+
+
+def _noting(method: Any) -> Any:
+    @wraps(method)
+    def noting(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        _begin(self._conn, query)
+        return method(self, query, *args, **kwargs)
+
+    return noting

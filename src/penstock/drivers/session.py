@@ -55,12 +55,12 @@ _RESETS = {
 
 def touches(statement: Any) -> Touched:
     """What *statement* (text, bytes, or an object with SQL in it) leaves behind in the session that runs it."""
+    if type(statement) is str:
+        return _touches(statement)
     if isinstance(statement, bytes):
-        statement = statement.decode(errors="replace")
-    elif not isinstance(statement, str):
-        # psycopg's composed SQL has its words in its repr; to render it would take a connection.
-        statement = repr(statement).replace("SQL('", ";").replace('SQL("', ";")
-    return _touches(statement)
+        return _touches(statement.decode(errors="replace"))
+    # psycopg's composed SQL has its words in its repr; to render it would take a connection.
+    return _touches(repr(statement).replace("SQL('", ";").replace('SQL("', ";"))
 
 
 @lru_cache(maxsize=1024)

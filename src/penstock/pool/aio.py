@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakMethod, WeakSet, ref
 
 from .. import errors
-from ..core import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Reason, Refusal, Serve, Slot, Waiter, Wake
+from ..core import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Reason, Refusal, Slot, State, Waiter, Wake
 from ..core.settings import check_seconds
 from ..drivers import sockets
 from ..drivers.base import Health, Status, settled
@@ -78,8 +78,10 @@ class AsyncCheckout(Generic[C]):
         pool, slot, conn = self._pool, self._slot, self._conn
         if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
             slot.conn = conn  # first: whoever is handed the slot finds the connection in it
-            if not pool._core.give(slot, pool._clock()):
-                pool._event(pool._core.requite, slot)
+            core, now = pool._core, pool._clock()
+            if not core.give(slot, now):
+                core.requite(slot, now)
+                pool._carry_out(core.effects())
             return
         await pool._finish(slot, conn, commit=kind is None)
 
@@ -138,10 +140,9 @@ class AsyncPool(BasePool[C]):
             self._warn_opened_in_constructor()
         self._open()
 
-    def _warn_if_opened_implicitly(self) -> None:
-        if self._opened_implicitly:
-            self._opened_implicitly = False
-            self._warn_opened_in_constructor()
+    def _warn_opened_implicitly(self) -> None:
+        self._opened_implicitly = False
+        self._warn_opened_in_constructor()
 
     def _warn_opened_in_constructor(self) -> None:
         warnings.warn(
@@ -280,10 +281,14 @@ class AsyncPool(BasePool[C]):
 
     async def _acquire(self, slot: Slot | None, timeout: float | None, code: CodeType, lasti: int) -> Slot:
         """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
-        timeout = self.timeout if timeout is None else timeout
-        check_seconds("timeout", timeout)
-        self._check_open()
-        self._warn_if_opened_implicitly()
+        if timeout is None:
+            timeout = self.timeout
+        else:
+            check_seconds("timeout", timeout)
+        if self._core.closed or get_running_loop() is not self._loop:
+            self._check_open()
+        if self._opened_implicitly:
+            self._warn_opened_implicitly()
         assert self._loop is not None
         owner, since = _owner(self._loop), self._clock()
         if self._nested != "allow":
@@ -293,32 +298,32 @@ class AsyncPool(BasePool[C]):
         while True:
             if slot is None:
                 slot = await self._wait_for(waiter, timeout, again)
-            if await self._fit(slot, waiter.deadline):
-                self._emit_acquired(slot, self._clock() - since)
+            if (self._kit.check is None and not slot.probe(0)) or await self._fit(slot, waiter.deadline):
+                if self._listeners:
+                    self._emit_acquired(slot, self._clock() - since)
                 return slot
             slot, waiter.slot, again = None, None, True
 
     async def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
         assert self._loop is not None
         waiter.wake = wake = self._loop.create_future()
-        self._event(self._core.acquire, waiter, again=again)
-        if not waiter.settled:
-            left = max(0.0, waiter.deadline - self._clock())
-            timer = self._loop.call_later(left, self._expire, waiter) if left < math.inf else None
+        core = self._core
+        core.acquire(waiter, self._clock(), again)
+        effects = core.effects()
+        if effects:
+            self._carry_out(effects)
+        if waiter.slot is None and waiter.refusal is None:
+            # One timer, at the earliest deadline, does for all waiters: one for each would cost more than the wait.
+            if waiter.deadline < self._next_tick:
+                self._wake_at(waiter.deadline)
             try:
                 await wake
             except BaseException:  # cancelled, perhaps in the very moment of being served: that goes to the next
-                self._event(self._core.cancel, waiter)
+                self._event(core.cancel, waiter)
                 raise
-            finally:
-                if timer is not None:
-                    timer.cancel()
         if waiter.slot is None:
             self._refuse(waiter, timeout)
         return waiter.slot
-
-    def _expire(self, waiter: Waiter) -> None:
-        self._event(self._core.expire, waiter)
 
     async def _fit(self, slot: Slot, deadline: float) -> bool:
         """Whether the connection can be handed out; if not, it is gone already."""
@@ -405,15 +410,16 @@ class AsyncPool(BasePool[C]):
     def _event(self, event: Callable[..., object], *args: Any, **options: Any) -> None:
         """Tell the core of an event, and do what it says."""
         event(*args, now=self._clock(), **options)
-        if self._core.pending:
-            self._carry_out(self._core.effects())
+        effects = self._core.effects()
+        if effects:
+            self._carry_out(effects)
 
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Serve():
-                    if not effect.waiter.wake.done():
-                        effect.waiter.wake.set_result(None)
+                case Waiter(wake=wake):
+                    if not wake.done():
+                        wake.set_result(None)
                 case Open():
                     task = self._spawn(self._connect(effect.slot))
                     self._connecting.add(task)
@@ -431,7 +437,14 @@ class AsyncPool(BasePool[C]):
                 case GaveUp():
                     self._log_gave_up()
                     if self.reconnect_failed is not None:
-                        self._spawn(_call(self.reconnect_failed, self))
+                        self._spawn(self._call_reconnect_failed())
+
+    async def _call_reconnect_failed(self) -> None:
+        try:
+            if self.reconnect_failed is not None:
+                await settled(self.reconnect_failed(self))
+        except Exception:
+            logger.exception("%s: reconnect_failed raised", self.name)
 
     def _spawn(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         assert self._loop is not None
@@ -445,15 +458,15 @@ class AsyncPool(BasePool[C]):
         try:
             async with asyncio.timeout(self._kit.connect_timeout):
                 conn, baseline = await steps.open_connection(self._kit, self)
+            self._settle_in(slot, conn, baseline)
         except BaseException as error:  # a cancelled attempt has failed too: its place must not be lost
             if isinstance(error, TimeoutError) and not str(error):
                 error = TimeoutError(f"no answer within connect_timeout={self._kit.connect_timeout:g} s")
             self._log_failed(error, self._clock() - started)
             self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
-            return
-        self._settle_in(slot, conn, baseline)
-        self._log_opened(slot, self._clock() - started)
-        self._event(self._core.opened_slot, slot)
+        else:
+            self._log_opened(slot, self._clock() - started)
+            self._event(self._core.opened_slot, slot)
 
     def _doubt(self) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
@@ -565,7 +578,7 @@ class AsyncPool(BasePool[C]):
 
     def _take_back(self, slot: Slot, reason: Reason) -> None:
         conn = slot.ref() if slot.ref is not None else None
-        if slot.owner is None or slot.conn is not None or (reason is Reason.DROPPED and conn is not None):
+        if slot.state is not State.LEASED or slot.conn is not None or (reason is Reason.DROPPED and conn is not None):
             return
         site = call_site(slot.code, slot.lasti)
         slot.conn = conn
@@ -605,7 +618,3 @@ def _tick(pool: ref[AsyncPool[Any]]) -> None:
     keeper = pool()
     if keeper is not None:
         keeper._tick()
-
-
-async def _call(function: Callable[..., Any], *args: Any) -> None:
-    await settled(function(*args))

@@ -93,7 +93,8 @@ class BasePool(Generic[C]):
             raise ValueError(f"nested must be 'allow', 'warn' or 'raise', not {nested!r}")
         if num_workers < 1:
             raise ValueError(f"num_workers must be 1 or more, not {num_workers}")
-        for which, hook in (("configure", configure), ("check", check), ("reset", reset)):
+        hooks = {"configure": configure, "check": check, "reset": reset, "reconnect_failed": reconnect_failed}
+        for which, hook in hooks.items():
             self._check_hook(which, hook)
         self._driver = load(driver, connection_class, self._is_async)
         if isinstance(conninfo, str):
@@ -278,20 +279,19 @@ class BasePool(Generic[C]):
         if hook is None:
             return
         if not callable(hook):
-            raise TypeError(f"{which} must be a function that takes a connection, not {hook!r}")
+            raise TypeError(f"{which} must be a function, not {hook!r}")
         if iscoroutinefunction(hook) and not self._is_async:
             raise TypeError(f"{which} of a Pool must be a plain function, not the coroutine function {hook!r}")
 
-    def _warn_if_opened_implicitly(self) -> None:
-        if self._opened_implicitly:
-            self._opened_implicitly = False
-            kind = type(self).__name__
-            warnings.warn(
-                f"{self.name}: the {kind} was opened by its constructor without being asked to; say open=True or"
-                f" open=False, or use it as a context manager: `with {kind}(...) as pool:`",
-                DeprecationWarning,
-                stacklevel=4,
-            )
+    def _warn_opened_implicitly(self) -> None:
+        self._opened_implicitly = False
+        kind = type(self).__name__
+        warnings.warn(
+            f"{self.name}: the {kind} was opened by its constructor without being asked to; say open=True or"
+            f" open=False, or use it as a context manager: `with {kind}(...) as pool:`",
+            DeprecationWarning,
+            stacklevel=4,
+        )
 
     def _settle_in(self, slot: Slot, conn: Any, baseline: Any) -> None:
         """The slot has a connection now. Its reference is weak, and kept apart from `conn`, to see a dropped one go."""
@@ -324,7 +324,7 @@ class BasePool(Generic[C]):
             return slot
         owner = getattr(conn, "_pool", None)
         if owner is self:
-            why = "it has been returned already: return a connection once, and forget it then"
+            why = "it was returned already, or taken back: return a connection once, and forget it then"
         elif owner is None:
             why = "it doesn't come from any pool"
         else:
@@ -434,14 +434,15 @@ class BasePool(Generic[C]):
             return math.inf
         due = now + self._leak_after
         for slot in self._core.leases():
-            holder = None if slot.reported else self._holder(slot, now)
-            if holder is None:
+            conn = slot.ref() if slot.ref is not None else None
+            if conn is None or slot.owner is None or slot.reported or self._driver.status(conn) is Status.ACTIVE:
                 continue
-            idle = holder.idle or 0.0
-            if idle >= self._leak_after:
+            leaks_at = max(slot.since, self._driver.activity(conn).ended) + self._leak_after
+            holder = self._holder(slot, now) if leaks_at <= now else None
+            if holder is not None:
                 self._report_leak(slot, holder)
             else:
-                due = min(due, now + self._leak_after - idle)
+                due = min(due, leaks_at)
         return due
 
     def _report_leak(self, slot: Slot, holder: Holder) -> None:
@@ -489,7 +490,8 @@ class BasePool(Generic[C]):
         self._emit(events.Opened(self.name, seconds))
 
     def _log_failed(self, error: BaseException, seconds: float) -> None:
-        logger.warning("%s: connecting failed after %.3f s: %s", self.name, seconds, _one_line(error))
+        level = logging.DEBUG if self._core.closed else logging.WARNING
+        logger.log(level, "%s: connecting failed after %.3f s: %s", self.name, seconds, _one_line(error))
         self._emit(events.ConnectFailed(self.name, error, seconds))
 
     def _log_closed(self, effect: Close, shown: str) -> None:

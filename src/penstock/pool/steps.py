@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..core import Reason
+from ..drivers import sockets
 from ..drivers.base import Driver, Status, settled
 
 T = TypeVar("T")
@@ -61,7 +62,9 @@ async def open_connection(kit: Kit, pool: Any) -> tuple[Any, Any]:
         await configure(kit, conn)
         return conn, kit.driver.adopt(conn, pool)
     except BaseException:
-        await close(kit, conn)
+        end = await close(kit, conn)
+        if end is not None:
+            sockets.close(end)
         raise
 
 

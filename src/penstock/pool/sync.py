@@ -32,8 +32,8 @@ from ..core import (
     Open,
     Reason,
     Refusal,
-    Serve,
     Slot,
+    State,
     Waiter,
     Wake,
 )
@@ -228,7 +228,9 @@ class Pool(BasePool[C]):
             self._keeper.join(timeout)
 
     def _check_open(self) -> None:
-        if self.closed and not self._revived():
+        if self._reopen:
+            self._revive()
+        if self.closed:
             now = monotonic()
             waiter = Waiter(None, None, -1, now, now)
             waiter.refusal = Refusal.CLOSED if self._core.closed else Refusal.NOT_OPEN
@@ -295,9 +297,12 @@ class Pool(BasePool[C]):
     def _acquire(self, slot: Slot | None, timeout: float | None, code: CodeType, lasti: int) -> Slot:
         """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
         owner, since = get_ident(), monotonic()
-        timeout = self.timeout if timeout is None else timeout
-        check_seconds("timeout", timeout)
-        self._warn_if_opened_implicitly()
+        if timeout is None:
+            timeout = self.timeout
+        else:
+            check_seconds("timeout", timeout)
+        if self._opened_implicitly:
+            self._warn_opened_implicitly()
         if self._nested != "allow":
             self._check_nested(owner, code, lasti)
         waiter = Waiter(owner, code, lasti, since, since + timeout)
@@ -306,21 +311,24 @@ class Pool(BasePool[C]):
             if slot is None:
                 slot = self._wait_for(waiter, timeout, again)
             if self._fit(slot, waiter.deadline):
-                self._emit_acquired(slot, monotonic() - since)
+                if self._listeners:
+                    self._emit_acquired(slot, monotonic() - since)
                 return slot
             slot, waiter.slot, again = None, None, True
 
     def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
-        self._revived()
+        if self._reopen:
+            self._revive()
         waiter.wake = wake = threading.Lock()
         wake.acquire()
         with self._lock:
-            self._core.acquire(waiter, monotonic(), again=again)
+            self._core.acquire(waiter, monotonic(), again)
             effects = self._core.effects()
         try:
-            self._carry_out(effects)
+            if effects:
+                self._carry_out(effects)
             wake.acquire(timeout=min(max(0.0, waiter.deadline - monotonic()), TIMEOUT_MAX))
-            if not waiter.settled:
+            if waiter.slot is None and waiter.refusal is None:
                 self._event(self._core.expire, waiter)
         except BaseException:  # KeyboardInterrupt above all: what it may have been served goes to the next
             self._event(self._core.cancel, waiter)
@@ -401,15 +409,19 @@ class Pool(BasePool[C]):
         with self._lock:
             event(*args, now=monotonic(), **options)
             effects = self._core.effects()
-        self._carry_out(effects)
+        if effects:
+            self._carry_out(effects)
 
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Serve():
-                    effect.waiter.wake.release()
+                case Waiter():
+                    effect.wake.release()
                 case Open():
-                    self._spawn(self._connect, effect.slot)
+                    if not self._spawn(self._connect, effect.slot):
+                        self._event(
+                            self._core.failed, effect.slot, RuntimeError("no thread could be started to connect")
+                        )
                 case Close():
                     self._close_slot(effect)
                 case Wake():
@@ -424,22 +436,35 @@ class Pool(BasePool[C]):
                 case GaveUp():
                     self._log_gave_up()
                     if self.reconnect_failed is not None:
-                        self._spawn(self.reconnect_failed, self)
+                        self._spawn(self._call_reconnect_failed)
 
-    def _spawn(self, job: Callable[..., object], *args: Any) -> None:
-        threading.Thread(target=job, args=args, name=f"{self.name}-{job.__name__.strip('_')}", daemon=True).start()
+    def _call_reconnect_failed(self) -> None:
+        try:
+            if self.reconnect_failed is not None:
+                self.reconnect_failed(self)
+        except Exception:
+            logger.exception("%s: reconnect_failed raised", self.name)
+
+    def _spawn(self, job: Callable[..., object], *args: Any) -> bool:
+        """Run *job* in a thread of its own. False: no thread could be had."""
+        thread = threading.Thread(target=job, args=args, name=f"{self.name}-{job.__name__.strip('_')}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # too many already, or the interpreter is on its way out
+            return False
+        return True
 
     def _connect(self, slot: Slot) -> None:
         started = monotonic()
         try:
             conn, baseline = steps.run(steps.open_connection(self._kit, self))
-        except Exception as error:
+            self._settle_in(slot, conn, baseline)
+        except BaseException as error:  # whatever it is, the slot must not be lost
             self._log_failed(error, monotonic() - started)
             self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
-            return
-        self._settle_in(slot, conn, baseline)
-        self._log_opened(slot, monotonic() - started)
-        self._event(self._core.opened_slot, slot)
+        else:
+            self._log_opened(slot, monotonic() - started)
+            self._event(self._core.opened_slot, slot)
 
     def _doubt(self) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
@@ -448,8 +473,8 @@ class Pool(BasePool[C]):
         for slot in suspects:
             if slot.probe(0):
                 self._event(self._core.reject, slot, Reason.DEAD)
-            else:
-                self._spawn(self._verify, slot)
+            elif not self._spawn(self._verify, slot):
+                self._verify(slot)
 
     def _verify(self, slot: Slot) -> bool:
         try:
@@ -463,10 +488,8 @@ class Pool(BasePool[C]):
 
     def _close_slot(self, effect: Close) -> None:
         # A connection that the server has ended is gone at once; any other keeps its slot until the server lets go.
-        if effect.reason in NO_LINGER:
+        if effect.reason in NO_LINGER or not self._spawn(self._part, effect):
             self._part(effect)
-        else:
-            self._spawn(self._part, effect)
 
     def _part(self, effect: Close) -> None:
         slot = effect.slot
@@ -527,13 +550,13 @@ class Pool(BasePool[C]):
 
     def _tick(self) -> None:
         now = monotonic()
+        self._next_tick = math.inf  # before the core is asked: whoever wants a tick from now on says so
         with self._lock:
             due = self._core.tick(now)
             effects = self._core.effects()
-        due = min([due, self._watch_holders(now), *(effect.at for effect in effects if isinstance(effect, Wake))])
-        self._next_tick = min(due, now + LONGEST_SLEEP)  # before the rest: who sees it late only wakes us once more
         self._carry_out(effects)
-        self._next_tick = min(self._next_tick, self._abort_overdue(now))
+        wakes = [effect.at for effect in effects if isinstance(effect, Wake)]
+        self._next_tick = min(due, now + LONGEST_SLEEP, self._watch_holders(now), self._abort_overdue(now), *wakes)
 
     def _abort_overdue(self, now: float) -> float:
         due = math.inf
@@ -547,7 +570,11 @@ class Pool(BasePool[C]):
     def _take_back(self, slot: Slot, reason: Reason) -> None:
         conn = slot.ref() if slot.ref is not None else None
         with self._lock:
-            if slot.owner is None or slot.conn is not None or (reason is Reason.DROPPED and conn is not None):
+            if (
+                slot.state is not State.LEASED
+                or slot.conn is not None
+                or (reason is Reason.DROPPED and conn is not None)
+            ):
                 return
             site = call_site(slot.code, slot.lasti)
             slot.conn = conn
@@ -582,13 +609,10 @@ class Pool(BasePool[C]):
     def _open_at_once(self) -> None:
         self._open()
 
-    def _revived(self) -> bool:
+    def _revive(self) -> None:
         """In a forked child, the first use of a pool that was open in the parent opens it anew."""
-        if not self._reopen:
-            return False
         self._reopen = False
         self._open()
-        return True
 
     def _at_exit(self) -> None:
         for slot in list(self._core.idle):
@@ -602,17 +626,19 @@ def _nothing() -> None:
 
 def _keep(pool: ref[Pool[Any]], errands: SimpleQueue[Callable[[], object] | None]) -> None:
     """The keeper's loop. It refers to the pool only while it works, so that a dropped pool is collected."""
-    while True:
+    errand: Callable[[], object] | None = _nothing
+    while errand is not None:
         keeper = pool()
         if keeper is None:
             return
-        keeper._tick()
+        try:
+            errand()
+            keeper._tick()
+        except Exception:
+            logger.exception("%s: bug: the keeper stumbled", keeper.name)
         sleep = max(0.0, keeper._next_tick - monotonic())
-        del keeper
+        del keeper, errand
         try:
             errand = errands.get(timeout=sleep)
         except QueueEmpty:
-            continue
-        if errand is None:
-            return
-        errand()
+            errand = _nothing

@@ -1,0 +1,32 @@
+"""The events of a pool, for who listens to one (`penstock.Pool.listen`)."""
+
+from .core import Reason, Refusal
+from .pool.events import (
+    Acquired,
+    CameBack,
+    Closed,
+    ConnectFailed,
+    Event,
+    GaveUp,
+    LeakSuspected,
+    Opened,
+    Refused,
+    Returned,
+    TakenBack,
+)
+
+__all__ = [
+    "Acquired",
+    "CameBack",
+    "Closed",
+    "ConnectFailed",
+    "Event",
+    "GaveUp",
+    "LeakSuspected",
+    "Opened",
+    "Reason",
+    "Refusal",
+    "Refused",
+    "Returned",
+    "TakenBack",
+]
