@@ -10,7 +10,8 @@ that safe is that the interpreter runs one thread at a time and that `list.pop` 
 * A slot that was popped from `idle` belongs to who popped it, so each is taken once, by one thread. All other methods
   claim idle slots in the same way, and accept that one has just gone.
 * `give` puts the slot among the idle ones and *then* looks whether somebody waits; `acquire` queues the waiter and
-  *then* looks for an idle slot. Whichever comes second sees the other, so nobody waits beside an idle connection.
+  *then* looks for an idle slot. Whichever comes second sees the other, so nobody waits beside an idle connection. From
+  the moment that it is among the idle ones `give` has no right to the slot any more, unless it can claim it back.
 * Both write to the slot that they own and to nothing else; totals are kept by slot and added up when asked for.
 """
 
@@ -138,6 +139,8 @@ class Core:
             return self._refuse(waiter, Refusal.CLOSED if self.closed else Refusal.NOT_OPEN)
         if self.max_waiting and len(self.waiters) >= self.max_waiting and not again:
             return self._refuse(waiter, Refusal.QUEUE_FULL)
+        if again and waiter.deadline <= now:
+            return self._refuse(waiter, Refusal.TIMEOUT)
         self._enqueue(waiter, again)
         self._serve_idle(now)
         if waiter.settled:
@@ -178,13 +181,20 @@ class Core:
         slot.since = now
         slot.state = IDLE  # before it is seen among the idle ones, where anybody may take it
         self.idle.append(slot)
-        return not self._rush  # who came to wait meanwhile has looked too early
+        # Who came to wait meanwhile may have looked too early. If somebody has taken the slot by now, that one sees the
+        # rush when giving it back.
+        if not self._rush or not self._claim_this(slot):
+            return True
+        slot.state = LEASED
+        slot.uses -= 1  # its end is counted by `requite`
+        return False
 
     def requite(self, slot: Slot, now: float) -> None:
         """A clean connection comes back: to the first waiter, to the idle ones, or to its end."""
-        if slot.state is LEASED:  # else `give` has put it among the idle ones, from where it may have gone on already
-            self._end_lease(slot, now)
-            self._place(slot, now)
+        if slot.state is not LEASED:
+            return  # it was taken back from its holder before
+        self._end_lease(slot, now)
+        self._place(slot, now)
         self._settle(now)
 
     def _place(self, slot: Slot, now: float) -> None:
@@ -315,7 +325,8 @@ class Core:
         return due
 
     def _retire_idle(self, now: float) -> float:
-        due = math.inf
+        # One that is given back later cannot be due before that.
+        due = now + self.max_idle if len(self.slots) - self.closing > self.min_size else math.inf
         for slot in list(self.idle):
             unused_at = slot.since + self.max_idle if len(self.slots) - self.closing > self.min_size else math.inf
             if now >= slot.expires or now >= unused_at:
@@ -403,10 +414,9 @@ class Core:
 
     def _wants_more(self, now: float) -> bool:
         """Whether one more connection than those open and under way has a use."""
-        if len(self.slots) - self.closing < self.min_size:
-            return True
-        if self.paused or not self.waiters:
-            return False
+        if not self.waiters or self.paused:
+            return len(self.slots) - self.closing < self.min_size
+        # Whoever waits comes first: to fill up at the same time would make their connection slower to come.
         under_way = self._on_time(now)
         # One is always worth trying; more only for those whom neither it nor a return will have served by then.
         return not under_way or len(self.waiters) > under_way + self._returns_meanwhile(now)
@@ -519,10 +529,11 @@ class Core:
 
     def _close_surplus(self) -> None:
         """Idle connections above the maximum go, the longest unused first."""
-        while len(self.slots) - self.closing > self.max_size and self.idle:
-            slot = self.idle[0]
-            if self._claim_this(slot):
-                self._close(slot, Reason.SURPLUS)
+        while len(self.slots) - self.closing > self.max_size:
+            try:
+                self._close(self.idle.pop(0), Reason.SURPLUS)
+            except IndexError:
+                return
 
     def _remove(self, slot: Slot) -> None:
         slot.state = GONE

@@ -46,7 +46,11 @@ class Activity:
 
 
 class Driver(Protocol):
-    """A driver's connections, as a pool sees them."""
+    """A driver's connections, as a pool sees them.
+
+    A connection takes an attribute `_pool`, which is psycopg's convention: the pool while it is lent, None otherwise.
+    While it is set, psycopg's connection is not closed at the end of a `with` block, and `close` may give it back.
+    """
 
     operational_error: type[Exception]
 
@@ -61,8 +65,8 @@ class Driver(Protocol):
         *settings* are server settings to begin the session with, sent along with the login.
         """
 
-    def adopt(self, conn: Any, pool: Any) -> Any:
-        """The connection is configured and belongs to *pool* now: returns its baseline, for `state` and `reset`."""
+    def adopt(self, conn: Any) -> Any:
+        """From now on note what is done with the connection. Returns its baseline, for `state` and `reset`."""
 
     def probe(self, conn: Any) -> Callable[[int], object]:
         """A function that asks the kernel, without a round trip: true if the socket has closed or has unread input.

@@ -81,8 +81,7 @@ class PsycopgDriver:
             params["options"] = " ".join([begun, *(f"-c {name}={value}" for name, value in settings.items())]).strip()
         return await settled(self.connection_class.connect(conninfo, **params))
 
-    def adopt(self, conn: Any, pool: Any) -> Any:
-        conn._pool = pool  # psycopg's own convention: a connection of a pool is not closed by `with`
+    def adopt(self, conn: Any) -> Any:
         conn._activity = Activity()
         conn._touched = Touched.NOTHING
         conn.cursor_factory = _tracked(conn.cursor_factory)
@@ -136,7 +135,6 @@ class PsycopgDriver:
             await settled(conn.cancel_safe(timeout=timeout))
 
     async def close(self, conn: Any) -> int | None:
-        conn._pool = None  # or a connection that is told to return on close would come back
         end = None
         with suppress(psycopg.Error, OSError):
             end = os.dup(conn.pgconn.socket)

@@ -62,6 +62,7 @@ class AsyncCheckout(Generic[C]):
             if slot is not None and not slot.probe(0):
                 conn = slot.conn
                 slot.conn = None
+                conn._pool = pool
                 self._slot = slot
                 self._conn = conn
                 return conn  # type: ignore[no-any-return]
@@ -70,6 +71,7 @@ class AsyncCheckout(Generic[C]):
         self._slot = slot = await pool._acquire(slot, self._timeout, self._code, self._lasti)
         self._conn = conn = slot.conn
         slot.conn = None
+        conn._pool = pool
         return conn  # type: ignore[no-any-return]
 
     async def __aexit__(
@@ -77,11 +79,14 @@ class AsyncCheckout(Generic[C]):
     ) -> None:
         pool, slot, conn = self._pool, self._slot, self._conn
         if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
+            conn._pool = None
             slot.conn = conn  # first: whoever is handed the slot finds the connection in it
             core, now = pool._core, pool._clock()
             if not core.give(slot, now):
                 core.requite(slot, now)
                 pool._carry_out(core.effects())
+                if core.closed:
+                    await pool._parted(slot)
             return
         await pool._finish(slot, conn, commit=kind is None)
 
@@ -99,7 +104,8 @@ class AsyncPool(BasePool[C]):
     def _start_anew(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()  # nothing else refers to them: the loop does so weakly
-        self._connecting: set[asyncio.Task[Any]] = set()
+        self._connecting: dict[asyncio.Task[Any], Slot] = {}
+        self._parting: dict[Slot, asyncio.Task[Any]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next_tick = math.inf
         self._full = asyncio.Event()
@@ -109,7 +115,7 @@ class AsyncPool(BasePool[C]):
     # ------------------------------------------------------------------------------------------ opening and closing
 
     async def __aenter__(self) -> Self:
-        self._opened_implicitly = False
+        self._forget_implicit_opening()
         await self.open()
         return self
 
@@ -141,7 +147,7 @@ class AsyncPool(BasePool[C]):
         self._open()
 
     def _warn_opened_implicitly(self) -> None:
-        self._opened_implicitly = False
+        self._forget_implicit_opening()
         self._warn_opened_in_constructor()
 
     def _warn_opened_in_constructor(self) -> None:
@@ -235,6 +241,8 @@ class AsyncPool(BasePool[C]):
         :raises PoolClosed: when the pool is not open.
         :raises WrongEventLoop: when the pool was opened in another event loop.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         frame = _getframe(1)
         return AsyncCheckout(self, timeout, frame.f_code, frame.f_lasti)
 
@@ -248,6 +256,8 @@ class AsyncPool(BasePool[C]):
 
         Unlike `connection`, also where the connection is in autocommit. Raises as `connection` does.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         frame = _getframe(1)
         return self._transaction(AsyncCheckout(self, timeout, frame.f_code, frame.f_lasti))
 
@@ -256,6 +266,8 @@ class AsyncPool(BasePool[C]):
 
         One that is dropped, or whose task has ended, is taken back with a ResourceWarning.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         frame = _getframe(1)  # here: inside the coroutine, who called it may be the event loop
         return self._getconn(timeout, frame.f_code, frame.f_lasti)
 
@@ -268,6 +280,7 @@ class AsyncPool(BasePool[C]):
             pool = WeakMethod(self._task_ended)
             task.add_done_callback(lambda task: (end := pool()) and end(task))
         conn, slot.conn = slot.conn, None
+        conn._pool = self
         return conn  # type: ignore[no-any-return]
 
     async def putconn(self, conn: C) -> None:
@@ -281,10 +294,7 @@ class AsyncPool(BasePool[C]):
 
     async def _acquire(self, slot: Slot | None, timeout: float | None, code: CodeType, lasti: int) -> Slot:
         """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
-        if timeout is None:
-            timeout = self.timeout
-        else:
-            check_seconds("timeout", timeout)
+        timeout = self.timeout if timeout is None else timeout
         if self._core.closed or get_running_loop() is not self._loop:
             self._check_open()
         if self._opened_implicitly:
@@ -332,8 +342,12 @@ class AsyncPool(BasePool[C]):
             return False
         if self._kit.check is None:
             return True
+        left = deadline - self._clock()
+        if left <= 0:  # no time to check it, which is not the connection's fault
+            self._event(self._core.requite, slot)
+            return False
         try:
-            async with asyncio.timeout(max(0.0, deadline - self._clock())):
+            async with asyncio.timeout(left):
                 with self._cut_off(slot.conn, deadline):
                     await steps.check(self._kit, slot.conn)
         except Exception as error:
@@ -366,10 +380,14 @@ class AsyncPool(BasePool[C]):
             logger.warning("%s: rollback failed: %s: %s", self.name, type(error).__name__, error)
 
     async def _give_back(self, slot: Slot, conn: Any) -> None:
+        if slot.state is not State.LEASED:
+            return  # it was taken back before
         if self._kit.reset is None and self._state(conn) == slot.baseline:
             self._returned(slot, conn, None)
         else:
             await asyncio.shield(self._spawn(self._clean(slot, conn)))
+        if self._core.closed:
+            await self._parted(slot)
 
     async def _clean(self, slot: Slot, conn: Any) -> None:
         reason: Reason | None = Reason.UNCLEAN
@@ -382,7 +400,14 @@ class AsyncPool(BasePool[C]):
         finally:
             self._returned(slot, conn, reason)
 
+    async def _parted(self, slot: Slot) -> None:
+        """Of a closed pool, who gives a connection back finds it closed."""
+        task = self._parting.get(slot)
+        if task is not None:
+            await asyncio.shield(task)
+
     def _returned(self, slot: Slot, conn: Any, reason: Reason | None) -> None:
+        conn._pool = None
         slot.conn = conn
         if slot.reported:
             self._came_back(slot, self._clock())
@@ -422,10 +447,11 @@ class AsyncPool(BasePool[C]):
                         wake.set_result(None)
                 case Open():
                     task = self._spawn(self._connect(effect.slot))
-                    self._connecting.add(task)
-                    task.add_done_callback(self._connecting.discard)
-                case Close():
-                    self._spawn(self._part(effect))
+                    self._connecting[task] = effect.slot
+                    task.add_done_callback(self._connect_ended)
+                case Close(slot=slot):
+                    task = self._parting[slot] = self._spawn(self._part(effect))
+                    task.add_done_callback(lambda _, slot=slot: self._parting.pop(slot, None))  # type: ignore[misc]
                 case Wake():
                     self._wake_at(effect.at)
                 case Doubt():
@@ -468,6 +494,11 @@ class AsyncPool(BasePool[C]):
             self._log_opened(slot, self._clock() - started)
             self._event(self._core.opened_slot, slot)
 
+    def _connect_ended(self, task: asyncio.Task[Any]) -> None:
+        slot = self._connecting.pop(task)
+        if slot.state is State.OPENING:  # cancelled before its first step, where no `except` of its own could see it
+            self._event(self._core.failed, slot, asyncio.CancelledError("connecting was cancelled"))
+
     def _doubt(self) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
         for slot in self._core.doubt():
@@ -495,9 +526,12 @@ class AsyncPool(BasePool[C]):
         self._move_out(slot)
         try:
             if conn is not None:
-                end = await steps.close(self._kit, conn, effect.reason)
+                async with asyncio.timeout(2 * LINGER):
+                    end = await steps.close(self._kit, conn, effect.reason)
                 if end is not None:
                     await self._wait_for_end(end, 0 if effect.reason in NO_LINGER else LINGER)
+        except TimeoutError:
+            self._driver.abort(conn)
         finally:
             self._log_closed(effect, repr(conn))
             self._event(self._core.closed_slot, slot)
@@ -591,9 +625,15 @@ class AsyncPool(BasePool[C]):
     def _holder_ended(self, owner: Any) -> None:
         for slot in self._core.leases():
             conn = slot.ref() if slot.by_hand == owner and slot.ref is not None else None
-            # One on which a statement runs was handed to another task, and is that task's now.
-            if conn is not None and self._driver.status(conn) is not Status.ACTIVE:
+            if conn is not None and not self._handed_on(conn, owner()):
                 self._take_back(slot, Reason.ABANDONED)
+
+    def _handed_on(self, conn: Any, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a task that has ended left the connection to another one: as its result, or in the midst of work."""
+        if self._driver.status(conn) is Status.ACTIVE:
+            return True
+        # `wait_for(pool.getconn(), 1)` on Python 3.11 and `create_task(pool.getconn())` have a task for getconn alone.
+        return task is not None and not task.cancelled() and not task.exception() and task.result() is conn
 
     def _owner_name(self, owner: Any) -> str:
         task = owner()

@@ -124,11 +124,11 @@ class BasePool(Generic[C]):
         self._core = Core(self._settings, random.random)
         self._listeners: tuple[Callable[[events.Event], object], ...] = ()
         self._plain = False  # nothing is asked of a checkout but a connection: the short way will do
+        self._opened_implicitly = open is None
         self._update_plain()
         self._slots_by_id: dict[int, Slot] = {}
         self._base: dict[str, int] = {}  # counters when they were last popped
         self._report: tuple[float, list[Holder]] = (-math.inf, [])
-        self._opened_implicitly = open is None
         self._reopen = False  # in a forked child: the parent's pool was open, so the first use opens this one
         self._start_anew()
         registry.register(self)
@@ -272,8 +272,14 @@ class BasePool(Generic[C]):
         kit = self._kit
         # The short way goes without the lock, which is safe only where threads run one at a time (see `core.machine`).
         one_at_a_time = getattr(sys, "_is_gil_enabled", bool)() or not hasattr(sys, "_is_gil_enabled")
-        nothing_asked = kit.check is None and kit.reset is None and self._nested == "allow" and not self._listeners
-        self._plain = one_at_a_time and nothing_asked
+        self._plain = (
+            one_at_a_time
+            and kit.check is None
+            and kit.reset is None
+            and self._nested == "allow"
+            and not self._listeners
+            and not self._opened_implicitly
+        )
 
     def _check_hook(self, which: str, hook: Any) -> None:
         if hook is None:
@@ -284,7 +290,7 @@ class BasePool(Generic[C]):
             raise TypeError(f"{which} of a Pool must be a plain function, not the coroutine function {hook!r}")
 
     def _warn_opened_implicitly(self) -> None:
-        self._opened_implicitly = False
+        self._forget_implicit_opening()
         kind = type(self).__name__
         warnings.warn(
             f"{self.name}: the {kind} was opened by its constructor without being asked to; say open=True or"
@@ -292,6 +298,10 @@ class BasePool(Generic[C]):
             DeprecationWarning,
             stacklevel=4,
         )
+
+    def _forget_implicit_opening(self) -> None:
+        self._opened_implicitly = False
+        self._update_plain()
 
     def _settle_in(self, slot: Slot, conn: Any, baseline: Any) -> None:
         """The slot has a connection now. Its reference is weak, and kept apart from `conn`, to see a dropped one go."""
@@ -320,15 +330,18 @@ class BasePool(Generic[C]):
         :raises ValueError: when it is not this pool's to take.
         """
         slot = self._slots_by_id.get(id(conn))
-        if slot is not None and slot.ref is not None and slot.ref() is conn and slot.conn is None:
+        known = slot is not None and slot.ref is not None and slot.ref() is conn
+        if slot is not None and known and slot.conn is None:
             return slot
         owner = getattr(conn, "_pool", None)
-        if owner is self:
-            why = "it was returned already, or taken back: return a connection once, and forget it then"
-        elif owner is None:
-            why = "it doesn't come from any pool"
-        else:
+        if known:
+            why = "it was returned already: return a connection once, and forget it then"
+        elif owner is not None and owner is not self:
             why = f"it comes from pool {owner.name!r}: return it there"
+        elif hasattr(conn, "_pool"):
+            why = "it was returned already, or taken back from a holder that had ended, and is closed since"
+        else:
+            why = "it doesn't come from any pool"
         raise ValueError(f"can't return connection to pool {self.name!r}, {why}: {conn}")
 
     def _take_back(self, slot: Slot, reason: Reason) -> None:

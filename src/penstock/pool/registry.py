@@ -38,17 +38,19 @@ class ThreadEnd:
     """Lives in a thread's locals and dies with the thread, which is how its pools learn of its end at once."""
 
     def __init__(self) -> None:
-        self.ident = threading.get_ident()
+        # Stands for the thread: its ident may be another thread's a moment after its end. Not the object itself, which
+        # must not be kept by who remembers the thread.
+        self.token = object()
         self.known: set[int] = set()  # the pools' numbers: to look one up in a WeakSet takes half a microsecond
         self.pools: WeakSet[BasePool[Any]] = WeakSet()
 
     def __del__(self) -> None:
         for pool in self.pools:
-            pool._holder_ended(self.ident)
+            pool._holder_ended(self.token)
 
 
-def tell_of_end(pool: BasePool[Any]) -> None:
-    """From now on *pool* is told when the calling thread ends."""
+def tell_of_end(pool: BasePool[Any]) -> object:
+    """From now on *pool* is told when the calling thread ends. Returns the token that it will be told."""
     try:
         end: ThreadEnd = _ends.end
     except AttributeError:
@@ -56,3 +58,4 @@ def tell_of_end(pool: BasePool[Any]) -> None:
     if pool._number not in end.known:
         end.known.add(pool._number)
         end.pools.add(pool)
+    return end.token

@@ -58,9 +58,11 @@ async def open_connection(kit: Kit, pool: Any) -> tuple[Any, Any]:
     kwargs = await settled(kit.kwargs()) if callable(kit.kwargs) else kit.kwargs
     conn = await kit.driver.connect(conninfo, kwargs or {}, timeout=kit.connect_timeout, settings=kit.settings)
     try:
-        kit.driver.adopt(conn, pool)
+        conn._pool = pool
+        kit.driver.adopt(conn)
         await configure(kit, conn)
-        return conn, kit.driver.adopt(conn, pool)
+        conn._pool = None
+        return conn, kit.driver.adopt(conn)
     except BaseException:
         end = await close(kit, conn)
         if end is not None:
@@ -99,7 +101,7 @@ async def _restore(kit: Kit, conn: Any, baseline: Any) -> Reason | None:
         return Reason.UNCLEAN
     if touched:
         await configure(kit, conn)  # whatever it had set is reset too
-        kit.driver.adopt(conn, getattr(conn, "_pool", None))
+        kit.driver.adopt(conn)
     if kit.reset is not None:
         await settled(kit.reset(conn))
         _expect_idle(kit, conn, "reset", kit.reset)
@@ -120,6 +122,7 @@ async def check(kit: Kit, conn: Any) -> None:
 async def close(kit: Kit, conn: Any, reason: Reason | None = None) -> int | None:
     """Close a connection. Returns a descriptor that reads as ended once the server has let go, if there is one."""
     try:
+        conn._pool = None  # or one that is told to come back on `close` would do so
         if reason in (Reason.ABANDONED, Reason.RECLAIMED):
             return kit.driver.abandon(conn)
         if reason is Reason.BUSY:

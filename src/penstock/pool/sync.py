@@ -76,6 +76,7 @@ class Checkout(Generic[C]):
             if slot is not None and not slot.probe(0):
                 conn = slot.conn
                 slot.conn = None
+                conn._pool = pool
                 self._slot = slot
                 self._conn = conn
                 return conn  # type: ignore[no-any-return]
@@ -84,6 +85,7 @@ class Checkout(Generic[C]):
         self._slot = slot = pool._acquire(slot, self._timeout, self._code, self._lasti)
         self._conn = conn = slot.conn
         slot.conn = None
+        conn._pool = pool
         return conn  # type: ignore[no-any-return]
 
     def __exit__(
@@ -91,6 +93,7 @@ class Checkout(Generic[C]):
     ) -> None:
         pool, slot, conn = self._pool, self._slot, self._conn
         if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
+            conn._pool = None
             slot.conn = conn  # first: whoever is handed the slot finds the connection in it
             if not pool._core.give(slot, monotonic()):
                 pool._event(pool._core.requite, slot)
@@ -148,7 +151,7 @@ class Pool(BasePool[C]):
     # ------------------------------------------------------------------------------------------ opening and closing
 
     def __enter__(self) -> Self:
-        self._opened_implicitly = False
+        self._forget_implicit_opening()
         self.open()
         return self
 
@@ -219,7 +222,9 @@ class Pool(BasePool[C]):
             self._core.close(monotonic())
             effects = self._core.effects()
             mine = any(slot.owner == get_ident() for slot in self._core.leases())
-        self._carry_out(effects)
+        for effect in effects:  # side by side, as each may take a while
+            if not isinstance(effect, Close) or not self._spawn(self._part, effect):
+                self._carry_out([effect])
         if not mine:
             self._empty.wait(timeout)
         self._log_still_out()
@@ -250,6 +255,8 @@ class Pool(BasePool[C]):
         :raises PoolDeadlock: when the wait could never end.
         :raises PoolClosed: when the pool is not open.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         frame = _getframe(1)
         return Checkout(self, timeout, frame.f_code, frame.f_lasti)
 
@@ -263,6 +270,8 @@ class Pool(BasePool[C]):
 
         Unlike `connection`, also where the connection is in autocommit. Raises as `connection` does.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         frame = _getframe(1)
         return self._transaction(Checkout(self, timeout, frame.f_code, frame.f_lasti))
 
@@ -271,13 +280,15 @@ class Pool(BasePool[C]):
 
         One that is dropped, or whose thread has ended, is taken back with a ResourceWarning.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         frame, owner = _getframe(1), get_ident()
         slot = self._core.take(owner, frame.f_code, frame.f_lasti, monotonic()) if self._plain else None
         if slot is None or slot.probe(0):
             slot = self._acquire(slot, timeout, frame.f_code, frame.f_lasti)
-        registry.tell_of_end(self)
-        slot.by_hand = owner
+        slot.by_hand = registry.tell_of_end(self)
         conn, slot.conn = slot.conn, None
+        conn._pool = self
         return conn  # type: ignore[no-any-return]
 
     def putconn(self, conn: C) -> None:
@@ -288,6 +299,7 @@ class Pool(BasePool[C]):
         slot = self._slot_of(conn)
         slot.by_hand = None
         if self._plain and not slot.reported and self._state(conn) == slot.baseline:
+            conn._pool = None  # type: ignore[attr-defined]
             slot.conn = conn
             if not self._core.give(slot, monotonic()):
                 self._event(self._core.requite, slot)
@@ -297,10 +309,7 @@ class Pool(BasePool[C]):
     def _acquire(self, slot: Slot | None, timeout: float | None, code: CodeType, lasti: int) -> Slot:
         """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
         owner, since = get_ident(), monotonic()
-        if timeout is None:
-            timeout = self.timeout
-        else:
-            check_seconds("timeout", timeout)
+        timeout = self.timeout if timeout is None else timeout
         if self._opened_implicitly:
             self._warn_opened_implicitly()
         if self._nested != "allow":
@@ -344,6 +353,9 @@ class Pool(BasePool[C]):
             return False
         if self._kit.check is None:
             return True
+        if monotonic() >= deadline:  # no time to check it, which is not the connection's fault
+            self._event(self._core.requite, slot)
+            return False
         try:
             with self._cut_off(slot.conn, deadline):
                 steps.run(steps.check(self._kit, slot.conn))
@@ -377,10 +389,13 @@ class Pool(BasePool[C]):
             logger.warning("%s: rollback failed: %s: %s", self.name, type(error).__name__, error)
 
     def _give_back(self, slot: Slot, conn: Any) -> None:
+        if slot.state is not State.LEASED:
+            return  # it was taken back before
         reason = None
         if self._kit.reset is not None or self._state(conn) != slot.baseline:
             with self._cut_off(conn, monotonic() + CLEAN_SECONDS):
                 reason = steps.run(steps.clean(self._kit, conn, slot.baseline))
+        conn._pool = None
         slot.conn = conn
         if slot.reported:
             self._came_back(slot, monotonic())
@@ -488,7 +503,8 @@ class Pool(BasePool[C]):
 
     def _close_slot(self, effect: Close) -> None:
         # A connection that the server has ended is gone at once; any other keeps its slot until the server lets go.
-        if effect.reason in NO_LINGER or not self._spawn(self._part, effect):
+        # Of a closed pool, who gives a connection back closes it too, and finds it closed.
+        if effect.reason in NO_LINGER or self._core.closed or not self._spawn(self._part, effect):
             self._part(effect)
 
     def _part(self, effect: Close) -> None:
@@ -496,7 +512,8 @@ class Pool(BasePool[C]):
         conn = slot.conn
         self._move_out(slot)
         if conn is not None:
-            end = steps.run(steps.close(self._kit, conn, effect.reason))
+            with self._cut_off(conn, monotonic() + LINGER):
+                end = steps.run(steps.close(self._kit, conn, effect.reason))
             if end is not None:
                 sockets.wait_for_end(end, 0 if effect.reason in NO_LINGER else LINGER)
         self._log_closed(effect, repr(conn))
@@ -586,18 +603,18 @@ class Pool(BasePool[C]):
     def _holder_ended(self, owner: Any) -> None:
         self._tell(lambda: self._take_back_from(owner))
 
-    def _take_back_from(self, thread: int) -> None:
+    def _take_back_from(self, token: object) -> None:
         for slot in self._core.leases():
-            if slot.by_hand == thread and not self._used_elsewhere(slot, thread):
+            if slot.by_hand is token and not self._used_elsewhere(slot):
                 self._take_back(slot, Reason.ABANDONED)
 
-    def _used_elsewhere(self, slot: Slot, thread: int) -> bool:
+    def _used_elsewhere(self, slot: Slot) -> bool:
         """Whether another thread has used the connection since: it was handed on, and is that thread's now."""
         conn = slot.ref() if slot.ref is not None else None
         if conn is None:
             return False
         activity = self._driver.activity(conn)
-        handed_on = activity.started >= slot.since and activity.thread != thread
+        handed_on = activity.started >= slot.since and activity.thread != slot.owner
         return handed_on and any(alive.ident == activity.thread for alive in threading.enumerate())
 
     def _owner_name(self, owner: Any) -> str:
