@@ -13,7 +13,7 @@ import math
 import warnings
 from asyncio import current_task, get_running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from sys import _getframe
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -195,12 +195,9 @@ class AsyncPool(BasePool[C]):
         What is still out then is named in the log and closed when it comes back. A caller that holds a connection
         itself is not kept waiting for it.
         """
-        if self._core.closed:
+        if self._core.closed or self._loop is None:
             return
-        self._core.opened = True
         self._event(self._core.close)
-        if self._loop is None:
-            return
         for task in list(self._connecting):
             task.cancel()
         owner = _owner(self._loop)
@@ -251,7 +248,7 @@ class AsyncPool(BasePool[C]):
         async with checkout as conn, conn.transaction():  # type: ignore[attr-defined]
             yield conn
 
-    def transaction(self, timeout: float | None = None) -> Any:
+    def transaction(self, timeout: float | None = None) -> AbstractAsyncContextManager[C]:
         """A connection inside a transaction, for an `async with` block: committed at its end, rolled back if it raises.
 
         Unlike `connection`, also where the connection is in autocommit. Raises as `connection` does.

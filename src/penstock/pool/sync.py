@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from queue import Empty as QueueEmpty
 from queue import SimpleQueue
 from sys import _getframe
@@ -215,10 +215,8 @@ class Pool(BasePool[C]):
         itself is not kept waiting for it.
         """
         with self._lock:
-            if self._core.closed:
+            if self._core.closed or not self._core.opened:
                 return
-            if not self._core.opened:
-                self._core.opened = True
             self._core.close(monotonic())
             effects = self._core.effects()
             mine = any(slot.owner == get_ident() for slot in self._core.leases())
@@ -265,7 +263,7 @@ class Pool(BasePool[C]):
         with checkout as conn, conn.transaction():  # type: ignore[attr-defined]
             yield conn
 
-    def transaction(self, timeout: float | None = None) -> Any:
+    def transaction(self, timeout: float | None = None) -> AbstractContextManager[C]:
         """A connection inside a transaction, for a `with` block: committed at its end, rolled back if it raises.
 
         Unlike `connection`, also where the connection is in autocommit. Raises as `connection` does.
