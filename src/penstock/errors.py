@@ -6,7 +6,6 @@ They all derive from `PoolError`. A pool raises them as subclasses that also der
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, TypeVar, cast
 
 E = TypeVar("E", bound="PoolError")
@@ -48,11 +47,13 @@ class WrongEventLoop(PoolError):
     """An `AsyncPool` was used from an event loop other than the one that it was opened in."""
 
 
+_families: dict[tuple[Any, Any], Any] = {}
+
+
 def under(kind: type[E], base: type[Exception]) -> type[E]:
-    """*kind* as a subclass of *base* too: ``under(PoolTimeout, psycopg.OperationalError)``."""
-    return cast("type[E]", _under(kind, base))
-
-
-@cache
-def _under(kind: Any, base: Any) -> Any:
-    return type(kind.__name__, (kind, base), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    """*kind* as a subclass of *base* too: ``under(PoolTimeout, psycopg.OperationalError)``. The same one each time."""
+    family = _families.get((kind, base))
+    if family is None:
+        body = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+        family = _families[kind, base] = type(kind.__name__, (kind, base), body)
+    return cast("type[E]", family)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from .slots import Reason, Slot, Waiter
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Open:
     """Connect for this slot, then report `opened` or `failed`."""
 
     slot: Slot
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Close:
     """Close this slot's connection, then report `closed`."""
 
@@ -22,29 +22,29 @@ class Close:
     reason: Reason
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Wake:
     """Call `tick` at this time, or earlier."""
 
     at: float
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Doubt:
     """A connection was proven dead: claim the idle ones with `doubt` and find out which of them still answer."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class GaveUp:
     """Connecting has failed for `reconnect_timeout`; nothing is tried again until somebody asks for a connection."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Full:
     """`min_size` connections are idle: whoever waits for that can go on."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Empty:
     """The pool is closed and everything that it lent has come back."""
 

@@ -173,7 +173,8 @@ class Core:
 
     def give(self, slot: Slot, now: float) -> bool:
         """A clean connection comes back. Needs no lock. False: call `requite` under the lock, there is more to do."""
-        if self._rush or now >= slot.expires:
+        rush = self._rush
+        if rush or now >= slot.expires:
             return False
         assert slot.state is LEASED, f"bug: {slot!r} given back"
         slot.uses += 1
@@ -466,10 +467,9 @@ class Core:
             return False
         holds = False
         for slot in self.slots.values():
-            if slot.owner == waiter.owner:
-                holds = True
-            elif slot.owner is None or slot.owner not in self._waiting_owners:
+            if slot.dropped or slot.owner is None or slot.owner not in self._waiting_owners:
                 return False
+            holds = holds or slot.owner == waiter.owner
         return holds
 
     def _ask_again(self, waiter: Waiter, now: float) -> None:

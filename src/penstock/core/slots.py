@@ -58,6 +58,7 @@ class Slot:
         "by_hand",
         "code",
         "conn",
+        "dropped",
         "expires",
         "held",
         "key",
@@ -93,6 +94,7 @@ class Slot:
         self.code: CodeType | None = None
         self.lasti = -1
         self.by_hand: Any = None  # who took it with getconn(), so that nothing but their care gives it back
+        self.dropped = False  # nobody refers to its connection any more: it is about to be taken back
         self.reported = False  # as a suspected leak
         self.uses = 0
         self.held = 0.0  # seconds, all uses together

@@ -311,6 +311,7 @@ class BasePool(Generic[C]):
         pool = ref(self)
 
         def gone(_: object) -> None:
+            slot.dropped = True  # before anybody asks who holds it
             keeper = pool()
             if keeper is not None:
                 keeper._tell(lambda: keeper._take_back(slot, Reason.DROPPED))

@@ -11,56 +11,56 @@ from ..core import Reason, Refusal
 from .holders import CallSite, Holder
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Event:
     """Base of all events."""
 
     pool: str  # its name
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Opened(Event):
     seconds: float  # that connecting, logging in and configuring took
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class ConnectFailed(Event):
     error: BaseException
     seconds: float
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Closed(Event):
     reason: Reason
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Acquired(Event):
     site: CallSite
     waited: float
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Returned(Event):
     site: CallSite
     held: float
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class Refused(Event):
     site: CallSite
     refusal: Refusal
     waited: float
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class LeakSuspected(Event):
     """A connection has been idle in hand for longer than `leak_after`."""
 
     holder: Holder
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class CameBack(Event):
     """A suspected leak was given back after all."""
 
@@ -68,7 +68,7 @@ class CameBack(Event):
     held: float
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class TakenBack(Event):
     """The pool took a connection back that its holder would never have returned."""
 
@@ -76,7 +76,7 @@ class TakenBack(Event):
     reason: Reason
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class GaveUp(Event):
     """Connecting failed for `reconnect_timeout`."""
 

@@ -1,0 +1,1 @@
+"""The hall of shame: what each pool does where pools go wrong. `python -m bench.shame` prints it as one table."""

@@ -1,0 +1,29 @@
+"""The command line: one file a command. It parses and prints, and decides nothing."""
+
+import sys
+from importlib import import_module
+
+# A command is a function of its own name in the module named here.
+COMMANDS = {
+    "drill": "penstock.cli.drill",
+    "plan": "penstock.cli.plan",
+}
+
+
+def main() -> None:
+    """Run `penstock` with the process's arguments; ends the process with the command's exit status."""
+    try:
+        import rich  # noqa: F401
+        import typer
+    except ImportError:
+        print("penstock: the command line needs typer and rich: pip install 'penstock[cli]'", file=sys.stderr)
+        sys.exit(2)
+    app = typer.Typer(
+        help="Keeps a service's database connections below the line.",
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,  # its tracebacks show local variables, DSNs among them
+    )
+    for name, module in COMMANDS.items():
+        app.command(name)(getattr(import_module(module), name))
+    app()

@@ -1,0 +1,105 @@
+"""The drill as one machine-readable document. Keys are stable within a schema version."""
+
+import datetime
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from penstock.drill.conduct import Outcome
+from penstock.drill.result import Result
+from penstock.drill.server import Server
+from penstock.drill.verdict import sentence
+
+SCHEMA = "penstock.drill/1"
+
+
+def document(outcomes: Sequence[Outcome], server: Server) -> dict[str, Any]:
+    """Return everything that was measured, and where. Times in seconds unless the key says ms."""
+    return {
+        "schema": SCHEMA,
+        "passed": not any(outcome.failed for outcome in outcomes),
+        "environment": environment(server),
+        "line": {"max_connections": server.max_connections, "reserved": server.reserved, "usable": server.line},
+        "scenarios": [_scenario(outcome) for outcome in outcomes],
+    }
+
+
+def environment(server: Server) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "server": server.version,
+        "embedded": server.embedded,
+        "cores": os.cpu_count(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("penstock", "psycopg", "sqlalchemy")},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _scenario(outcome: Outcome) -> dict[str, Any]:
+    scenario = outcome.scenario
+    return {
+        "name": scenario.name,
+        "title": scenario.title,
+        "story": scenario.story,
+        "settings": {
+            "clients": scenario.clients,
+            "instances": scenario.instances,
+            "seconds": scenario.seconds,
+            "think": scenario.think,
+            "deadline": scenario.deadline,
+            "patience": scenario.patience,
+            "elsewhere": scenario.work.elsewhere,
+            "failing_share": scenario.work.failing,
+            "slow_share": scenario.work.slow,
+            "slow_seconds": scenario.work.slow_seconds,
+        },
+        "arms": [_arm(result) for result in outcome.results],
+    }
+
+
+def _arm(result: Result) -> dict[str, Any]:
+    return {
+        "name": result.arm.name,
+        "title": result.arm.title,
+        "judged": result.arm.judged,
+        "failed": result.failed,
+        "verdict": sentence(result),
+        "requests": result.requests,
+        "ok": result.ok,
+        "lost": result.lost,
+        "errors": result.errors,
+        "retried": result.retried,
+        "refused": result.refused,
+        "useful": result.useful,
+        "useful_share": round(result.useful_share, 4),
+        "connections_at_most": result.peak,
+        "line": result.line,
+        "crossed": result.crossed,
+        "pool_size": result.pool_size,
+        "p50_ms": _rounded(result.p50_ms),
+        "p99_ms": _rounded(result.p99_ms),
+        "recovery": _rounded(result.recovery),
+        "marks": [{"at": round(mark.at, 3), "label": mark.label} for mark in result.marks],
+        "connections": [
+            {"at": round(s.at, 3), "held": s.held, "active": s.active, "idle_in_transaction": s.idle_in_transaction}
+            for s in result.samples
+        ],
+        "lost_at": [
+            {"at": round(answer.end, 3), "kind": answer.error} for answer in result.answers if answer.error is not None
+        ],
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

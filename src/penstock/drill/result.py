@@ -1,0 +1,106 @@
+"""What one arm did, in figures that all come from its answers and samples."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+from penstock.drill.arms.arm import Arm
+from penstock.drill.kinds import REFUSED
+from penstock.drill.measure import Answer, Mark, Sample
+
+
+@dataclass(slots=True)
+class Result:
+    """One arm in one scenario; it grows while the load runs. Times in seconds, unless the name says ms."""
+
+    arm: type[Arm]
+    line: int
+    pool_size: int
+    instances: int
+    deadline: float
+    seconds: float
+    answers: list[Answer] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    healed_at: float | None = None
+
+    @property
+    def requests(self) -> int:
+        return len(self.answers)
+
+    @property
+    def ok(self) -> int:
+        """Requests that were answered, late ones included."""
+        return sum(answer.error is None for answer in self.answers)
+
+    @property
+    def lost(self) -> int:
+        """Requests that ended in an error, or in nothing."""
+        return self.requests - self.ok
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Lost requests by kind, the most frequent first."""
+        return dict(Counter(answer.error for answer in self.answers if answer.error is not None).most_common())
+
+    @property
+    def retried(self) -> int:
+        """Requests that needed their second try, and got an answer from it."""
+        return sum(answer.retried is not None and answer.error is None for answer in self.answers)
+
+    @property
+    def refused(self) -> int:
+        """How often a client was told that there are too many, first tries included."""
+        return sum((answer.error == REFUSED) + (answer.retried == REFUSED) for answer in self.answers)
+
+    @property
+    def useful(self) -> int:
+        """Requests answered within their deadline."""
+        return sum(answer.error is None and answer.latency <= self.deadline for answer in self.answers)
+
+    @property
+    def useful_share(self) -> float:
+        return self.useful / self.requests if self.answers else 0.0
+
+    @property
+    def held(self) -> int:
+        """Connections held at the last look."""
+        return self.samples[-1].held if self.samples else 0
+
+    @property
+    def peak(self) -> int:
+        """Connections held at most, at any look."""
+        return max((sample.held for sample in self.samples), default=0)
+
+    @property
+    def crossed(self) -> bool:
+        """Whether the arm wanted more connections than there are: it was seen above the line, or was refused."""
+        return self.peak > self.line or self.refused > 0
+
+    @property
+    def p50_ms(self) -> float | None:
+        return self._quantile_ms(0.50)
+
+    @property
+    def p99_ms(self) -> float | None:
+        return self._quantile_ms(0.99)
+
+    @property
+    def recovery(self) -> float | None:
+        """From the last healing to the end of the first request that was begun after it and answered."""
+        if self.healed_at is None:
+            return None
+        ends = [answer.end for answer in self.answers if answer.error is None and answer.start >= self.healed_at]
+        return min(ends) - self.healed_at if ends else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the drill fails with this arm."""
+        return self.arm.judged and (self.crossed or self.lost > 0 or self.requests == 0)
+
+    def _quantile_ms(self, share: float) -> float | None:
+        # Of the answered requests: a refusal is fast, and would make the worst arm look quick.
+        latencies = sorted(answer.latency for answer in self.answers if answer.error is None)
+        if not latencies:
+            return None
+        return 1000 * latencies[max(0, math.ceil(share * len(latencies)) - 1)]

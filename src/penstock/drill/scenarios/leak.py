@@ -1,0 +1,13 @@
+"""Requests that fail, and code that forgets its connection when they do."""
+
+from penstock.drill.scenario import Scenario
+from penstock.drill.work import Work
+
+SCENARIO = Scenario(
+    name="leak",
+    title="A leak on errors",
+    story="Few clients, far below the line; but one request in ten raises an exception of the service's own. Whoever "
+    "forgets a connection then has none left after a while.",
+    clients=12,
+    work=Work(failing=0.1),
+)

@@ -1,0 +1,120 @@
+"""Asks a PostgreSQL server how many connections one role may open in one database.
+
+It stands among the drivers because this is the lowest floor that speaks to a server: `budget` does no I/O, and `cli`
+only parses and prints. It asks with psycopg, which it imports when it is called, so that importing it costs nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+CONNECT_TIMEOUT = 5  # seconds; the DSN's own connect_timeout goes before it
+
+# Limits bind the session's own role (session_user), whatever SET ROLE says. The rows of other roles are cut down for an
+# unprivileged role, backend_type included, but datid and usesysid are always there: together they mean a client.
+_ASK = """
+WITH me AS (
+    SELECT r.oid AS role, r.rolname, r.rolconnlimit, r.rolsuper, d.oid AS db, d.datname, d.datconnlimit
+    FROM pg_roles r, pg_database d
+    WHERE r.rolname = session_user AND d.datname = current_database()
+), client AS (
+    SELECT usesysid, datid FROM pg_stat_activity
+    WHERE datid IS NOT NULL AND usesysid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend'
+)
+SELECT current_setting('max_connections')::int,
+       current_setting('superuser_reserved_connections')::int,
+       coalesce(current_setting('reserved_connections', true), '0')::int,
+       rolname, rolconnlimit, rolsuper, datname, datconnlimit,
+       (SELECT count(*) FROM client WHERE (usesysid, datid) IS DISTINCT FROM (role, db))::int,
+       (SELECT count(*) FROM client WHERE usesysid = role AND datid <> db)::int,
+       (SELECT count(*) FROM client WHERE datid = db AND usesysid <> role)::int
+FROM me
+"""
+
+
+class LimitsUnknown(Exception):
+    """The server could not be asked. Says why, and never shows the DSN's password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit that the server enforces, and what of it the service cannot have."""
+
+    name: str
+    connections: int
+    reserved: int
+    in_use: int
+
+    @property
+    def room(self) -> int:
+        """Connections that the service's pools may hold under this limit alone."""
+        return max(0, self.connections - self.reserved - self.in_use)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """A server's answer, for the role and database that asked. A limit of -1 means none.
+
+    "Others" are client connections that are not this role's in this database: those of other programs. They are
+    counted at one instant; ask at a busy hour.
+    """
+
+    max_connections: int
+    superuser_reserved_connections: int
+    reserved_connections: int
+    role: str
+    role_limit: int
+    superuser: bool
+    database: str
+    database_limit: int
+    others: int
+    others_of_role: int
+    others_in_database: int
+
+    def limits(self, headroom: int = 0) -> list[Limit]:
+        """Every limit that binds, the tightest first. `headroom` is kept besides the server's own reserve.
+
+        Headroom is for operators, so it weighs on the server's limit only: the others do not bind a superuser.
+        """
+        kept = self.superuser_reserved_connections + self.reserved_connections + headroom
+        found = [Limit("max_connections", self.max_connections, kept, self.others)]
+        if self.role_limit >= 0:
+            found.append(Limit(f"role {self.role}", self.role_limit, 0, self.others_of_role))
+        if self.database_limit >= 0:
+            found.append(Limit(f"database {self.database}", self.database_limit, 0, self.others_in_database))
+        return sorted(found, key=lambda limit: limit.room)
+
+
+def ask(dsn: str) -> ServerLimits:
+    """Ask the server behind `dsn` for its limits, over one connection that is closed again at once.
+
+    Before PostgreSQL 16 there is no `reserved_connections`; it counts as 0. Raises LimitsUnknown when psycopg is not
+    installed, the DSN does not parse, or the server cannot be reached or asked.
+    """
+    try:
+        import psycopg
+    except ImportError:
+        raise LimitsUnknown("asking a server needs psycopg: pip install 'penstock[postgres]'") from None
+    try:
+        with psycopg.connect(autocommit=True, **_parse(dsn)) as conn:
+            row = conn.execute(_ASK).fetchone()
+    except (psycopg.Error, UnicodeError) as error:  # UnicodeError: a host that is no name at all
+        raise LimitsUnknown(f"the server could not be asked: {error}") from error
+    assert row is not None, "bug: a session without a role or a database"
+    return ServerLimits(*row)
+
+
+def _parse(dsn: str) -> dict[str, Any]:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        params = conninfo_to_dict(dsn)
+    except ProgrammingError:
+        # libpq's own words quote the piece that it could not read, and that piece may be the password.
+        raise LimitsUnknown(
+            "the DSN does not parse: give postgresql://user@host:port/database, or host=... dbname=..."
+        ) from None
+    # libpq ends the password of a URL at its first "/" or "@" and takes the rest for a host, which errors then show.
+    if "://" in dsn and any("@" in str(params.get(part, "")) for part in ("host", "port", "dbname")):
+        raise LimitsUnknown("the DSN's password has characters that a URL reserves: write %40 for @, %2F for /")
+    return {"connect_timeout": CONNECT_TIMEOUT, **params}

@@ -1,0 +1,75 @@
+"""The invariants of DESIGN.md as checks of a core, to be made after each event."""
+
+from collections import Counter
+from typing import Any
+
+from penstock.core import Core, State
+from penstock.pool.base import BasePool
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+
+class Invariants:
+    """Watches one core. Remembers its last size: after a resize a surplus may live on, but never grow."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.size = 0
+
+    def check(self) -> None:
+        """:raises Broken: saying which invariant, and what was found."""
+        core = self.core
+        self._never_above_the_limit(core)
+        self._every_slot_has_one_owner(core)
+        if core.waiters and core.idle and not core.paused:
+            raise Broken(f"3: {len(core.waiters)} wait beside {len(core.idle)} idle connections")
+        for waiter in core.waiters:
+            if waiter.settled:
+                raise Broken(f"3: a settled waiter still waits: {waiter.slot or waiter.refusal}")
+
+    def _never_above_the_limit(self, core: Core) -> None:
+        size = len(core.slots)
+        if size > core.max_size and size > self.size:
+            raise Broken(f"1: grown from {self.size} to {size} above the limit of {core.max_size}")
+        self.size = size
+
+    def _every_slot_has_one_owner(self, core: Core) -> None:
+        states = Counter(slot.state for slot in core.slots.values())
+        if states[State.GONE]:
+            raise Broken("2: a slot that has gone is still counted")
+        if len(set(core.idle)) != len(core.idle):
+            raise Broken(f"2: idle twice: {core.idle}")
+        for slot in core.idle:
+            if slot.state is not State.IDLE or core.slots.get(slot.number) is not slot:
+                raise Broken(f"2: {slot!r} among the idle ones")
+        counted = {
+            State.IDLE: len(core.idle),
+            State.OPENING: len(core.opening),
+            State.CLOSING: core.closing,
+            State.LEASED: core.leased,
+        }
+        if any(states[state] != count for state, count in counted.items()):
+            raise Broken(f"2: slots are {dict(states)}, counted as {counted}")
+
+
+def check_at_rest(core: Core) -> None:
+    """Nothing is under way and nobody holds anything. :raises Broken: when something was lost on the way."""
+    if core.waiters:
+        raise Broken(f"nothing lost: {len(core.waiters)} still wait")
+    if len(core.idle) != len(core.slots):
+        raise Broken(f"nothing lost: of {list(core.slots.values())} only {core.idle} are idle")
+    if core.closed and core.slots:
+        raise Broken(f"nothing lost: {core.slots} after close")
+    if not core.closed and not core.min_size <= len(core.slots) <= core.max_size:
+        raise Broken(f"nothing lost: {len(core.slots)} connections, not {core.min_size} to {core.max_size}")
+
+
+def lost(pool: BasePool[Any]) -> str | None:
+    """What is wrong with a pool that nobody uses, in words; None when all is well."""
+    try:
+        check_at_rest(pool._core)
+    except Broken as broken:
+        return str(broken)
+    return None
