@@ -61,9 +61,10 @@ class Core:
         self.closed = False
         self.paused = False
 
-        # Whether `take` and `give` may not go their short way: somebody waits, or the pool is closed, paused, to be
-        # filled, or above its size.
+        # Whether `take` and `give` may not go their short way: somebody waits, or the pool is in an unusual state, which
+        # is closed, paused, to be filled, or above its size.
         self._rush = False
+        self._unusual = False
         self._filling = False
         self._waiting_owners: dict[Any, int] = {}
         self._numbers = 0
@@ -117,11 +118,11 @@ class Core:
 
         Nobody is overtaken: while somebody waits, this serves nobody.
         """
-        if self._rush:
+        if self._rush or not self.idle:
             return None
         try:
             slot = self.idle.pop()
-        except IndexError:
+        except IndexError:  # another thread was faster
             return None
         slot.state = LEASED
         slot.owner = owner
@@ -142,17 +143,20 @@ class Core:
         if again and waiter.deadline <= now:
             return self._refuse(waiter, Refusal.TIMEOUT)
         self._enqueue(waiter, again)
-        self._serve_idle(now)
-        if waiter.settled:
-            return None
+        if self.idle:
+            self._serve_idle(now)
+            if waiter.slot is not None:
+                return None
         if waiter.deadline <= now:
-            return self.expire(waiter, now)
+            return self._send_away(waiter, Refusal.TIMEOUT, now)
         if not again:
             self.queued += 1
         if self._deadlocks(waiter):
             return self._send_away(waiter, Refusal.DEADLOCK, now)
-        self._ask_again(waiter, now)
-        self._grow(now)
+        if self.pace.down or self.pace.gave_up:
+            self._ask_again(waiter, now)
+        if len(self.slots) < self.max_size:
+            self._grow(now)
         return None
 
     def expire(self, waiter: Waiter, now: float) -> None:
@@ -195,8 +199,11 @@ class Core:
         if slot.state is not LEASED:
             return  # it was taken back from its holder before
         self._end_lease(slot, now)
-        self._place(slot, now)
-        self._settle(now)
+        if self.waiters and not self._unusual and now < slot.expires:
+            self._lease(slot, self._next_waiter(now), now)
+        else:
+            self._place(slot, now)
+            self._settle(now)
 
     def _place(self, slot: Slot, now: float) -> None:
         reason = self._reason_to_close(slot, now)
@@ -214,12 +221,11 @@ class Core:
 
     def _settle(self, now: float) -> None:
         """Bring order into the idle connections after `give` and `acquire` may have missed each other."""
-        if self.idle:
-            if self.closed:
-                self._close_idle(Reason.POOL_CLOSED)
-            self._serve_idle(now)
-            self._close_surplus()
-            self._check_full()
+        if self.closed:
+            self._close_idle(Reason.POOL_CLOSED)
+        self._serve_idle(now)
+        self._close_surplus()
+        self._check_full()
 
     def _serve_idle(self, now: float) -> None:
         while self.waiters and not self.paused and (slot := self._claim()):
@@ -227,6 +233,8 @@ class Core:
 
     def _claim(self) -> Slot | None:
         """An idle slot for ourselves, if one is left."""
+        if not self.idle:
+            return None
         try:
             return self.idle.pop()
         except IndexError:
@@ -474,8 +482,8 @@ class Core:
 
     def _ask_again(self, waiter: Waiter, now: float) -> None:
         """A caller meets a database that is known to be down: have it tried again now, or tell the caller now."""
-        if not (self.pace.down or self.pace.gave_up) or self.leased:
-            return
+        if self.leased:
+            return  # what comes back may serve
         on_time = self._on_time(now)
         if self.pace.hung or not (on_time or self.pace.may_ask(now)):
             self._send_away(waiter, Refusal.UNAVAILABLE, now)
@@ -556,17 +564,20 @@ class Core:
 
     def _dequeue(self, waiter: Waiter, now: float) -> None:
         del self.waiters[waiter]
+        self._end_wait(waiter, now)
+
+    def _next_waiter(self, now: float) -> Waiter:
+        waiter, _ = self.waiters.popitem(last=False)
+        self._end_wait(waiter, now)
+        return waiter
+
+    def _end_wait(self, waiter: Waiter, now: float) -> None:
         self.waited += now - waiter.since
         left = self._waiting_owners.pop(waiter.owner) - 1
         if left:
             self._waiting_owners[waiter.owner] = left
         if not self.waiters:
-            self._update_rush()
-
-    def _next_waiter(self, now: float) -> Waiter:
-        waiter = next(iter(self.waiters))
-        self._dequeue(waiter, now)
-        return waiter
+            self._rush = self._unusual
 
     def _send_away(self, waiter: Waiter, refusal: Refusal, now: float) -> None:
         self._dequeue(waiter, now)
@@ -584,10 +595,6 @@ class Core:
             self._effects.append(Full())
 
     def _update_rush(self) -> None:
-        self._rush = (
-            bool(self.waiters)
-            or self.closed
-            or self.paused
-            or self._filling
-            or len(self.slots) - self.closing > self.max_size
-        )
+        surplus = len(self.slots) - self.closing > self.max_size
+        self._unusual = self.closed or self.paused or self._filling or surplus
+        self._rush = self._unusual or bool(self.waiters)

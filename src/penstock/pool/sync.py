@@ -96,7 +96,7 @@ class Checkout(Generic[C]):
             conn._pool = None
             slot.conn = conn  # first: whoever is handed the slot finds the connection in it
             if not pool._core.give(slot, monotonic()):
-                pool._event(pool._core.requite, slot)
+                pool._requite(slot)
             return
         pool._finish(slot, conn, commit=kind is None)
 
@@ -300,7 +300,7 @@ class Pool(BasePool[C]):
             conn._pool = None  # type: ignore[attr-defined]
             slot.conn = conn
             if not self._core.give(slot, monotonic()):
-                self._event(self._core.requite, slot)
+                self._requite(slot)
             return
         self._give_back(slot, conn)
 
@@ -308,37 +308,44 @@ class Pool(BasePool[C]):
         """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
         owner, since = get_ident(), monotonic()
         timeout = self.timeout if timeout is None else timeout
-        if self._opened_implicitly:
-            self._warn_opened_implicitly()
-        if self._nested != "allow":
-            self._check_nested(owner, code, lasti)
+        if not self._plain:
+            self._look_before(owner, code, lasti)
         waiter = Waiter(owner, code, lasti, since, since + timeout)
         again = False
         while True:
             if slot is None:
                 slot = self._wait_for(waiter, timeout, again)
-            if self._fit(slot, waiter.deadline):
+            if (self._kit.check is None and not slot.probe(0)) or self._fit(slot, waiter.deadline):
                 if self._listeners:
                     self._emit_acquired(slot, monotonic() - since)
                 return slot
             slot, waiter.slot, again = None, None, True
+
+    def _look_before(self, owner: int, code: CodeType, lasti: int) -> None:
+        if self._opened_implicitly:
+            self._warn_opened_implicitly()
+        if self._nested != "allow":
+            self._check_nested(owner, code, lasti)
 
     def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
         if self._reopen:
             self._revive()
         waiter.wake = wake = threading.Lock()
         wake.acquire()
+        core = self._core
         with self._lock:
-            self._core.acquire(waiter, monotonic(), again)
-            effects = self._core.effects()
+            core.acquire(waiter, monotonic(), again)
+            effects = core.effects()
         try:
             if effects:
                 self._carry_out(effects)
-            wake.acquire(timeout=min(max(0.0, waiter.deadline - monotonic()), TIMEOUT_MAX))
+            left = waiter.deadline - monotonic()
+            if left > 0:
+                wake.acquire(timeout=left if left < TIMEOUT_MAX else -1)
             if waiter.slot is None and waiter.refusal is None:
-                self._event(self._core.expire, waiter)
+                self._event(core.expire, waiter)
         except BaseException:  # KeyboardInterrupt above all: what it may have been served goes to the next
-            self._event(self._core.cancel, waiter)
+            self._event(core.cancel, waiter)
             raise
         if waiter.slot is None:
             self._refuse(waiter, timeout)
@@ -399,9 +406,16 @@ class Pool(BasePool[C]):
             self._came_back(slot, monotonic())
         self._emit_returned(slot, monotonic() - slot.since)
         if reason is None:
-            self._event(self._core.requite, slot)
+            self._requite(slot)
         else:
             self._event(self._core.discard, slot, reason)
+
+    def _requite(self, slot: Slot) -> None:
+        core = self._core
+        with self._lock:
+            core.requite(slot, monotonic())
+            effects = core.effects()
+        self._carry_out(effects)
 
     @contextmanager
     def _cut_off(self, conn: Any, deadline: float) -> Iterator[None]:
@@ -428,8 +442,8 @@ class Pool(BasePool[C]):
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Waiter():
-                    effect.wake.release()
+                case Waiter(wake=wake):
+                    wake.release()
                 case Open():
                     if not self._spawn(self._connect, effect.slot):
                         self._event(
