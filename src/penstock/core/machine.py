@@ -61,7 +61,7 @@ class Core:
         self.closed = False
         self.paused = False
 
-        # Whether `take` and `give` may not go their short way: somebody waits, or the pool is in an unusual state, which
+        # Whether `take` and `give` may not go their short way: somebody waits, or the pool is in an unusual state, that
         # is closed, paused, to be filled, or above its size.
         self._rush = False
         self._unusual = False
@@ -290,7 +290,8 @@ class Core:
         self.connect_seconds += now - slot.started
         self.pace.succeeded(now - slot.started)
         slot.opened_at = now
-        slot.expires = now + self.max_lifetime * (1 - LIFETIME_JITTER * self._random())
+        if slot.retire is not Reason.DRAINED:  # while it was being opened
+            slot.expires = now + self.max_lifetime * (1 - LIFETIME_JITTER * self._random())
         self._place(slot, now)
         self._settle(now)
         self._grow(now)
@@ -320,7 +321,8 @@ class Core:
         """Do what is due, and say when something may be due again (infinity: not before another event)."""
         due = min(self._retire_idle(now), self._expire_waiters(now))
         self._note_overdue(now)
-        self._refuse_if_down(now)
+        if not self._on_time(now):
+            self._refuse_if_down(now)
         self._grow(now)
         return due
 
@@ -485,7 +487,8 @@ class Core:
         if self.leased:
             return  # what comes back may serve
         on_time = self._on_time(now)
-        if self.pace.hung or not (on_time or self.pace.may_ask(now)):
+        # While it keeps silent, to wait for the attempt under way would be to wait in vain; a refusal comes at once.
+        if not self.pace.may_ask(now) and (self.pace.hung or not on_time):
             self._send_away(waiter, Refusal.UNAVAILABLE, now)
         if on_time:
             return
@@ -499,11 +502,12 @@ class Core:
     ) -> None:
         if self.pace.failed(now, started, error, hung, sure):
             self._effects.append(GaveUp())
-        self._refuse_if_down(now)
+        if hung or not self._on_time(now):
+            self._refuse_if_down(now)
 
     def _refuse_if_down(self, now: float) -> None:
         """Let nobody wait for a database that is known to be down, if nothing else can serve them either."""
-        if not self.pace.down or self.leased or (self._on_time(now) and not self.pace.hung):
+        if not self.pace.down or self.leased:
             return
         for waiter in list(self.waiters):
             self._send_away(waiter, Refusal.UNAVAILABLE, now)

@@ -92,7 +92,7 @@ class Pace:
 
     def may_ask(self, now: float) -> bool:
         """Whether a caller may have the database tried at once, although it is known to be down."""
-        return not self.hung and now - self.failed_at >= FRESH
+        return now - self.failed_at >= (LONGEST_PAUSE if self.hung else FRESH)
 
     def ask(self, now: float) -> None:
         """Somebody wants a connection: do not wait out the pause, and start again if we gave up."""

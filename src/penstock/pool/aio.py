@@ -437,6 +437,8 @@ class AsyncPool(BasePool[C]):
             self._carry_out(effects)
 
     def _carry_out(self, effects: list[Effect]) -> None:
+        if self._loop is None or self._loop.is_closed():
+            return  # nothing can be done any more, and nobody waits for it
         for effect in effects:
             match effect:
                 case Waiter(wake=wake):
@@ -569,8 +571,9 @@ class AsyncPool(BasePool[C]):
 
     async def check(self) -> None:
         """Make sure of every idle connection with a round trip; replace those that do not answer."""
-        for slot in self._core.doubt():
-            if not await asyncio.shield(self._spawn(self._verify(slot))):
+        tasks = [self._spawn(self._verify(slot)) for slot in self._core.doubt()]
+        for answered in await asyncio.shield(asyncio.gather(*tasks)):
+            if not answered:
                 logger.warning("%s: an idle connection failed its check and is replaced", self.name)
         self._event(self._core.refill)
 

@@ -507,6 +507,7 @@ class BasePool(Generic[C]):
         level = logging.DEBUG if self._core.closed else logging.WARNING
         logger.log(level, "%s: connecting failed after %.3f s: %s", self.name, seconds, _one_line(error))
         self._emit(events.ConnectFailed(self.name, error, seconds))
+        _drop_frames(error)
 
     def _log_closed(self, effect: Close, shown: str) -> None:
         bad = effect.reason in (Reason.BROKEN, Reason.BUSY, Reason.UNCLEAN)
@@ -533,6 +534,13 @@ def _one_line(error: BaseException | None) -> str:
         return "no error known"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """An error that is kept must not keep what its frames refer to, a half-open connection among it."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _server_settings(statement_timeout: float | None, idle_in_transaction_timeout: float | None) -> dict[str, str]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..core import Reason
-from ..drivers import sockets
 from ..drivers.base import Driver, Status, settled
 
 T = TypeVar("T")
@@ -64,9 +63,7 @@ async def open_connection(kit: Kit, pool: Any) -> tuple[Any, Any]:
         conn._pool = None
         return conn, kit.driver.adopt(conn)
     except BaseException:
-        end = await close(kit, conn)
-        if end is not None:
-            sockets.close(end)
+        kit.driver.abort(conn)  # which waits for nothing: this attempt has a deadline
         raise
 
 

@@ -507,10 +507,12 @@ class Pool(BasePool[C]):
         try:
             with self._cut_off(slot.conn, monotonic() + CLEAN_SECONDS):
                 steps.run(self._driver.check(slot.conn))
-        except Exception:
+        except BaseException as error:
             self._event(self._core.reject, slot, Reason.DEAD)
+            if not isinstance(error, Exception):
+                raise
             return False
-        self._event(self._core.requite, slot)
+        self._requite(slot)
         return True
 
     def _close_slot(self, effect: Close) -> None:
@@ -557,9 +559,13 @@ class Pool(BasePool[C]):
         """Make sure of every idle connection with a round trip; replace those that do not answer."""
         with self._lock:
             suspects = self._core.doubt()
-        for slot in suspects:
-            if not self._verify(slot):
-                logger.warning("%s: an idle connection failed its check and is replaced", self.name)
+        try:
+            while suspects:
+                if not self._verify(suspects.pop()):
+                    logger.warning("%s: an idle connection failed its check and is replaced", self.name)
+        finally:
+            for slot in suspects:
+                self._requite(slot)
         self._event(self._core.refill)
 
     @staticmethod
