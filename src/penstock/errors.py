@@ -35,8 +35,11 @@ class TooManyRequests(PoolError):
     """`max_waiting` callers are waiting for a connection already."""
 
 
-class PoolDeadlock(PoolError):
-    """The caller would wait for ever: every connection is held by a thread or task that waits for another one."""
+class PoolDeadlock(PoolTimeout):
+    """The caller would wait for ever: every connection is held by a thread or task that waits for another one.
+
+    Raised at once, and a `PoolTimeout` all the same: that is what would have become of it.
+    """
 
 
 class NestedCheckout(PoolError):
@@ -54,6 +57,16 @@ def under(kind: type[E], base: type[Exception]) -> type[E]:
     """*kind* as a subclass of *base* too: ``under(PoolTimeout, psycopg.OperationalError)``. The same one each time."""
     family = _families.get((kind, base))
     if family is None:
-        body = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+        body = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": _reduce}
         family = _families[kind, base] = type(kind.__name__, (kind, base), body)
     return cast("type[E]", family)
+
+
+def _reduce(error: Exception) -> tuple[Any, ...]:
+    """How such an error is pickled: its class cannot be found by name."""
+    kind, base = type(error).__bases__
+    return _revive, (kind, base, error.args)
+
+
+def _revive(kind: type[PoolError], base: type[Exception], args: tuple[Any, ...]) -> PoolError:
+    return under(kind, base)(*args)

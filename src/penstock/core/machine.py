@@ -266,7 +266,7 @@ class Core:
         self.lost += 1
         self.discard(slot, reason, now)
         if error is not None:
-            self._note_failure(slot.started, error, now, sure=True)
+            self._note_failure(slot.started, error, now, unfit=True)
 
     def doubt(self) -> list[Slot]:
         """After `Doubt`: all idle connections, suspect until they have answered, and nobody's until then.
@@ -498,9 +498,9 @@ class Core:
             self._open(now)
 
     def _note_failure(
-        self, started: float, error: BaseException, now: float, hung: bool = False, sure: bool = False
+        self, started: float, error: BaseException, now: float, hung: bool = False, unfit: bool = False
     ) -> None:
-        if self.pace.failed(now, started, error, hung, sure):
+        if self.pace.failed(now, started, error, hung, unfit):
             self._effects.append(GaveUp())
         if hung or not self._on_time(now):
             self._refuse_if_down(now)

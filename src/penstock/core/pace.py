@@ -37,6 +37,7 @@ class Pace:
         self.down_since = math.nan
         self.down = False  # known: two failures in a row, or one attempt that got no answer at all
         self.hung = False  # the last failure was no refusal but silence
+        self.unfit = False  # the last failure was no refusal but a connection that failed its check
         self.gave_up = False
         self.error: BaseException | None = None
         self.mean_seconds = 0.0  # that a connect takes (moving average); 0 while unknown
@@ -62,22 +63,23 @@ class Pace:
     def succeeded(self, seconds: float) -> None:
         self.mean_seconds += (seconds - self.mean_seconds) * (0.2 if self.mean_seconds else 1.0)
         self.failures = 0
-        self.down = self.hung = self.gave_up = False
+        self.down = self.hung = self.unfit = self.gave_up = False
         self.error = None
         self._retry_at = -math.inf
         self._window = self._window * 2 if self._window < BURST else math.inf
 
-    def failed(self, now: float, started: float, error: BaseException, hung: bool, sure: bool) -> bool:
+    def failed(self, now: float, started: float, error: BaseException, hung: bool, unfit: bool) -> bool:
         """Take note of a failure; true when it is time to give up.
 
         Attempts that were under way together and fail together are one failure, not many. *hung*: there was no answer
-        at all. *sure*: this one failure is proof enough.
+        at all. *unfit*: there was a connection, which failed its check. Either is proof enough by itself.
         """
         news = started >= self.failed_at
         self.failed_at = now
         self.error = error
         self.hung = hung
-        self.down = self.down or hung or sure or (news and self.failures > 0)
+        self.unfit = unfit
+        self.down = self.down or hung or unfit or (news and self.failures > 0)
         if not news:
             return False
         if not self.failures:

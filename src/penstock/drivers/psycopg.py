@@ -84,6 +84,8 @@ class PsycopgDriver:
     def adopt(self, conn: Any) -> Any:
         conn._activity = Activity()
         conn._touched = Touched.NOTHING
+        if not hasattr(conn, "_handlers"):  # before `configure`, which may add to them, and does so again after a reset
+            conn._handlers = (list(conn._notice_handlers), list(conn._notify_handlers))
         conn.cursor_factory = _tracked(conn.cursor_factory)
         conn.server_cursor_factory = _tracked(conn.server_cursor_factory)
         return _state(conn)
@@ -123,7 +125,7 @@ class PsycopgDriver:
         self._restore(conn, baseline)
         if touched:
             await _in_autocommit(conn, reset_statement(touched))
-            conn._notify_handlers.clear()
+            conn._notice_handlers[:], conn._notify_handlers[:] = conn._handlers
         conn._touched = Touched.NOTHING
         return True
 

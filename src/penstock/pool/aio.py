@@ -146,7 +146,7 @@ class AsyncPool(BasePool[C]):
             self._warn_opened_in_constructor()
         self._open()
 
-    def _warn_opened_implicitly(self) -> None:
+    def _warn_opened_implicitly(self, site: CallSite) -> None:
         self._forget_implicit_opening()
         self._warn_opened_in_constructor()
 
@@ -198,6 +198,8 @@ class AsyncPool(BasePool[C]):
         if self._core.closed or self._loop is None:
             return
         self._event(self._core.close)
+        if self._connecting:  # each is closed when it comes, if it comes soon
+            await asyncio.wait(self._connecting, timeout=min(timeout, LINGER))
         for task in list(self._connecting):
             task.cancel()
         owner = _owner(self._loop)
@@ -274,8 +276,7 @@ class AsyncPool(BasePool[C]):
         slot.by_hand = slot.owner
         if task is not None and task not in self._told_of_end:
             self._told_of_end.add(task)
-            pool = WeakMethod(self._task_ended)
-            task.add_done_callback(lambda task: (end := pool()) and end(task))
+            task.add_done_callback(_weakly(self._task_ended))
         conn, slot.conn = slot.conn, None
         conn._pool = self
         return conn  # type: ignore[no-any-return]
@@ -295,7 +296,7 @@ class AsyncPool(BasePool[C]):
         if self._core.closed or get_running_loop() is not self._loop:
             self._check_open()
         if self._opened_implicitly:
-            self._warn_opened_implicitly()
+            self._warn_opened_implicitly(call_site(code, lasti))
         assert self._loop is not None
         owner, since = _owner(self._loop), self._clock()
         if self._nested != "allow":
@@ -366,6 +367,8 @@ class AsyncPool(BasePool[C]):
                 await self._end_transaction(conn, commit)
         finally:
             await self._give_back(slot, conn)
+        if status is Status.ACTIVE and commit:
+            raise self._never_settled()
 
     async def _end_transaction(self, conn: Any, commit: bool) -> None:
         try:
@@ -447,7 +450,7 @@ class AsyncPool(BasePool[C]):
                 case Open():
                     task = self._spawn(self._connect(effect.slot))
                     self._connecting[task] = effect.slot
-                    task.add_done_callback(self._connect_ended)
+                    task.add_done_callback(_weakly(self._connect_ended))
                 case Close(slot=slot):
                     task = self._parting[slot] = self._spawn(self._part(effect))
                     task.add_done_callback(lambda _, slot=slot: self._parting.pop(slot, None))  # type: ignore[misc]
@@ -651,6 +654,17 @@ def _owner(loop: asyncio.AbstractEventLoop) -> Any:
     """The running task, by a reference that does not keep it: it may hold, in its frames, what the pool lent it."""
     task = current_task(loop)
     return None if task is None else ref(task)
+
+
+def _weakly(method: Callable[[asyncio.Task[Any]], None]) -> Callable[[asyncio.Task[Any]], None]:
+    """A method for a task to call at its end, which does not keep the pool for that long."""
+    weak = WeakMethod(method)
+
+    def call(task: asyncio.Task[Any]) -> None:
+        if (method := weak()) is not None:
+            method(task)
+
+    return call
 
 
 def _tick(pool: ref[AsyncPool[Any]]) -> None:

@@ -147,6 +147,28 @@ class BasePool(Generic[C]):
     # ------------------------------------------------------------------------------------------ what can be asked
 
     @property
+    def conninfo(self) -> str | Callable[[], Awaitable[str] | str]:
+        """What is connected to, or who says so; what is assigned counts for connections opened from then on."""
+        return self._kit.conninfo
+
+    @conninfo.setter
+    def conninfo(self, value: str | Callable[[], Awaitable[str] | str]) -> None:
+        if isinstance(value, str):
+            self._driver.check_conninfo(value)
+        self._kit.conninfo = value
+
+    @property
+    def kwargs(self) -> Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]] | Mapping[str, Any]] | None:
+        """Arguments to connect with, or who says so; what is assigned counts for connections opened from then on."""
+        return self._kit.kwargs
+
+    @kwargs.setter
+    def kwargs(
+        self, value: Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]] | Mapping[str, Any]] | None
+    ) -> None:
+        self._kit.kwargs = value
+
+    @property
     def min_size(self) -> int:
         """Connections kept open."""
         return self._core.min_size
@@ -289,14 +311,15 @@ class BasePool(Generic[C]):
         if iscoroutinefunction(hook) and not self._is_async:
             raise TypeError(f"{which} of a Pool must be a plain function, not the coroutine function {hook!r}")
 
-    def _warn_opened_implicitly(self) -> None:
+    def _warn_opened_implicitly(self, site: CallSite) -> None:
         self._forget_implicit_opening()
         kind = type(self).__name__
-        warnings.warn(
+        warnings.warn_explicit(
             f"{self.name}: the {kind} was opened by its constructor without being asked to; say open=True or"
             f" open=False, or use it as a context manager: `with {kind}(...) as pool:`",
             DeprecationWarning,
-            stacklevel=4,
+            site.file,
+            site.line,
         )
 
     def _forget_implicit_opening(self) -> None:
@@ -357,6 +380,13 @@ class BasePool(Generic[C]):
             pass  # turned into an error; this is nobody's call that could fail
         self._emit(events.TakenBack(self.name, site, reason))
 
+    def _never_settled(self) -> Exception:
+        """For a block that ends while its statement still runs: what it did is lost, and must not be so in silence."""
+        return self._driver.operational_error(
+            f"{self.name}: a block ended while a statement of its own was still running: nothing of it was committed,"
+            " and the connection is closed. Read its results to their end first"
+        )
+
     # ------------------------------------------------------------------------------------------ saying no
 
     def _refuse(self, waiter: Waiter, timeout: float) -> NoReturn:
@@ -389,6 +419,8 @@ class BasePool(Generic[C]):
     def _unavailable(self) -> str:
         pace, now = self._core.pace, self._clock()
         what = "does not answer" if pace.hung else "refuses connections"
+        if pace.unfit:
+            what = "gives connections that fail their check"
         return (
             f"{self.name}: the database {what}, for {now - pace.down_since:.1f} s now, last tried"
             f" {max(0.0, now - pace.failed_at):.1f} s ago: {_one_line(pace.error)}"
@@ -504,8 +536,9 @@ class BasePool(Generic[C]):
         self._emit(events.Opened(self.name, seconds))
 
     def _log_failed(self, error: BaseException, seconds: float) -> None:
-        level = logging.DEBUG if self._core.closed else logging.WARNING
-        logger.log(level, "%s: connecting failed after %.3f s: %s", self.name, seconds, _one_line(error))
+        if self._core.closed:
+            return  # given up with the pool
+        logger.warning("%s: connecting failed after %.3f s: %s", self.name, seconds, _one_line(error))
         self._emit(events.ConnectFailed(self.name, error, seconds))
         _drop_frames(error)
 

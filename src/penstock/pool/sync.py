@@ -323,7 +323,7 @@ class Pool(BasePool[C]):
 
     def _look_before(self, owner: int, code: CodeType, lasti: int) -> None:
         if self._opened_implicitly:
-            self._warn_opened_implicitly()
+            self._warn_opened_implicitly(call_site(code, lasti))
         if self._nested != "allow":
             self._check_nested(owner, code, lasti)
 
@@ -383,6 +383,8 @@ class Pool(BasePool[C]):
                 self._end_transaction(conn, commit)
         finally:
             self._give_back(slot, conn)
+        if status is Status.ACTIVE and commit:
+            raise self._never_settled()
 
     def _end_transaction(self, conn: Any, commit: bool) -> None:
         try:
