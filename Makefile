@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: drill test test-all lint bench soak clean
+.PHONY: drill test test-all lint bench shame soak clean
 .DEFAULT_GOAL := test
 
 drill: $(READY)
@@ -23,6 +23,10 @@ lint: $(READY)
 
 bench: $(VENV)/.peers
 	$(BIN)/python -m bench
+
+# The scoreboard of every pool's failures, as a table for the README.
+shame: $(VENV)/.peers
+	$(BIN)/python -m bench.shame
 
 soak: $(READY)
 	PENSTOCK_SCHEDULES=1000000 $(BIN)/python -m pytest tests/test_schedules.py -s

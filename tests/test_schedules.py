@@ -1,6 +1,6 @@
 """Random schedules: whatever may happen happens, in any order, and after every step the invariants hold.
 
-PENSTOCK_SCHEDULES says how many (20,500 otherwise). A schedule that fails prints its seed;
+PENSTOCK_SCHEDULES says how many (25,000 otherwise). A schedule that fails prints its seed;
 ``PENSTOCK_SEED=core:123`` (or ``asyncio:123``) replays exactly that one.
 """
 
@@ -17,20 +17,19 @@ from support.shell import Shell
 
 from penstock.core import Reason, Settings, Slot
 
-SCHEDULES = int(os.environ.get("PENSTOCK_SCHEDULES", "20500"))
+SCHEDULES = int(os.environ.get("PENSTOCK_SCHEDULES", "25000"))
 SHARE_OF_CORE = 0.8
 REPLAY = os.environ.get("PENSTOCK_SEED", "")
 STEPS = 60
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
+def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """A hundred thousand warnings that all is as bad as it was made tell nobody anything."""
-    logging.disable(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, "penstock")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
-    logging.disable(logging.NOTSET)
 
 
 def test_core_keeps_its_invariants_in_random_schedules(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ class FakeConnection:
         self.ended = False  # by the server, which the kernel knows; or cut off by us
         self.activity = Activity()
         self.activity.started = self.activity.ended = driver.clock()
-        self.cut = threading.Event()
+        self._pool: Any = None
 
     def __repr__(self) -> str:
         return f"<FakeConnection {self.number} {self.status.value}>"
@@ -154,8 +154,7 @@ class FakeDriver:
             self.connections.append(conn)
         return conn
 
-    def adopt(self, conn: FakeConnection, pool: Any) -> Any:
-        conn._pool = pool  # type: ignore[attr-defined]
+    def adopt(self, conn: FakeConnection) -> Any:
         return self.state(conn)
 
     def probe(self, conn: FakeConnection) -> Callable[[int], object]:
@@ -201,14 +200,22 @@ class FakeDriver:
         pass
 
     async def close(self, conn: FakeConnection) -> int | None:
-        await self._stage("close")
+        try:
+            await self._stage("close")
+        except FakeError:
+            self._ended(conn)
+            raise
+        self._ended(conn)
+        return None
+
+    def _ended(self, conn: FakeConnection) -> None:
         conn.end()
         conn.status = Status.BROKEN
         self.live.discard(conn.number)
-        return None
 
     def abort(self, conn: FakeConnection) -> None:
         conn.end()
+        self.live.discard(conn.number)
 
     def abandon(self, conn: FakeConnection) -> int | None:
         conn.end()

@@ -74,10 +74,9 @@ def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]], seed: int | None 
     loop = VirtualLoop(seed)
     try:
         result = loop.run_until_complete(main(loop))
-        loop.on_step = None
-        _end_tasks(loop)
     finally:
         loop.on_step = None
+        _end_tasks(loop)
         loop.close()
     if loop.unhandled:
         raise loop.unhandled[0]
@@ -85,11 +84,12 @@ def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]], seed: int | None 
 
 
 def _end_tasks(loop: VirtualLoop) -> None:
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    for _ in range(5):  # the end of one may be the beginning of another
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks))
 
 
 def collect() -> None:
