@@ -199,7 +199,7 @@ class Core:
         if slot.state is not LEASED:
             return  # it was taken back from its holder before
         self._end_lease(slot, now)
-        if self.waiters and not self._unusual and now < slot.expires:
+        if self.waiters and not self._unusual and now < slot.expires:  # the usual way under load
             self._lease(slot, self._next_waiter(now), now)
         else:
             self._place(slot, now)

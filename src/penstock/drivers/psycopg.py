@@ -21,6 +21,7 @@ from .base import Activity, Health, Status, settled
 from .session import Touched, reset_statement, touches
 
 _NOTHING = Touched.NOTHING  # its truth is a call of Python, its identity is not
+_OMITTED: Any = object()  # a parameter's name differs from method to method, so it is passed on as it was given
 _STATUS = {
     TransactionStatus.IDLE: Status.IDLE,
     TransactionStatus.ACTIVE: Status.ACTIVE,
@@ -208,10 +209,12 @@ def _begin(conn: Any, statement: Any) -> Activity:
 
 def _tracking(method: Any) -> Any:
     @wraps(method)
-    def tracking(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def tracking(self: Any, query: Any, params: Any = _OMITTED, **kwargs: Any) -> Any:
         activity = _begin(self._conn, query)
         try:
-            return method(self, query, *args, **kwargs)
+            if params is _OMITTED:
+                return method(self, query, **kwargs)
+            return method(self, query, params, **kwargs)
         finally:
             activity.ended = monotonic()
 
@@ -220,10 +223,12 @@ def _tracking(method: Any) -> Any:
 
 def _tracking_async(method: Any) -> Any:
     @wraps(method)
-    async def tracking(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    async def tracking(self: Any, query: Any, params: Any = _OMITTED, **kwargs: Any) -> Any:
         activity = _begin(self._conn, query)
         try:
-            return await method(self, query, *args, **kwargs)
+            if params is _OMITTED:
+                return await method(self, query, **kwargs)
+            return await method(self, query, params, **kwargs)
         finally:
             activity.ended = monotonic()
 

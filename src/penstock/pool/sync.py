@@ -333,13 +333,15 @@ class Pool(BasePool[C]):
         waiter.wake = wake = threading.Lock()
         wake.acquire()
         core = self._core
+        now = monotonic() if again else waiter.since
         with self._lock:
-            core.acquire(waiter, monotonic(), again)
+            core.acquire(waiter, now, again)
             effects = core.effects()
         try:
             if effects:
                 self._carry_out(effects)
-            left = waiter.deadline - monotonic()
+                now = monotonic()
+            left = waiter.deadline - now
             if left > 0:
                 wake.acquire(timeout=left if left < TIMEOUT_MAX else -1)
             if waiter.slot is None and waiter.refusal is None:
