@@ -83,6 +83,18 @@ class Core:
         self.refusals: Counter[Refusal] = Counter()
         self.closes: Counter[Reason] = Counter()
 
+    def settings(self) -> Settings:
+        """As they are now."""
+        return Settings(
+            min_size=self.min_size,
+            max_size=self.max_size,
+            max_waiting=self.max_waiting,
+            max_lifetime=self.max_lifetime,
+            max_idle=self.max_idle,
+            reconnect_timeout=self.pace.reconnect_timeout,
+            connect_timeout=self.connect_timeout,
+        )
+
     def effects(self) -> list[Effect]:
         """What is to be done, in order; asked for once."""
         effects, self._effects = self._effects, []

@@ -87,8 +87,8 @@ class Driver(Protocol):
 
     def activity(self, conn: Any) -> Activity: ...
 
-    def touched(self, conn: Any) -> bool:
-        """Whether a statement since `adopt` left something behind in the session on the server."""
+    def touched(self, conn: Any, baseline: Any) -> bool:
+        """Whether a statement since `adopt` left something behind in the session on the server, or may have."""
 
     async def settle(self, conn: Any, commit: bool) -> None:
         """End the open transaction, if there is one."""

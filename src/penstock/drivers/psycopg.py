@@ -11,6 +11,7 @@ from operator import attrgetter
 from threading import get_ident
 from time import monotonic
 from typing import Any
+from weakref import WeakMethod, ref
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -18,7 +19,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from . import sockets
 from .base import Activity, Health, Status, settled
-from .session import Touched, reset_statement, touches
+from .session import ANYTHING, Touched, reset_statement, touches
 
 _NOTHING = Touched.NOTHING  # its truth is a call of Python, its identity is not
 _OMITTED: Any = object()  # a parameter's name differs from method to method, so it is passed on as it was given
@@ -30,8 +31,8 @@ _STATUS = {
     TransactionStatus.UNKNOWN: Status.BROKEN,
 }
 
-# What a user can set on a connection object and the next one would find there. The attributes behind psycopg's own
-# properties: as such they are read in one go, and set alike on both classes of connection.
+# What a user can set on a connection object and the next one would find there: the attributes behind psycopg's own
+# properties, which are set alike on both classes of connection.
 _ATTRIBUTES = (
     "_autocommit",
     "_isolation_level",
@@ -41,8 +42,11 @@ _ATTRIBUTES = (
     "cursor_factory",
     "server_cursor_factory",
 )
-# In one call of C: what the protocol knows of the transaction, what the session was made to do, and the above.
-_state = attrgetter("pgconn.transaction_status", "_touched", *_ATTRIBUTES)
+_attributes = attrgetter(*_ATTRIBUTES)
+_preparing = attrgetter("_prepared.prepare_threshold", "_prepared.prepared_max")
+# Part of every return, so in one call of C: what the protocol knows of the transaction, what was noted as touched, and
+# those attributes that can be set without our noting it (see `_watch`).
+_state = attrgetter("pgconn.transaction_status", "_touched", "row_factory", "cursor_factory", "server_cursor_factory")
 
 # Without these a connection whose peer has vanished is waited for until the kernel gives up: two hours when idle, a
 # quarter of an hour with unacknowledged data. libpq's names; the last in milliseconds.
@@ -83,12 +87,16 @@ class PsycopgDriver:
         return await settled(self.connection_class.connect(conninfo, **params))
 
     def adopt(self, conn: Any) -> Any:
+        if not hasattr(
+            conn, "_activity"
+        ):  # before `configure`, which may add handlers, and does so again after a reset
+            conn._handlers = (list(conn._notice_handlers), list(conn._notify_handlers))
+            _watch(conn)
         conn._activity = Activity()
         conn._touched = Touched.NOTHING
-        if not hasattr(conn, "_handlers"):  # before `configure`, which may add to them, and does so again after a reset
-            conn._handlers = (list(conn._notice_handlers), list(conn._notify_handlers))
         conn.cursor_factory = _tracked(conn.cursor_factory)
         conn.server_cursor_factory = _tracked(conn.server_cursor_factory)
+        conn._adopted = (_attributes(conn), _preparing(conn))
         return _state(conn)
 
     def probe(self, conn: Any) -> Callable[[int], object]:
@@ -113,20 +121,19 @@ class PsycopgDriver:
     def activity(self, conn: Any) -> Activity:
         return conn._activity  # type: ignore[no-any-return]
 
-    def touched(self, conn: Any) -> bool:
-        return bool(conn._touched)
+    def touched(self, conn: Any, baseline: Any) -> bool:
+        return bool(self._touched(conn, baseline) & ~Touched.CLIENT)
 
     async def settle(self, conn: Any, commit: bool) -> None:
         await settled(conn.commit() if commit else conn.rollback())
 
     async def reset(self, conn: Any, baseline: Any) -> bool:
-        touched = conn._touched
+        touched = self._touched(conn, baseline)
         if touched & Touched.BEYOND_RESET:
             return False
-        self._restore(conn, baseline)
-        if touched:
-            await _in_autocommit(conn, reset_statement(touched))
-            conn._notice_handlers[:], conn._notify_handlers[:] = conn._handlers
+        self._restore(conn)
+        if statement := reset_statement(touched):
+            await _in_autocommit(conn, statement)
         conn._touched = Touched.NOTHING
         return True
 
@@ -160,10 +167,17 @@ class PsycopgDriver:
     def is_timeout(self, error: BaseException) -> bool:
         return isinstance(error, (TimeoutError, psycopg.errors.ConnectionTimeout))
 
-    def _restore(self, conn: Any, baseline: Any) -> None:
-        for name, value in zip(_ATTRIBUTES, baseline[2:], strict=True):
+    def _touched(self, conn: Any, baseline: Any) -> Touched:
+        """What was touched; through cursors of a class that the user has put in place, anything may have been."""
+        touched: Touched = conn._touched
+        return touched if _state(conn)[3:] == baseline[3:] else touched | ANYTHING
+
+    def _restore(self, conn: Any) -> None:
+        attributes, (conn._prepared.prepare_threshold, conn._prepared.prepared_max) = conn._adopted
+        for name, value in zip(_ATTRIBUTES, attributes, strict=True):
             setattr(conn, name, value)
         conn._begin_statement = b""  # made of isolation level, read only and deferrable
+        conn._notice_handlers[:], conn._notify_handlers[:] = conn._handlers
 
 
 async def check_connection(conn: Any) -> None:
@@ -177,6 +191,46 @@ async def _in_autocommit(conn: Any, statement: str) -> None:
         await settled(conn.execute(statement))
     finally:
         conn._autocommit = autocommit
+
+
+def _watch(conn: Any) -> None:
+    """From now on what sets one of the connection's attributes, or adds a handler, marks it as touched.
+
+    All but the factories, which are plain attributes: to watch those would make each statement dearer.
+    """
+    # psycopg's setters of autocommit, isolation level, read only and deferrable all begin with this check.
+    conn._check_intrans_gen = _marking(conn, conn._check_intrans_gen)
+    conn.add_notice_handler = _marking(conn, conn.add_notice_handler)
+    conn.add_notify_handler = _marking(conn, conn.add_notify_handler)
+    conn._prepared.__class__ = _watched(conn._prepared.__class__)
+    conn._prepared._conn = ref(conn)
+
+
+def _marking(conn: Any, method: Any) -> Any:
+    """A method of *conn* that marks it as touched, and does not keep it: it is kept by it."""
+    weak, method = ref(conn), WeakMethod(method)
+
+    def marking(*args: Any) -> Any:
+        _mark(weak())
+        return method()(*args)
+
+    return marking
+
+
+def _mark(conn: Any) -> None:
+    conn._touched |= Touched.CLIENT
+
+
+@cache
+def _watched(manager: Any) -> Any:
+    """psycopg's manager of prepared statements, marking its connection as touched when it is set otherwise."""
+
+    def setattr_(self: Any, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name in ("prepare_threshold", "prepared_max") and (conn := self._conn()) is not None:
+            _mark(conn)
+
+    return type(manager.__name__, (manager,), {"__module__": manager.__module__, "__setattr__": setattr_})
 
 
 @cache

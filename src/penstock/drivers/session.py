@@ -24,8 +24,11 @@ class Touched(Flag):
     LOCKS = auto()
     TEMPORARY = auto()
     CURSORS = auto()
+    CLIENT = auto()  # the connection object: its attributes, its handlers
     BEYOND_RESET = auto()  # nothing short of a new connection takes it away
 
+
+ANYTHING = Touched.SETTINGS | Touched.ROLE | Touched.LISTENS | Touched.LOCKS | Touched.TEMPORARY | Touched.CURSORS
 
 # A statement begins at the start, after a semicolon, or after comments.
 _START = r"(?:\A|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"

@@ -77,7 +77,7 @@ class BasePool(Generic[C]):
 
         :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
         """
-        self._settings = Settings(
+        settings = Settings(
             min_size=min_size,
             max_size=min_size if max_size is None else max_size,
             max_waiting=max_waiting,
@@ -121,7 +121,7 @@ class BasePool(Generic[C]):
             settings=_server_settings(statement_timeout, idle_in_transaction_timeout),
         )
         self._state = self._driver.state
-        self._core = Core(self._settings, random.random)
+        self._core = Core(settings, random.random)
         self._listeners: tuple[Callable[[events.Event], object], ...] = ()
         self._plain = False  # nothing is asked of a checkout but a connection: the short way will do
         self._opened_implicitly = open is None
@@ -183,20 +183,39 @@ class BasePool(Generic[C]):
         """Callers that may wait for a connection at once; 0 for any number."""
         return self._core.max_waiting
 
+    @max_waiting.setter
+    def max_waiting(self, value: int) -> None:
+        self._core.max_waiting = value
+
     @property
     def max_lifetime(self) -> float:
         """Seconds after which a connection is replaced; each lives up to a tenth less, by chance."""
         return self._core.max_lifetime
+
+    @max_lifetime.setter
+    def max_lifetime(self, value: float) -> None:
+        check_seconds("max_lifetime", value)
+        self._core.max_lifetime = value
 
     @property
     def max_idle(self) -> float:
         """Seconds after which an unused connection above `min_size` is closed."""
         return self._core.max_idle
 
+    @max_idle.setter
+    def max_idle(self, value: float) -> None:
+        check_seconds("max_idle", value)
+        self._core.max_idle = value
+
     @property
     def reconnect_timeout(self) -> float:
         """Seconds of failed attempts to connect after which the pool stops trying until somebody asks."""
         return self._core.pace.reconnect_timeout
+
+    @reconnect_timeout.setter
+    def reconnect_timeout(self, value: float) -> None:
+        check_seconds("reconnect_timeout", value)
+        self._core.pace.reconnect_timeout = value
 
     @property
     def closed(self) -> bool:
@@ -280,7 +299,7 @@ class BasePool(Generic[C]):
             slot.ref = None
             if conn is not None:
                 self._driver.silence(conn)
-        self._core = Core(self._settings, random.random)
+        self._core = Core(core.settings(), random.random)
         self._core.closed = core.closed
         self._slots_by_id = {}
         self._base = {}

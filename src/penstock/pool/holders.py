@@ -12,12 +12,16 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import dropwhile, islice
-from pathlib import Path
+from itertools import islice
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-_HERE = str(Path(__file__).parents[1])
+_INNER = (
+    "penstock.pool.",
+    "penstock.core.",
+    "penstock.drivers.",
+    "psycopg.",
+)  # modules that no holder is looked for in
 _STACK_DEPTH = 4  # lines of a holder's stack that are shown: the innermost tells what it waits for
 _SITES_SHOWN = 10
 _STATEMENT_SHOWN = 120
@@ -103,10 +107,13 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _shown(frames: Iterable[FrameType]) -> tuple[CallSite, ...]:
-    # A holder that asks about itself, or waits for a second connection, does not want to hear of us.
-    theirs = dropwhile(lambda frame: frame.f_code.co_filename.startswith(_HERE), frames)
-    sites = (call_site(frame.f_code, frame.f_lasti) for frame in theirs)
-    return tuple(islice(sites, _STACK_DEPTH))
+    # The user's lines are the point: a statement alone takes four frames of the driver's and ours.
+    theirs = (frame for frame in frames if not _is_inner(frame.f_globals.get("__name__", "")))
+    return tuple(islice((call_site(frame.f_code, frame.f_lasti) for frame in theirs), _STACK_DEPTH))
+
+
+def _is_inner(module: str) -> bool:
+    return module.startswith(_INNER) or module == "psycopg"
 
 
 def report(holders: list[Holder]) -> str:

@@ -93,7 +93,7 @@ async def clean(kit: Kit, conn: Any, baseline: Any) -> Reason | None:
 
 
 async def _restore(kit: Kit, conn: Any, baseline: Any) -> Reason | None:
-    touched = kit.driver.touched(conn)
+    touched = kit.driver.touched(conn, baseline)
     if not await kit.driver.reset(conn, baseline):
         return Reason.UNCLEAN
     if touched:
