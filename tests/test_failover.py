@@ -8,13 +8,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.either import Kind, borrowed, both, opened, request, settled
-from support.waiting import soon
 
 from penstock import DatabaseUnavailable, PoolTimeout
 from penstock.core import Reason
 from penstock.drill.postgres import EmbeddedPostgres
 from penstock.pool import events
+from support.either import Kind, borrowed, both, opened, request, settled
+from support.waiting import soon
 
 Server = Callable[..., EmbeddedPostgres]
 
@@ -73,7 +73,7 @@ def test_no_request_sees_that_the_server_was_restarted(own_postgres: Server, kin
         server = own_postgres()
         async with opened(kind, server.dsn, min_size=2) as pool:
             for mode in ("fast", "immediate"):
-                server.restart(mode)  # type: ignore[arg-type]
+                server.restart(mode)
                 for _ in range(20):
                     assert await request(pool) == 1
 
@@ -155,7 +155,7 @@ async def pool_is_empty(pool: Any) -> bool:
 
 @both
 def test_all_who_wait_are_told_when_the_database_goes_down(own_postgres: Server, kind: Kind) -> None:
-    """Nobody waits out a timeout for a database that is known to be down: twenty at once, in a pool that was never full."""
+    """Nobody waits out a timeout for a database that is known to be down: twenty at once."""
 
     async def scenario() -> None:
         server = own_postgres()
@@ -260,7 +260,7 @@ def test_reconnect_failed_is_called_and_a_later_request_starts_again(own_postgre
         attempts: list[events.Event] = []
         options = {"min_size": 1, "reconnect_timeout": 0.3, "reconnect_failed": called.append}
         async with opened(kind, server.dsn, wait=False, **options) as pool:
-            pool.listen(lambda event: isinstance(event, events.ConnectFailed) and attempts.append(event))
+            pool.listen(lambda event: attempts.extend([event] if isinstance(event, events.ConnectFailed) else []))
             await soon(lambda: called)
             assert called == [pool]
             tried = len(attempts)

@@ -9,13 +9,13 @@ from contextlib import suppress
 from itertools import product
 
 import pytest
+
+from penstock import PoolError
 from support import virtual
 from support.borrowers import OnTime, Pool, come_to_rest
 from support.fake import STAGES, FakeDriver, FakeError, Outcome, virtual_pool
 from support.invariants import Invariants
 from support.virtual import VirtualLoop
-
-from penstock import PoolError
 
 CASES = list(product(Outcome, repeat=len(STAGES)))
 TIMEOUTS = (0.05, 0.25, 1.0)  # less than slow, about slow, more

@@ -5,10 +5,10 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.model import Model
-from support.shell import Shell
 
 from penstock.core import Reason, Settings, Slot
+from support.model import Model
+from support.shell import Shell
 
 SIZES = st.tuples(st.integers(0, 3), st.integers(1, 5)).map(lambda sizes: (min(sizes), max(sizes)))
 DRAW = st.data()

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
-from support import borrowers
-from support.shell import Shell
 
 from penstock.core import Reason, Settings, Slot
+from support import borrowers
+from support.shell import Shell
 
 SCHEDULES = int(os.environ.get("PENSTOCK_SCHEDULES", "25000"))
 SHARE_OF_CORE = 0.8
@@ -44,10 +44,10 @@ def test_asyncio_keeps_its_invariants_in_random_schedules(capsys: pytest.Capture
 
 def run_many(kind: str, schedule: Callable[[int], object], count: int, capsys: pytest.CaptureFixture[str]) -> None:
     if REPLAY:
-        which, _, seed = REPLAY.partition(":")
+        which, _, number = REPLAY.partition(":")
         if which != kind:
             pytest.skip(f"PENSTOCK_SEED={REPLAY} is not for this one")
-        schedule(int(seed))
+        schedule(int(number))
         return
     first = secrets.randbits(32)
     for seed in range(first, first + count):
@@ -82,7 +82,7 @@ def core_schedule(seed: int) -> None:
     deeds = DEEDS if random.random() < 0.2 else DEEDS_OF_AN_OPEN_POOL
     for _ in range(random.randrange(5, STEPS)):
         random.choice(deeds)(shell, random)
-    shell.come_to_rest()
+    shell.come_to_rest(stuck=shell.to_open[: random.randrange(3)])
     assert shell.core.requests == shell.asked
 
 

@@ -79,7 +79,7 @@ async def _main(loop: VirtualLoop, random: Random) -> None:
     for task in tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
-    del tasks
+    tasks.clear()
     await come_to_rest(loop, pool, driver)
 
 
@@ -115,7 +115,8 @@ async def _rest(core: Core) -> None:
 async def _connection_of_a_healthy_database(pool: Pool) -> FakeConnection:
     while True:  # who comes first may still hear of the outage
         try:
-            return await pool.getconn(HEALED)
+            conn: FakeConnection = await pool.getconn(HEALED)
+            return conn
         except DatabaseUnavailable:
             await asyncio.sleep(0.1)
 

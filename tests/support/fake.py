@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import penstock.pool.base
 from penstock import AsyncPool, Pool
-from penstock.drivers.base import Activity, Health, Status
+from penstock.drivers.base import Activity, Driver, Health, Status
 
 from .virtual import VirtualLoop
 
@@ -32,6 +32,13 @@ class FakeError(Exception):
     """The driver's own error."""
 
 
+class Wire:
+    """What the kernel knows of a connection; it outlives the object that its holder dropped."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+
 class FakeConnection:
     """What a pool lends here. `dirt` stands for whatever its user may change in the session."""
 
@@ -40,9 +47,10 @@ class FakeConnection:
         self.number = number
         self.status = Status.IDLE
         self.dirt = 0
-        self.ended = False  # by the server, which the kernel knows; or cut off by us
+        self.wire = Wire()
         self.activity = Activity()
         self.activity.started = self.activity.ended = driver.clock()
+        self.in_hand = threading.Lock()
         self._pool: Any = None
 
     def __repr__(self) -> str:
@@ -53,14 +61,14 @@ class FakeConnection:
 
     def end(self) -> None:
         """The server ends it, or the network does."""
-        self.ended = True
+        self.wire.ended = True
 
     def use(self, statement: str = "SELECT 1") -> None:
         """A statement that takes no time. Raises the driver's error when there is no server at the other end."""
         self.activity.statement = statement
         self.activity.started = self.activity.ended = self.driver.clock()
         self.activity.thread = threading.get_ident()
-        if self.ended:
+        if self.wire.ended:
             self.status = Status.BROKEN
             raise FakeError("server closed the connection")
 
@@ -158,10 +166,11 @@ class FakeDriver:
         return self.state(conn)
 
     def probe(self, conn: FakeConnection) -> Callable[[int], object]:
-        return lambda _: conn.ended
+        wire = conn.wire
+        return lambda _: wire.ended
 
     def look(self, conn: FakeConnection) -> Health:
-        return Health.DEAD if conn.ended else Health.ALIVE
+        return Health.DEAD if conn.wire.ended else Health.ALIVE
 
     def status(self, conn: FakeConnection) -> Status:
         return conn.status
@@ -172,8 +181,8 @@ class FakeDriver:
     def activity(self, conn: FakeConnection) -> Activity:
         return conn.activity
 
-    def touched(self, conn: FakeConnection) -> bool:
-        return bool(conn.dirt)
+    def touched(self, conn: FakeConnection, baseline: Any) -> bool:
+        return bool(conn.dirt != baseline[1])
 
     async def settle(self, conn: FakeConnection, commit: bool) -> None:
         await self._round_trip(conn)
@@ -231,7 +240,8 @@ class FakeDriver:
 
 def make(cls: type[P], driver: FakeDriver, **options: Any) -> P:
     """A pool of *driver*'s connections, not open yet."""
-    with patch.object(penstock.pool.base, "load", lambda *_: driver):
+    satisfying: Driver = driver
+    with patch.object(penstock.pool.base, "load", lambda *_: satisfying):
         return cls("", open=False, **options)
 
 
@@ -239,5 +249,5 @@ def virtual_pool(loop: VirtualLoop, driver: FakeDriver, **options: Any) -> Async
     """An AsyncPool that lives in *loop*'s time."""
     driver.clock = loop.time
     pool: AsyncPool[Any] = make(AsyncPool, driver, **options)
-    pool._clock = loop.time  # type: ignore[method-assign,misc]
+    pool._clock = loop.time
     return pool

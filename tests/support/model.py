@@ -62,7 +62,7 @@ class Model:
         self.grow()
 
     def drain(self) -> None:
-        self.doomed |= {*self.lent}
+        self.doomed |= {*self.lent, *self.opening}
         self.closing += self.idle
         self.idle.clear()
         self.grow()

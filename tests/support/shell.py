@@ -5,10 +5,10 @@ served before who came first.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from penstock.core import Close, Core, Doubt, Empty, Full, Open, Reason, Refusal, Settings, Slot, State, Waiter, Wake
+from penstock.core import Close, Core, Doubt, Empty, Full, Open, Reason, Settings, Slot, State, Waiter, Wake
 
 from .invariants import Broken, Invariants, check_at_rest
 
@@ -37,12 +37,13 @@ class Shell:
         self.full = False
         self.empty = False
         self._doubts = False
+        self._stuck: list[Slot] = []
         self._wakes_now = 0
         self._invariants = Invariants(self.core)
 
     def event(self, event: Callable[..., Any], *args: Any, **options: Any) -> None:
         event(*args, now=self.now, **options)
-        self._book()
+        self.book()
 
     # ------------------------------------------------------------------------------------------ borrowers
 
@@ -54,8 +55,8 @@ class Shell:
             return None
         if self.queue:
             raise Broken(f"3: {owner} was served before {len(self.queue)} who wait")
-        self._own(slot, owner)
-        self._book()
+        self.own(slot, owner)
+        self.book()
         return slot
 
     def acquire(self, owner: Any, patience: float = math.inf) -> Waiter:
@@ -69,7 +70,7 @@ class Shell:
         """The waiter wakes and finds what it was served."""
         self.served.remove(waiter)
         assert waiter.slot is not None
-        self._own(waiter.slot, waiter.owner)
+        self.own(waiter.slot, waiter.owner)
         return waiter.slot
 
     def cancel(self, waiter: Waiter) -> None:
@@ -88,7 +89,7 @@ class Shell:
         del self.held[slot]
         if not self.core.give(slot, self.now):
             self.core.requite(slot, now=self.now)
-        self._book()
+        self.book()
 
     def discard(self, slot: Slot, reason: Reason) -> None:
         del self.held[slot]
@@ -144,7 +145,7 @@ class Shell:
         self.wake_at = math.inf
         self.expire_due()
         due = self.core.tick(self.now)
-        self._book()
+        self.book()
         self.wake_at = min(self.wake_at, due)
 
     def close(self) -> None:
@@ -152,12 +153,16 @@ class Shell:
 
     # ------------------------------------------------------------------------------------------ books
 
-    def _own(self, slot: Slot, owner: Any) -> None:
+    def own(self, slot: Slot, owner: Any) -> None:
         if slot in self.held:
             raise Broken(f"2: {slot!r} is lent to {owner} while {self.held[slot]} holds it")
         self.held[slot] = owner
 
-    def _book(self) -> None:
+    def book(self) -> None:
+        self.note_effects()
+        self.check()
+
+    def note_effects(self) -> None:
         for effect in self.core.effects():
             if isinstance(effect, Waiter):
                 self._settled(effect)
@@ -176,7 +181,6 @@ class Shell:
         if self._doubts:
             self._doubts = False
             self.suspects.extend(self.core.doubt())
-        self.check()
 
     def _settled(self, waiter: Waiter) -> None:
         if waiter.slot is not None:
@@ -202,18 +206,29 @@ class Shell:
 
     # ------------------------------------------------------------------------------------------ the end
 
-    def come_to_rest(self) -> None:
-        """Everybody gives back, the database is well, time passes: whoever waits is served, and nothing was lost."""
+    def come_to_rest(self, stuck: Iterable[Slot] = ()) -> None:
+        """Everybody gives back, the database is well, time passes: whoever waits is served, and nothing was lost.
+
+        *stuck*: attempts to connect that hang, and must keep nobody from being served, or refused, without them.
+        """
         core = self.core
         if core.paused:
             self.event(core.resume)
         if not core.closed:
             self.event(core.refill if core.opened else core.open)
-        patience = self.now + 30.0
+        self.pass_time(0.0)
+        self._stuck = [*stuck]
+        if len(self._stuck) < core.max_size:
+            self._settle()
+        self._stuck.clear()
+        self._settle()
+        check_at_rest(core)
+
+    def _settle(self) -> None:
+        patience = self.now + 30.0 + 6 * self.core.pace.mean_seconds
         while self._let_all_happen() or self.queue or self._below_minimum():
             if not self._under_way():
                 self._jump(patience)
-        check_at_rest(core)
 
     def _jump(self, patience: float) -> None:
         """To the next moment at which anything happens by itself."""
@@ -229,11 +244,14 @@ class Shell:
             self.expire_due()
 
     def _under_way(self) -> bool:
-        return bool(self.to_open or self.to_close or self.suspects or self.served or self.held)
+        return bool(self._ready_to_open() or self.to_close or self.suspects or self.served or self.held)
+
+    def _ready_to_open(self) -> list[Slot]:
+        return [slot for slot in self.to_open if slot not in self._stuck]
 
     def _let_all_happen(self) -> bool:
         happened = self._under_way()
-        for slot in list(self.to_open):
+        for slot in self._ready_to_open():
             self.opened(slot)
         for slot in list(self.to_close):
             self.closed(slot)

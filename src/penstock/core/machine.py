@@ -309,16 +309,20 @@ class Core:
         self._grow(now)
         self._effects.append(Wake(min(slot.expires, now + self.max_idle)))
 
-    def failed(self, slot: Slot, error: BaseException, now: float, hung: bool = False) -> None:
-        """The slot's connection could not be opened. *hung*: the database did not refuse, it did not answer."""
+    def failed(self, slot: Slot, error: BaseException | None, now: float, hung: bool = False) -> None:
+        """The slot's connection could not be opened. *hung*: the database did not refuse, it did not answer.
+
+        *error*: None when the attempt was called off, which says nothing of the database.
+        """
         assert slot.state is OPENING, f"bug: {slot!r} failed"
         del self.opening[slot.number]
         self._remove(slot)
         self.connects += 1
         self.connect_errors += 1
         self.connect_seconds += now - slot.started
-        self._note_failure(slot.started, error, now, hung=hung)
-        self._grow(now)
+        if error is not None:
+            self._note_failure(slot.started, error, now, hung=hung)
+            self._grow(now)
 
     def closed_slot(self, slot: Slot, now: float) -> None:
         """The slot's connection is closed, as far as the server goes too: its place is free."""
@@ -331,8 +335,7 @@ class Core:
 
     def tick(self, now: float) -> float:
         """Do what is due, and say when something may be due again (infinity: not before another event)."""
-        due = min(self._retire_idle(now), self._expire_waiters(now))
-        self._note_overdue(now)
+        due = min(self._retire_idle(now), self._expire_waiters(now), self._note_overdue(now))
         if not self._on_time(now):
             self._refuse_if_down(now)
         self._grow(now)
@@ -359,13 +362,17 @@ class Core:
                 due = min(due, slot.expires, unused_at)
         return due
 
-    def _note_overdue(self, now: float) -> None:
+    def _note_overdue(self, now: float) -> float:
         """An attempt past its deadline is as good as failed, although its place stays taken until it ends."""
+        due = math.inf
         for slot in self.opening.values():
-            if not slot.overdue and now - slot.started >= self.connect_timeout:
+            patient_until, deadline = slot.started + self.pace.patience, slot.started + self.connect_timeout
+            if not slot.overdue and now >= deadline:
                 slot.overdue = True
                 silence = TimeoutError(f"no answer to a connection attempt within {self.connect_timeout:g} s")
                 self._note_failure(slot.started, silence, now, hung=True)
+            due = min([due, *(at for at in (patient_until, deadline) if at > now)])
+        return due
 
     # ------------------------------------------------------------------------------------------ the pool as a whole
 

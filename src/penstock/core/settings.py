@@ -23,23 +23,27 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_sizes(self.min_size, self.max_size)
-        if self.max_waiting < 0:
-            raise ValueError(f"max_waiting must be 0 (no bound) or more, not {self.max_waiting}")
+        check_count("max_waiting", self.max_waiting, at_least=0)
         for name in ("max_lifetime", "max_idle", "reconnect_timeout", "connect_timeout"):
             check_seconds(name, getattr(self, name))
 
 
 def check_sizes(min_size: int, max_size: int) -> None:
     """:raises ValueError: when no pool can have these sizes."""
-    for name, value in (("min_size", min_size), ("max_size", max_size)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be a whole number of connections, not {value!r}")
-    if min_size < 0:
-        raise ValueError(f"min_size must be 0 or more, not {min_size}")
+    check_count("min_size", min_size, at_least=0)
+    check_count("max_size", max_size, at_least=0)
     if max_size < 1:
         raise ValueError(f"max_size must be 1 or more, not {max_size}: say max_size= when min_size is 0")
     if min_size > max_size:
         raise ValueError(f"min_size ({min_size}) must not be above max_size ({max_size})")
+
+
+def check_count(name: str, value: int, at_least: int) -> None:
+    """:raises ValueError: (or TypeError) when *value* is no whole number from *at_least* up."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be {at_least} or more, not {value}")
 
 
 def check_seconds(name: str, value: float) -> None:

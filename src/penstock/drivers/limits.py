@@ -5,7 +5,8 @@ only parses and prints. It asks with psycopg, which it imports when it is called
 """
 
 from dataclasses import dataclass
-from typing import Any
+
+from .conninfo import parse
 
 CONNECT_TIMEOUT = 5  # seconds; the DSN's own connect_timeout goes before it
 
@@ -95,26 +96,13 @@ def ask(dsn: str) -> ServerLimits:
     except ImportError:
         raise LimitsUnknown("asking a server needs psycopg: pip install 'penstock[postgres]'") from None
     try:
-        with psycopg.connect(autocommit=True, **_parse(dsn)) as conn:
+        params = {"connect_timeout": CONNECT_TIMEOUT, **parse(dsn)}
+    except ValueError as error:
+        raise LimitsUnknown(str(error)) from None
+    try:
+        with psycopg.connect(autocommit=True, **params) as conn:
             row = conn.execute(_ASK).fetchone()
     except (psycopg.Error, UnicodeError) as error:  # UnicodeError: a host that is no name at all
         raise LimitsUnknown(f"the server could not be asked: {error}") from error
     assert row is not None, "bug: a session without a role or a database"
     return ServerLimits(*row)
-
-
-def _parse(dsn: str) -> dict[str, Any]:
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-
-    try:
-        params = conninfo_to_dict(dsn)
-    except ProgrammingError:
-        # libpq's own words quote the piece that it could not read, and that piece may be the password.
-        raise LimitsUnknown(
-            "the DSN does not parse: give postgresql://user@host:port/database, or host=... dbname=..."
-        ) from None
-    # libpq ends the password of a URL at its first "/" or "@" and takes the rest for a host, which errors then show.
-    if "://" in dsn and any("@" in str(params.get(part, "")) for part in ("host", "port", "dbname")):
-        raise LimitsUnknown("the DSN's password has characters that a URL reserves: write %40 for @, %2F for /")
-    return {"connect_timeout": CONNECT_TIMEOUT, **params}

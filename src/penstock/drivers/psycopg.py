@@ -10,15 +10,15 @@ from functools import cache, wraps
 from operator import attrgetter
 from threading import get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, get_origin
 from weakref import WeakMethod, ref
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from . import sockets
 from .base import Activity, Health, Status, settled
+from .conninfo import parse
 from .session import ANYTHING, Touched, reset_statement, touches
 
 _NOTHING = Touched.NOTHING  # its truth is a call of Python, its identity is not
@@ -62,23 +62,19 @@ class PsycopgDriver:
     def __init__(self, connection_class: Any, is_async: bool) -> None:
         own = psycopg.AsyncConnection if is_async else psycopg.Connection
         self.connection_class = connection_class or own
+        plain = get_origin(self.connection_class) or self.connection_class  # of MyConnection[MyRow], MyConnection
+        if not (isinstance(plain, type) and issubclass(plain, own)):
+            raise TypeError(
+                f"connection_class must be psycopg.{own.__name__} or derive from it, not {connection_class!r}"
+            )
 
     def check_conninfo(self, conninfo: str) -> None:
-        try:
-            conninfo_to_dict(conninfo)
-            return
-        except psycopg.Error:
-            pass  # its message may quote the password, so nothing of it may travel on
-        raise ValueError(
-            "conninfo does not parse: expected 'postgresql://user:password@host:5432/dbname' or"
-            " 'host=... dbname=... user=...' (special characters in a URL's password are percent-encoded)"
-        )
+        parse(conninfo)
 
     async def connect(
         self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
     ) -> Any:
-        self.check_conninfo(conninfo)
-        given = {**conninfo_to_dict(conninfo), **kwargs}
+        given = {**parse(conninfo), **kwargs}
         defaults = {"connect_timeout": math.ceil(timeout), **_NETWORK}
         params = {key: value for key, value in defaults.items() if key not in given} | dict(kwargs)
         if settings:

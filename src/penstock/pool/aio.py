@@ -46,7 +46,7 @@ logger = logging.getLogger("penstock.pool")
 class AsyncCheckout(Generic[C]):
     """A connection for the length of an `async with` block. Made by `AsyncPool.connection`."""
 
-    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_timeout")
+    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_timeout", "_uses")
 
     def __init__(self, pool: AsyncPool[C], timeout: float | None, code: CodeType, lasti: int) -> None:
         self._pool = pool
@@ -64,6 +64,7 @@ class AsyncCheckout(Generic[C]):
                 slot.conn = None
                 conn._pool = pool
                 self._slot = slot
+                self._uses = slot.uses
                 self._conn = conn
                 return conn  # type: ignore[no-any-return]
         else:
@@ -72,12 +73,15 @@ class AsyncCheckout(Generic[C]):
         self._conn = conn = slot.conn
         slot.conn = None
         conn._pool = pool
+        self._uses = slot.uses
         return conn  # type: ignore[no-any-return]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         pool, slot, conn = self._pool, self._slot, self._conn
+        if slot.uses != self._uses:
+            return  # this lease is over already: the connection was put back in the block, or taken back from it
         if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
             conn._pool = None
             slot.conn = conn  # first: whoever is handed the slot finds the connection in it
@@ -195,6 +199,9 @@ class AsyncPool(BasePool[C]):
         What is still out then is named in the log and closed when it comes back. A caller that holds a connection
         itself is not kept waiting for it.
         """
+        if self._reopen:  # in a forked child that has not used the pool: there is nothing to close
+            self._reopen = False
+            self._core.closed = True
         if self._core.closed or self._loop is None:
             return
         self._event(self._core.close)
@@ -345,7 +352,8 @@ class AsyncPool(BasePool[C]):
             self._event(self._core.requite, slot)
             return False
         try:
-            async with asyncio.timeout(left):
+            # Later than the cut-off, so that it is not by cancelling that a silent check ends.
+            async with asyncio.timeout(left + 0.005):
                 with self._cut_off(slot.conn, deadline):
                     await steps.check(self._kit, slot.conn)
         except Exception as error:
@@ -487,7 +495,9 @@ class AsyncPool(BasePool[C]):
             async with asyncio.timeout(self._kit.connect_timeout):
                 conn, baseline = await steps.open_connection(self._kit, self)
             self._settle_in(slot, conn, baseline)
-        except BaseException as error:  # a cancelled attempt has failed too: its place must not be lost
+        except asyncio.CancelledError:
+            raise  # `_connect_ended` sees to the slot
+        except BaseException as error:  # whatever it is, the slot must not be lost
             if isinstance(error, TimeoutError) and not str(error):
                 error = TimeoutError(f"no answer within connect_timeout={self._kit.connect_timeout:g} s")
             self._log_failed(error, self._clock() - started)
@@ -498,8 +508,8 @@ class AsyncPool(BasePool[C]):
 
     def _connect_ended(self, task: asyncio.Task[Any]) -> None:
         slot = self._connecting.pop(task)
-        if slot.state is State.OPENING:  # cancelled before its first step, where no `except` of its own could see it
-            self._event(self._core.failed, slot, asyncio.CancelledError("connecting was cancelled"))
+        if slot.state is State.OPENING:  # cancelled, perhaps before its first step, where no `except` sees it
+            self._event(self._core.failed, slot, None)
 
     def _doubt(self) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""

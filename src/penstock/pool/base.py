@@ -16,7 +16,7 @@ from weakref import ref
 
 from .. import errors
 from ..core import Close, Core, Reason, Refusal, Settings, Slot, Waiter
-from ..core.settings import check_seconds
+from ..core.settings import check_count, check_seconds
 from ..drivers import load
 from ..drivers.base import Status
 from . import events, registry
@@ -91,8 +91,9 @@ class BasePool(Generic[C]):
             check_seconds("leak_after", leak_after)
         if nested not in ("allow", "warn", "raise"):
             raise ValueError(f"nested must be 'allow', 'warn' or 'raise', not {nested!r}")
-        if num_workers < 1:
-            raise ValueError(f"num_workers must be 1 or more, not {num_workers}")
+        check_count("num_workers", num_workers, at_least=1)
+        self._check_source("conninfo", conninfo, str)
+        self._check_source("kwargs", {} if kwargs is None else kwargs, Mapping)
         hooks = {"configure": configure, "check": check, "reset": reset, "reconnect_failed": reconnect_failed}
         for which, hook in hooks.items():
             self._check_hook(which, hook)
@@ -153,6 +154,7 @@ class BasePool(Generic[C]):
 
     @conninfo.setter
     def conninfo(self, value: str | Callable[[], Awaitable[str] | str]) -> None:
+        self._check_source("conninfo", value, str)
         if isinstance(value, str):
             self._driver.check_conninfo(value)
         self._kit.conninfo = value
@@ -166,6 +168,7 @@ class BasePool(Generic[C]):
     def kwargs(
         self, value: Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]] | Mapping[str, Any]] | None
     ) -> None:
+        self._check_source("kwargs", {} if value is None else value, Mapping)
         self._kit.kwargs = value
 
     @property
@@ -185,6 +188,7 @@ class BasePool(Generic[C]):
 
     @max_waiting.setter
     def max_waiting(self, value: int) -> None:
+        check_count("max_waiting", value, at_least=0)
         self._core.max_waiting = value
 
     @property
@@ -321,6 +325,13 @@ class BasePool(Generic[C]):
             and not self._listeners
             and not self._opened_implicitly
         )
+
+    @staticmethod
+    def _check_source(name: str, value: object, kind: type) -> None:
+        """What is found is not shown: it may be a secret."""
+        if not isinstance(value, kind) and not callable(value):
+            what = "a string" if kind is str else "a mapping"
+            raise TypeError(f"{name} must be {what} or a function that returns one, not a {type(value).__name__}")
 
     def _check_hook(self, which: str, hook: Any) -> None:
         if hook is None:
@@ -603,5 +614,7 @@ def _server_settings(statement_timeout: float | None, idle_in_transaction_timeou
     ):
         if seconds is not None:
             check_seconds(argument, seconds)
+            if math.isinf(seconds):
+                raise ValueError(f"{argument} must be a finite number of seconds, or None for no such limit")
             settings[name] = f"{math.ceil(seconds * 1000)}ms"
     return settings

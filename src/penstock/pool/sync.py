@@ -61,7 +61,7 @@ logger = logging.getLogger("penstock.pool")
 class Checkout(Generic[C]):
     """A connection for the length of a `with` block. Made by `Pool.connection` and `Pool.transaction`."""
 
-    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_timeout")
+    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_timeout", "_uses")
 
     def __init__(self, pool: Pool[C], timeout: float | None, code: CodeType, lasti: int) -> None:
         self._pool = pool
@@ -78,6 +78,7 @@ class Checkout(Generic[C]):
                 slot.conn = None
                 conn._pool = pool
                 self._slot = slot
+                self._uses = slot.uses
                 self._conn = conn
                 return conn  # type: ignore[no-any-return]
         else:
@@ -86,12 +87,15 @@ class Checkout(Generic[C]):
         self._conn = conn = slot.conn
         slot.conn = None
         conn._pool = pool
+        self._uses = slot.uses
         return conn  # type: ignore[no-any-return]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         pool, slot, conn = self._pool, self._slot, self._conn
+        if slot.uses != self._uses:
+            return  # this lease is over already: the connection was put back in the block, or taken back from it
         if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
             conn._pool = None
             slot.conn = conn  # first: whoever is handed the slot finds the connection in it
@@ -215,6 +219,9 @@ class Pool(BasePool[C]):
         itself is not kept waiting for it.
         """
         with self._lock:
+            if self._reopen:  # in a forked child that has not used the pool: there is nothing to close
+                self._reopen = False
+                self._core.closed = True
             if self._core.closed or not self._core.opened:
                 return
             self._core.close(monotonic())
