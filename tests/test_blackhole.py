@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from penstock import AsyncPool, DatabaseUnavailable, Pool, PoolTimeout
+from penstock import DatabaseUnavailable, Pool, PoolTimeout
 from penstock.core import Reason
 from penstock.drill.proxy import ChaosProxy
 from penstock.drivers import sockets
@@ -23,8 +23,6 @@ from support.waiting import aside, eventually, soon
 BAR = 0.010
 SLACK = 0.25
 
-_LATE_SECOND = pytest.mark.xfail(strict=True, reason="the keeper does not wake for an attempt that has become overdue")
-_LATE_CHECK = pytest.mark.xfail(strict=True, reason="the check is cancelled before its connection is cut off")
 
 on_new_connections = pytest.mark.parametrize("fault", ["silence", "accept_and_freeze", "freeze_login", "refuse"])
 
@@ -80,7 +78,7 @@ def test_it_heals(proxy: ChaosProxy, dsn: str, kind: Kind, fault: str) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("kind", [pytest.param(Pool, marks=_LATE_SECOND), AsyncPool])
+@both
 def test_silence_is_known_after_the_connect_timeout(proxy: ChaosProxy, dsn: str, kind: Kind) -> None:
     """From then on requests are refused at once (the bar is 50 ms): "does not answer", with a cause."""
 
@@ -116,12 +114,12 @@ def test_a_connect_that_hangs_blocks_nobody_who_can_be_served_otherwise(
             answers = await asyncio.gather(*(beside(pool) for _ in range(4)))
             assert answers == [1] * 4
             assert time.monotonic() - started < 1.0 + SLACK  # our patience with an attempt, at most
-            assert pool.snapshot().opening == 1
+            assert pool.snapshot().opening >= 1  # the one that hangs still does
 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("kind", [pytest.param(Pool, marks=_LATE_SECOND), AsyncPool])
+@both
 def test_a_single_request_is_served_by_a_second_attempt_when_the_first_hangs(
     proxy: ChaosProxy, dsn: str, kind: Kind
 ) -> None:
@@ -215,7 +213,7 @@ def test_asking_the_kernel_costs_no_round_trip(proxy: ChaosProxy, dsn: str, kind
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("kind", [Pool, pytest.param(AsyncPool, marks=_LATE_CHECK)])
+@both
 def test_a_check_that_hangs_ends_with_the_deadline(proxy: ChaosProxy, dsn: str, kind: Kind) -> None:
     """`check` is a round trip into the silence."""
 

@@ -150,7 +150,6 @@ def test_what_kwargs_and_configure_set_is_the_baseline(dsn: str, kind: Kind) -> 
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(strict=True, reason="cursors of a class that the user set are not tracked")
 @both
 def test_a_cursor_factory_that_was_changed_hides_nothing(dsn: str, kind: Kind) -> None:
     """A statement through a cursor class that the user chose is known all the same."""
@@ -190,7 +189,6 @@ def test_statements_in_a_pipeline_and_composed_ones_are_known(dsn: str, kind: Ki
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(strict=True, reason="prepare_threshold, prepared_max and notice handlers are not restored")
 @both
 def test_handlers_and_preparing_are_set_back(dsn: str, kind: Kind) -> None:
     """What the next user's notices and statements would run into."""

@@ -373,8 +373,7 @@ def test_leak_reclaim_takes_it_away(dsn: str, warned: list[warnings.WarningMessa
     with Pool(dsn, min_size=1, open=False, leak_after=0.1, leak_reclaim=True) as pool:
         with pool.connection() as conn:
             eventually(lambda: pool.snapshot().closes.get(Reason.RECLAIMED) == 1)
-            other = aside(lambda: pool.getconn(timeout=2)).result(5)
-            pool.putconn(other)
+            aside(lambda: pool.putconn(pool.getconn(timeout=2))).result(5)
             with pytest.raises(psycopg.OperationalError):
                 conn.execute("SELECT 1")
         with pool.connection() as again:
@@ -435,7 +434,6 @@ def test_holders_tells_site_statement_state_owner_and_stack(dsn: str) -> None:
         assert pool.holders() == []
 
 
-@pytest.mark.xfail(strict=True, reason="the driver's and our own frames use up the depth that is shown")
 def test_the_stack_of_a_running_statement_shows_the_holder_s_own_line(dsn: str) -> None:
     """Where the user's code stands, not only the insides of the driver."""
 

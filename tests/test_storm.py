@@ -1,4 +1,4 @@
-"""How fast connections are opened: at once where that helps, never so many that a database that comes back falls over."""
+"""How fast connections are opened: at once where that helps, and never so many that a database falls over."""
 
 import asyncio
 import logging

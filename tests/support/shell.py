@@ -225,10 +225,10 @@ class Shell:
         check_at_rest(core)
 
     def _settle(self) -> None:
-        patience = self.now + 30.0 + 6 * self.core.pace.mean_seconds
+        start = self.now
         while self._let_all_happen() or self.queue or self._below_minimum():
             if not self._under_way():
-                self._jump(patience)
+                self._jump(start + 30.0 + 2 * self.core.pace.patience)
 
     def _jump(self, patience: float) -> None:
         """To the next moment at which anything happens by itself."""
@@ -265,4 +265,6 @@ class Shell:
 
     def _below_minimum(self) -> bool:
         core = self.core
+        if self._stuck and core.pace.gave_up:  # nobody asks, and nothing has answered
+            return False
         return core.opened and not core.closed and len(core.slots) < core.min_size

@@ -52,6 +52,8 @@ def drill(
             raise CannotStart("--max-connections is for the embedded server; the one behind --dsn has its own")
         if html is not None and not html.absolute().parent.is_dir():
             raise CannotStart(f"--html: there is no folder {html.absolute().parent}")
+        if html is not None:
+            _check_writable(html)
         plans = _plans(scenario, arm or [], seconds, clients)
         server: AbstractContextManager[Server]
         if dsn is None:
@@ -66,6 +68,15 @@ def drill(
         typer.echo("penstock drill: stopped by Ctrl-C; every client and server it started has ended.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(PASSED if passed else FAILED)
+
+
+def _check_writable(html: Path) -> None:
+    """Before the drill, not after it."""
+    try:
+        with html.open("a"):
+            pass
+    except OSError as error:
+        _refuse(f"--html: {html} cannot be written: {error.strerror}")
 
 
 def _run(plans: list[tuple[Any, Any]], server: "Server", html: Path | None, as_json: bool) -> bool:

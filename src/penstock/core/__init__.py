@@ -6,7 +6,7 @@ the effects that the core has written down, outside that lock. Every decision is
 
 from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .machine import Core
-from .pace import Pace
+from .pace import Pace, Verdict
 from .settings import Settings
 from .slots import Reason, Refusal, Slot, State, Waiter
 
@@ -25,6 +25,7 @@ __all__ = [
     "Settings",
     "Slot",
     "State",
+    "Verdict",
     "Waiter",
     "Wake",
 ]

@@ -42,7 +42,10 @@ class Core:
     :ivar waiters: who waits, first come first.
     """
 
-    def __init__(self, settings: Settings, random: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: Settings, random: Callable[[], float], handed_on: Callable[[Slot], bool] = lambda _: False
+    ) -> None:
+        self._handed_on = handed_on  # whether a lease may be ended by somebody other than its owner
         self.min_size = settings.min_size
         self.max_size = settings.max_size
         self.max_waiting = settings.max_waiting
@@ -499,7 +502,7 @@ class Core:
             if slot.dropped or slot.owner is None or slot.owner not in self._waiting_owners:
                 return False
             holds = holds or slot.owner == waiter.owner
-        return holds
+        return holds and not any(self._handed_on(slot) for slot in self.slots.values())
 
     def _ask_again(self, waiter: Waiter, now: float) -> None:
         """A caller meets a database that is known to be down: have it tried again now, or tell the caller now."""
@@ -596,7 +599,7 @@ class Core:
 
     def _end_wait(self, waiter: Waiter, now: float) -> None:
         self.waited += now - waiter.since
-        left = self._waiting_owners.pop(waiter.owner) - 1
+        left = self._waiting_owners.pop(waiter.owner, 1) - 1
         if left:
             self._waiting_owners[waiter.owner] = left
         if not self.waiters:
@@ -608,6 +611,7 @@ class Core:
 
     def _refuse(self, waiter: Waiter, refusal: Refusal) -> None:
         waiter.refusal = refusal
+        waiter.verdict = self.pace.verdict()
         self.refusals[refusal] += 1
         self._effects.append(waiter)
 

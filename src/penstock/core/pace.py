@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 BURST = 32  # connections that may be opened at once
 RATE = 32.0  # and per second from then on
@@ -18,6 +19,16 @@ LONGEST_PAUSE = 2.0  # so that a database that has healed is found healthy withi
 JITTER = 0.2  # share of a pause that is left to chance, so that processes drift apart
 FRESH = 0.025  # a failure this recent is news enough: do not dial again to tell the next caller the same
 PATIENCE = 1.0  # an attempt that takes longer no longer keeps others from being tried
+
+
+class Verdict(NamedTuple):
+    """What is known of a database that connections cannot be had from."""
+
+    error: BaseException | None
+    since: float
+    tried_at: float
+    hung: bool
+    unfit: bool
 
 
 class Pace:
@@ -91,6 +102,10 @@ class Pace:
         gives_up = now >= self._give_up_at and not self.gave_up
         self.gave_up = self.gave_up or gives_up
         return gives_up
+
+    def verdict(self) -> Verdict:
+        """As it stands now: by the time that somebody reads it, the database may have healed."""
+        return Verdict(self.error, self.down_since, self.failed_at, self.hung, self.unfit)
 
     def may_ask(self, now: float) -> bool:
         """Whether a caller may have the database tried at once, although it is known to be down."""

@@ -26,6 +26,9 @@ class Settings:
         check_count("max_waiting", self.max_waiting, at_least=0)
         for name in ("max_lifetime", "max_idle", "reconnect_timeout", "connect_timeout"):
             check_seconds(name, getattr(self, name))
+        for name in ("max_lifetime", "connect_timeout"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must be more than 0 seconds; math.inf stands for no limit")
 
 
 def check_sizes(min_size: int, max_size: int) -> None:

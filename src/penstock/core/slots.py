@@ -112,7 +112,7 @@ class Slot:
 class Waiter:
     """Somebody who waits for a connection; settled once `slot` or `refusal` is set."""
 
-    __slots__ = ("code", "deadline", "lasti", "owner", "refusal", "since", "slot", "wake")
+    __slots__ = ("code", "deadline", "lasti", "owner", "refusal", "since", "slot", "verdict", "wake")
 
     def __init__(self, owner: Any, code: CodeType | None, lasti: int, since: float, deadline: float) -> None:
         self.owner = owner
@@ -122,6 +122,7 @@ class Waiter:
         self.deadline = deadline
         self.slot: Slot | None = None
         self.refusal: Refusal | None = None
+        self.verdict: Any = None  # what was known of the database when it was refused
         self.wake: Any = None  # the shell's: a lock or a future
 
     @property

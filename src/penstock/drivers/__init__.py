@@ -19,5 +19,8 @@ def load(name: str, connection_class: type | None, is_async: bool) -> Driver:
     if name not in _DRIVERS:
         raise ValueError(f"driver must be one of {', '.join(map(repr, _DRIVERS))}, not {name!r}")
     module, cls = _DRIVERS[name]
-    driver: Driver = getattr(import_module(f".{module}", __name__), cls)(connection_class, is_async)
+    try:
+        driver: Driver = getattr(import_module(f".{module}", __name__), cls)(connection_class, is_async)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"driver {name!r} needs {error.name}: pip install 'penstock[postgres]'") from None
     return driver

@@ -16,7 +16,7 @@ def parse(conninfo: str) -> dict[str, Any]:
 
     try:
         params = conninfo_to_dict(conninfo)
-    except psycopg.Error:
+    except (psycopg.Error, UnicodeError):
         params = None
     if params is None:
         raise ValueError(

@@ -187,11 +187,9 @@ class AsyncPool(BasePool[C]):
             async with asyncio.timeout(timeout):
                 await self._full.wait()
             return
-        error = self._core.pace.error
+        error = self._not_filled(timeout)
         await self.close()
-        raise errors.under(errors.PoolTimeout, self._driver.operational_error)(
-            f"{self.name}: not filled with {self.min_size} connections after {timeout} sec; the pool is closed"
-        ) from error
+        raise error from self._core.pace.error
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool. Requests that wait are refused now; work under way may end within *timeout* seconds.
@@ -638,10 +636,10 @@ class AsyncPool(BasePool[C]):
     def _holder_ended(self, owner: Any) -> None:
         for slot in self._core.leases():
             conn = slot.ref() if slot.by_hand == owner and slot.ref is not None else None
-            if conn is not None and not self._handed_on(conn, owner()):
+            if conn is not None and not self._left_to_another(conn, owner()):
                 self._take_back(slot, Reason.ABANDONED)
 
-    def _handed_on(self, conn: Any, task: asyncio.Task[Any] | None) -> bool:
+    def _left_to_another(self, conn: Any, task: asyncio.Task[Any] | None) -> bool:
         """Whether a task that has ended left the connection to another one: as its result, or in the midst of work."""
         if self._driver.status(conn) is Status.ACTIVE:
             return True

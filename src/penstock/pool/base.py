@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 from weakref import ref
 
 from .. import errors
-from ..core import Close, Core, Reason, Refusal, Settings, Slot, Waiter
+from ..core import Close, Core, Reason, Refusal, Settings, Slot, Verdict, Waiter
 from ..core.settings import check_count, check_seconds
 from ..drivers import load
 from ..drivers.base import Status
@@ -34,6 +34,7 @@ NO_LINGER = (Reason.DEAD, Reason.BROKEN, Reason.DROPPED)  # it has let go alread
 CLEAN_SECONDS = 5.0  # for the rollback and reset of a returned connection; then it is cut off
 LONGEST_SLEEP = 3600.0  # of whoever looks after the pool, when nothing is due
 
+_LOG_SECONDS = 10.0  # between two lines about failing to connect
 _REPORT_SECONDS = 0.1  # for which a report is shared by all who time out together: it must not make them late
 
 
@@ -122,7 +123,7 @@ class BasePool(Generic[C]):
             settings=_server_settings(statement_timeout, idle_in_transaction_timeout),
         )
         self._state = self._driver.state
-        self._core = Core(settings, random.random)
+        self._core = Core(settings, random.random, self._handed_on)
         self._listeners: tuple[Callable[[events.Event], object], ...] = ()
         self._plain = False  # nothing is asked of a checkout but a connection: the short way will do
         self._opened_implicitly = open is None
@@ -130,6 +131,8 @@ class BasePool(Generic[C]):
         self._slots_by_id: dict[int, Slot] = {}
         self._base: dict[str, int] = {}  # counters when they were last popped
         self._report: tuple[float, list[Holder]] = (-math.inf, [])
+        self._failures_unlogged: int | None = None  # since the last line about them; None while connecting succeeds
+        self._failing_since = self._failure_logged_at = -math.inf
         self._reopen = False  # in a forked child: the parent's pool was open, so the first use opens this one
         self._start_anew()
         registry.register(self)
@@ -254,6 +257,8 @@ class BasePool(Generic[C]):
         It is called where the event happens, outside any lock, and should return soon. One that raises is logged once
         and called no more.
         """
+        if not callable(callback):
+            raise TypeError(f"callback must be a function that takes an event, not {callback!r}")
         self._listeners = (*self._listeners, callback)
         self._update_plain()
         return lambda: self._stop_listening(callback)
@@ -292,6 +297,11 @@ class BasePool(Generic[C]):
         """Have *call* run by whoever looks after the pool. Safe from a finalizer: takes no lock."""
         raise NotImplementedError
 
+    def _handed_on(self, slot: Slot) -> bool:
+        """Whether somebody other than its owner, who waits, has the connection of this lease in hand."""
+        conn = slot.ref() if slot.by_hand is not None and slot.ref is not None else None
+        return conn is not None and self._driver.status(conn) is Status.ACTIVE
+
     def _holder_ended(self, owner: Any) -> None:
         raise NotImplementedError
 
@@ -303,7 +313,7 @@ class BasePool(Generic[C]):
             slot.ref = None
             if conn is not None:
                 self._driver.silence(conn)
-        self._core = Core(core.settings(), random.random)
+        self._core = Core(core.settings(), random.random, self._handed_on)
         self._core.closed = core.closed
         self._slots_by_id = {}
         self._base = {}
@@ -420,11 +430,12 @@ class BasePool(Generic[C]):
     # ------------------------------------------------------------------------------------------ saying no
 
     def _refuse(self, waiter: Waiter, timeout: float) -> NoReturn:
-        kind, message = self._refusal(waiter, timeout)
+        verdict = waiter.verdict or self._core.pace.verdict()
+        kind, message = self._refusal(waiter, timeout, verdict)
         self._emit_refused(waiter)
-        raise errors.under(kind, self._driver.operational_error)(message) from self._core.pace.error
+        raise errors.under(kind, self._driver.operational_error)(message) from verdict.error
 
-    def _refusal(self, waiter: Waiter, timeout: float) -> tuple[type[errors.PoolError], str]:
+    def _refusal(self, waiter: Waiter, timeout: float, verdict: Verdict) -> tuple[type[errors.PoolError], str]:
         core, name = self._core, self.name
         match waiter.refusal:
             case Refusal.NOT_OPEN:
@@ -442,18 +453,31 @@ class BasePool(Generic[C]):
                     f" Use the connection in hand instead of a second one, or allow more:\n{report(self.holders())}"
                 )
             case Refusal.UNAVAILABLE:
-                return errors.DatabaseUnavailable, self._unavailable()
+                return errors.DatabaseUnavailable, self._unavailable(verdict)
             case _:
                 return self._timed_out(timeout)
 
-    def _unavailable(self) -> str:
-        pace, now = self._core.pace, self._clock()
-        what = "does not answer" if pace.hung else "refuses connections"
-        if pace.unfit:
-            what = "gives connections that fail their check"
+    def _unavailable(self, verdict: Verdict) -> str:
+        now = self._clock()
+        if verdict.hung:
+            what = "the database does not answer"
+        elif verdict.unfit:
+            what = "the database gives connections that fail their check"
+        elif isinstance(verdict.error, self._driver.operational_error):
+            what = "the database refuses connections"
+        else:
+            what = "no connection can be made"
         return (
-            f"{self.name}: the database {what}, for {now - pace.down_since:.1f} s now, last tried"
-            f" {max(0.0, now - pace.failed_at):.1f} s ago: {_one_line(pace.error)}"
+            f"{self.name}: {what}, for {now - verdict.since:.1f} s now, last tried"
+            f" {max(0.0, now - verdict.tried_at):.1f} s ago: {_one_line(verdict.error)}"
+        )
+
+    def _not_filled(self, timeout: float) -> errors.PoolError:
+        core = self._core
+        why = f": {_one_line(core.pace.error)}" if core.pace.error else ""
+        return errors.under(errors.PoolTimeout, self._driver.operational_error)(
+            f"{self.name}: {len(core.idle)} of {core.min_size} connections are idle after {timeout:g} sec,"
+            f" {len(core.opening)} are being opened; the pool is closed{why}"
         )
 
     def _timed_out(self, timeout: float) -> tuple[type[errors.PoolError], str]:
@@ -540,7 +564,7 @@ class BasePool(Generic[C]):
         for callback in self._listeners:
             try:
                 callback(event)
-            except Exception:
+            except (Exception, SystemExit):
                 logger.exception("%s: a listener raised and is dropped: %r", self.name, callback)
                 self._stop_listening(callback)
 
@@ -563,14 +587,29 @@ class BasePool(Generic[C]):
 
     def _log_opened(self, slot: Slot, seconds: float) -> None:
         logger.info("%s: opened a connection in %.3f s", self.name, seconds)
+        if self._failures_unlogged is not None:
+            since, self._failures_unlogged = self._failing_since, None
+            logger.warning("%s: connected again, after %.1f s", self.name, self._clock() - since)
         self._emit(events.Opened(self.name, seconds))
 
     def _log_failed(self, error: BaseException, seconds: float) -> None:
         if self._core.closed:
             return  # given up with the pool
-        logger.warning("%s: connecting failed after %.3f s: %s", self.name, seconds, _one_line(error))
+        self._log_failure(_one_line(error), seconds)
         self._emit(events.ConnectFailed(self.name, error, seconds))
         _drop_frames(error)
+
+    def _log_failure(self, error: str, seconds: float) -> None:
+        """The first at once, then one line for all in a while: a database that is down fails thirty times a second."""
+        now = self._clock()
+        if self._failures_unlogged is None:
+            self._failing_since, self._failures_unlogged, self._failure_logged_at = now, 0, -math.inf
+        self._failures_unlogged += 1
+        if now - self._failure_logged_at < _LOG_SECONDS:
+            return
+        many = f" ({self._failures_unlogged} times)" if self._failures_unlogged > 1 else ""
+        self._failures_unlogged, self._failure_logged_at = 0, now
+        logger.warning("%s: connecting failed after %.3f s%s: %s", self.name, seconds, many, error)
 
     def _log_closed(self, effect: Close, shown: str) -> None:
         bad = effect.reason in (Reason.BROKEN, Reason.BUSY, Reason.UNCLEAN)
@@ -595,7 +634,7 @@ class BasePool(Generic[C]):
 def _one_line(error: BaseException | None) -> str:
     if error is None:
         return "no error known"
-    text = " ".join(str(error).split())
+    text = " ".join([*str(error).split(), *(f"({note})" for note in getattr(error, "__notes__", ()))])
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -53,8 +53,8 @@ def run(step: Coroutine[Any, Any, T]) -> T:
 
 async def open_connection(kit: Kit, pool: Any) -> tuple[Any, Any]:
     """A new connection, logged in and configured, and its baseline."""
-    conninfo = await settled(kit.conninfo()) if callable(kit.conninfo) else kit.conninfo
-    kwargs = await settled(kit.kwargs()) if callable(kit.kwargs) else kit.kwargs
+    conninfo = await _ask("conninfo", kit.conninfo)
+    kwargs = await _ask("kwargs", kit.kwargs)
     conn = await kit.driver.connect(conninfo, kwargs or {}, timeout=kit.connect_timeout, settings=kit.settings)
     try:
         conn._pool = pool
@@ -67,9 +67,22 @@ async def open_connection(kit: Kit, pool: Any) -> tuple[Any, Any]:
         raise
 
 
+async def _ask(name: str, source: Any) -> Any:
+    """An option that may be a function."""
+    try:
+        return await settled(source()) if callable(source) else source
+    except Exception as error:
+        error.add_note(f"raised by {name}()")
+        raise
+
+
 async def configure(kit: Kit, conn: Any) -> None:
     if kit.configure is not None:
-        await settled(kit.configure(conn))
+        try:
+            await settled(kit.configure(conn))
+        except Exception as error:
+            error.add_note("raised by configure")
+            raise
         _expect_idle(kit, conn, "configure", kit.configure)
 
 
@@ -132,6 +145,10 @@ async def close(kit: Kit, conn: Any, reason: Reason | None = None) -> int | None
 
 def _expect_idle(kit: Kit, conn: Any, what: str, hook: Hook) -> None:
     status = kit.driver.status(conn)
+    if status is Status.BROKEN:
+        raise kit.driver.operational_error(
+            f"{what}={hook!r} left the connection in status {status.value}: it is closed"
+        )
     if status is not Status.IDLE:
         raise kit.driver.operational_error(
             f"{what}={hook!r} left the connection in status {status.value}: commit in it, or use autocommit"

@@ -70,25 +70,22 @@ class Checkout(Generic[C]):
         self._lasti = lasti
 
     def __enter__(self) -> C:
-        pool = self._pool
-        if pool._plain:
-            slot = pool._core.take(get_ident(), self._code, self._lasti, monotonic())
-            if slot is not None and not slot.probe(0):
-                conn = slot.conn
-                slot.conn = None
-                conn._pool = pool
-                self._slot = slot
-                self._uses = slot.uses
-                self._conn = conn
-                return conn  # type: ignore[no-any-return]
-        else:
-            slot = None
-        self._slot = slot = pool._acquire(slot, self._timeout, self._code, self._lasti)
-        self._conn = conn = slot.conn
-        slot.conn = None
-        conn._pool = pool
-        self._uses = slot.uses
-        return conn  # type: ignore[no-any-return]
+        pool, slot = self._pool, None
+        try:
+            if pool._plain:
+                slot = pool._core.take(get_ident(), self._code, self._lasti, monotonic())
+            if slot is None or slot.probe(0):
+                slot = pool._acquire(slot, self._timeout, self._code, self._lasti)
+            conn = slot.conn
+            conn._pool = pool
+            self._uses = slot.uses
+            self._slot = slot
+            self._conn = conn
+            slot.conn = None  # last: until then `_salvage` finds the connection where it was
+            return conn  # type: ignore[no-any-return]
+        except BaseException:
+            pool._salvage(slot)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -97,10 +94,14 @@ class Checkout(Generic[C]):
         if slot.uses != self._uses:
             return  # this lease is over already: the connection was put back in the block, or taken back from it
         if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
-            conn._pool = None
-            slot.conn = conn  # first: whoever is handed the slot finds the connection in it
-            if not pool._core.give(slot, monotonic()):
-                pool._requite(slot)
+            try:
+                conn._pool = None
+                slot.conn = conn  # first: whoever is handed the slot finds the connection in it
+                if not pool._core.give(slot, monotonic()):
+                    pool._requite(slot)
+            except BaseException:
+                pool._salvage(slot)
+                raise
             return
         pool._finish(slot, conn, commit=kind is None)
 
@@ -206,11 +207,9 @@ class Pool(BasePool[C]):
             full = self._core.fill()
         if full or self._full.wait(timeout):
             return
-        error = self._core.pace.error
+        error = self._not_filled(timeout)
         self.close()
-        raise errors.under(errors.PoolTimeout, self._driver.operational_error)(
-            f"{self.name}: not filled with {self.min_size} connections after {timeout} sec; the pool is closed"
-        ) from error
+        raise error from self._core.pace.error
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool. Requests that wait are refused now; work under way may end within *timeout* seconds.
@@ -287,14 +286,20 @@ class Pool(BasePool[C]):
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
-        frame, owner = _getframe(1), get_ident()
-        slot = self._core.take(owner, frame.f_code, frame.f_lasti, monotonic()) if self._plain else None
-        if slot is None or slot.probe(0):
-            slot = self._acquire(slot, timeout, frame.f_code, frame.f_lasti)
-        slot.by_hand = registry.tell_of_end(self)
-        conn, slot.conn = slot.conn, None
-        conn._pool = self
-        return conn  # type: ignore[no-any-return]
+        frame, slot = _getframe(1), None
+        try:
+            if self._plain:
+                slot = self._core.take(get_ident(), frame.f_code, frame.f_lasti, monotonic())
+            if slot is None or slot.probe(0):
+                slot = self._acquire(slot, timeout, frame.f_code, frame.f_lasti)
+            slot.by_hand = registry.tell_of_end(self)
+            conn = slot.conn
+            conn._pool = self
+            slot.conn = None  # last, as in `Checkout`
+            return conn  # type: ignore[no-any-return]
+        except BaseException:
+            self._salvage(slot)
+            raise
 
     def putconn(self, conn: C) -> None:
         """Give back a connection that `getconn` gave. An open transaction is rolled back.
@@ -319,14 +324,23 @@ class Pool(BasePool[C]):
             self._look_before(owner, code, lasti)
         waiter = Waiter(owner, code, lasti, since, since + timeout)
         again = False
-        while True:
-            if slot is None:
-                slot = self._wait_for(waiter, timeout, again)
-            if (self._kit.check is None and not slot.probe(0)) or self._fit(slot, waiter.deadline):
-                if self._listeners:
-                    self._emit_acquired(slot, monotonic() - since)
-                return slot
-            slot, waiter.slot, again = None, None, True
+        try:
+            while True:
+                if slot is None:
+                    slot = self._wait_for(waiter, timeout, again)
+                if (self._kit.check is None and not slot.probe(0)) or self._fit(slot, waiter.deadline):
+                    if self._listeners:
+                        self._emit_acquired(slot, monotonic() - since)
+                    return slot
+                slot, waiter.slot, again = None, None, True
+        except BaseException:
+            self._salvage(slot)
+            raise
+
+    def _salvage(self, slot: Slot | None) -> None:
+        """A signal's exception may strike anywhere: a lease whose connection is still, or again, in its slot is over."""
+        if slot is not None and slot.state is State.LEASED and slot.conn is not None and slot.owner == get_ident():
+            self._requite(slot)
 
     def _look_before(self, owner: int, code: CodeType, lasti: int) -> None:
         if self._opened_implicitly:
@@ -380,6 +394,9 @@ class Pool(BasePool[C]):
         except BaseException:
             self._event(self._core.reject, slot, Reason.CHECK_FAILED)
             raise
+        if monotonic() >= deadline:  # too late, and cut off meanwhile
+            self._event(self._core.reject, slot, Reason.CHECK_FAILED)
+            return False
         slot.proven = True
         return True
 
@@ -409,8 +426,7 @@ class Pool(BasePool[C]):
             return  # it was taken back before
         reason = None
         if self._kit.reset is not None or self._state(conn) != slot.baseline:
-            with self._cut_off(conn, monotonic() + CLEAN_SECONDS):
-                reason = steps.run(steps.clean(self._kit, conn, slot.baseline))
+            reason = self._clean(conn, slot.baseline)
         conn._pool = None
         slot.conn = conn
         if slot.reported:
@@ -420,6 +436,14 @@ class Pool(BasePool[C]):
             self._requite(slot)
         else:
             self._event(self._core.discard, slot, reason)
+
+    def _clean(self, conn: Any, baseline: Any) -> Reason | None:
+        try:
+            with self._cut_off(conn, monotonic() + CLEAN_SECONDS):
+                return steps.run(steps.clean(self._kit, conn, baseline))
+        except BaseException as error:  # SystemExit and its like, from a hook: the slot must not be lost
+            logger.warning("%s: a returned connection was not reset: %s", self.name, type(error).__name__)
+            return Reason.UNCLEAN
 
     def _requite(self, slot: Slot) -> None:
         core = self._core
@@ -646,6 +670,9 @@ class Pool(BasePool[C]):
         handed_on = activity.started >= slot.since and activity.thread != slot.owner
         return handed_on and any(alive.ident == activity.thread for alive in threading.enumerate())
 
+    def _handed_on(self, slot: Slot) -> bool:
+        return super()._handed_on(slot) or self._used_elsewhere(slot)
+
     def _owner_name(self, owner: Any) -> str:
         return thread_name(owner)
 
@@ -661,9 +688,12 @@ class Pool(BasePool[C]):
         self._open()
 
     def _at_exit(self) -> None:
-        for slot in list(self._core.idle):
-            if slot.conn is not None:
-                steps.run(steps.close(self._kit, slot.conn))
+        with self._lock:
+            self._core.close(monotonic())  # who asks for a connection after this, in a finalizer, is refused at once
+            effects = self._core.effects()
+        for effect in effects:
+            if isinstance(effect, Close) and effect.slot.conn is not None:
+                steps.run(steps.close(self._kit, effect.slot.conn))
 
 
 def _nothing() -> None:
@@ -682,7 +712,7 @@ def _keep(pool: ref[Pool[Any]], errands: SimpleQueue[Callable[[], object] | None
             keeper._tick()
         except Exception:
             logger.exception("%s: bug: the keeper stumbled", keeper.name)
-        sleep = max(0.0, keeper._next_tick - monotonic())
+        sleep = min(max(0.0, keeper._next_tick - monotonic()), LONGEST_SLEEP)
         del keeper, errand
         try:
             errand = errands.get(timeout=sleep)
