@@ -20,6 +20,7 @@ from support.waiting import aside, eventually
 
 CROWD = 10_000
 CONNECTIONS = 10
+FAIR = 0.95  # Jain's index; a pool without a queue comes to about 0.2 (`make bench` asks 0.99 of a quiet machine)
 BYTES_A_WAITER = 2048  # beyond the task itself
 
 
@@ -225,26 +226,32 @@ def test_threads_are_served_in_the_order_in_which_they_came() -> None:
     pool.close()
 
 
+def jain(counts: list[int]) -> float:
+    """1 when all are equal, 1/n when one has everything: (sum of x)^2 / (n * sum of x^2); Jain, Chiu, Hawe (1984)."""
+    return sum(counts) ** 2 / (len(counts) * sum(count**2 for count in counts))
+
+
 def test_no_thread_starves(dsn: str) -> None:
-    """32 threads on 4 connections of a real server: each is served about as often as the others (Jain: 0.99)."""
+    """32 threads on 4 connections of a real server: each is served about as often as the others."""
     counts = [0] * 32
+    together = threading.Barrier(len(counts))
     with Pool(dsn, min_size=4, open=False) as pool:
         pool.wait()
-        end = time.monotonic() + 1.0
 
         def work(number: int) -> None:
+            together.wait()
+            end = time.monotonic() + 1.0
             while time.monotonic() < end:
                 with pool.connection() as conn:
                     conn.execute("SELECT 1")
                 counts[number] += 1
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(len(counts))]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    # Jain, Chiu, Hawe (1984): (sum of x)^2 / (n * sum of x^2) is 1 when all are equal, 1/n when one has everything.
-    assert sum(counts) ** 2 / (len(counts) * sum(count**2 for count in counts)) >= 0.99
+    assert jain(counts) >= FAIR
 
 
 def test_no_task_starves(dsn: str) -> None:
@@ -262,7 +269,7 @@ def test_no_task_starves(dsn: str) -> None:
                         await conn.execute("SELECT 1")
                     counts[number] += 1
 
-            await asyncio.gather(*[work(number) for number in range(64)])
+            await asyncio.gather(*[work(number) for number in range(len(counts))])
 
     asyncio.run(main())
-    assert sum(counts) ** 2 / (len(counts) * sum(count**2 for count in counts)) >= 0.99
+    assert jain(counts) >= FAIR

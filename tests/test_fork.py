@@ -91,7 +91,6 @@ def test_the_child_s_use_of_a_connection_in_hand_does_not_reach_the_parent_s(dsn
             assert conn.execute("SELECT x FROM mine").fetchone() == (42,)
 
 
-@pytest.mark.xfail(strict=False, reason="in the child, the end of the block acts on the parent's lease")
 def test_the_block_that_forked_may_be_left_in_the_child(dsn: str) -> None:
     """Its connection comes back to nobody; the parent's commit is the parent's."""
 
@@ -112,7 +111,6 @@ def test_the_block_that_forked_may_be_left_in_the_child(dsn: str) -> None:
         assert pool.snapshot().idle == 1
 
 
-@pytest.mark.xfail(strict=True, reason="in the child, the end of the block acts on the parent's lease")
 def test_leaving_the_block_in_the_child_stops_no_statement_of_the_parent_s(dsn: str) -> None:
     """A cancel request goes by the session's key, not by its socket: the child must not send one."""
 
@@ -132,7 +130,6 @@ def test_leaving_the_block_in_the_child_stops_no_statement_of_the_parent_s(dsn: 
         assert pool.snapshot().closes == {}
 
 
-@pytest.mark.xfail(strict=True, reason="in the child, the end of the block acts on the parent's lease")
 @pytest.mark.parametrize("statement", [None, "SELECT 1"])
 @pytest.mark.parametrize("used_before", [True, False])
 def test_leaving_the_block_in_the_child_changes_no_figure_of_its_pool(

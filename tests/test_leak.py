@@ -369,9 +369,9 @@ def test_a_leak_is_told_as_events(dsn: str) -> None:
 
 
 def test_leak_reclaim_takes_it_away(dsn: str, warned: list[warnings.WarningMessage]) -> None:
-    """The next is served; its holder gets the driver's error at the next use, and may leave its block in peace."""
+    """The next is served; its holder gets the driver's error at the next use, and is told that its work is lost."""
     with Pool(dsn, min_size=1, open=False, leak_after=0.1, leak_reclaim=True) as pool:
-        with pool.connection() as conn:
+        with pytest.raises(psycopg.OperationalError, match="taken back from this block"), pool.connection() as conn:
             eventually(lambda: pool.snapshot().closes.get(Reason.RECLAIMED) == 1)
             aside(lambda: pool.putconn(pool.getconn(timeout=2))).result(5)
             with pytest.raises(psycopg.OperationalError):
@@ -387,12 +387,13 @@ def test_async_leak_reclaim_takes_it_away(dsn: str) -> None:
 
     async def scenario() -> None:
         async with AsyncPool(dsn, min_size=1, open=False, leak_after=0.1, leak_reclaim=True) as pool:
-            async with pool.connection() as conn:
-                await soon(lambda: pool.snapshot().closes.get(Reason.RECLAIMED) == 1)
-                other = await asyncio.create_task(pool.getconn(timeout=2))
-                await pool.putconn(other)
-                with pytest.raises(psycopg.OperationalError):
-                    await conn.execute("SELECT 1")
+            with pytest.raises(psycopg.OperationalError, match="taken back from this block"):
+                async with pool.connection() as conn:
+                    await soon(lambda: pool.snapshot().closes.get(Reason.RECLAIMED) == 1)
+                    other = await asyncio.create_task(pool.getconn(timeout=2))
+                    await pool.putconn(other)
+                    with pytest.raises(psycopg.OperationalError):
+                        await conn.execute("SELECT 1")
             async with pool.connection() as again:
                 await again.execute("SELECT 1")
             await soon(lambda: pool.snapshot().open == 1)

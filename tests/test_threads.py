@@ -149,6 +149,19 @@ def a_return_meets_a_waiter_who_leaves(stepper: Stepper) -> tuple[World, list[Jo
     return world, [lambda: world.give(world.slots[0]), wait_and_leave, lambda: void(world.borrow("C"))]
 
 
+def a_return_meets_a_waiter_whose_time_is_up(stepper: Stepper) -> tuple[World, list[Job]]:
+    world = World(stepper, size=1, held=1)
+
+    def wait_until_the_end() -> None:
+        if world.borrow("B") is None:
+            assert world.shell.core.leased <= 1  # a place for a switch
+            waiter = world.waiting[0]
+            if not waiter.settled:
+                world.locked(world.shell.core.expire, waiter)
+
+    return world, [lambda: world.give(world.slots[0]), wait_until_the_end, lambda: void(world.borrow("C"))]
+
+
 def a_return_meets_a_resize(stepper: Stepper) -> tuple[World, list[Job]]:
     world = World(stepper, size=3, held=2)
     return world, [
@@ -214,6 +227,7 @@ SCENARIOS: list[Scenario] = [
     a_return_meets_two_who_keep,
     two_returns_meet_two_newcomers,
     a_return_meets_a_waiter_who_leaves,
+    a_return_meets_a_waiter_whose_time_is_up,
     a_return_meets_a_resize,
     a_return_meets_a_drain,
     a_return_meets_the_close,

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import penstock.pool.base
 from penstock import AsyncPool, Pool
-from penstock.drivers.base import Activity, Driver, Health, Status
+from penstock.drivers.base import Activity, Driver, Status
 
 from .virtual import VirtualLoop
 
@@ -169,8 +169,8 @@ class FakeDriver:
         wire = conn.wire
         return lambda _: wire.ended
 
-    def look(self, conn: FakeConnection) -> Health:
-        return Health.DEAD if conn.wire.ended else Health.ALIVE
+    def look(self, conn: FakeConnection) -> bool:
+        return not conn.wire.ended
 
     def status(self, conn: FakeConnection) -> Status:
         return conn.status

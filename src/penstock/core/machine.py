@@ -30,6 +30,7 @@ from .slots import Reason, Refusal, Slot, State, Waiter
 
 IDLE, LEASED, OPENING, CLOSING, GONE = State.IDLE, State.LEASED, State.OPENING, State.CLOSING, State.GONE
 
+WAITER_SLACK = 0.005  # seconds by which a deadline may be missed, so that thousands of them are not as many timers
 LIFETIME_JITTER = 0.1  # share of max_lifetime taken off at random, so that a fleet does not reconnect in one second
 
 
@@ -157,12 +158,15 @@ class Core:
             return self._refuse(waiter, Refusal.QUEUE_FULL)
         if again and waiter.deadline <= now:
             return self._refuse(waiter, Refusal.TIMEOUT)
+        if again:
+            waiter.since = now  # its first wait is counted
         self._enqueue(waiter, again)
         if self.idle:
             self._serve_idle(now)
             if waiter.slot is not None:
                 return None
         if waiter.deadline <= now:
+            self._grow(now)  # while it still counts as waiting: what it cannot wait for serves the next
             return self._send_away(waiter, Refusal.TIMEOUT, now)
         if not again:
             self.queued += 1
@@ -184,7 +188,7 @@ class Core:
         if waiter.slot is not None:
             slot, waiter.slot = waiter.slot, None
             self.requite(slot, now)
-        elif not waiter.settled:
+        elif waiter in self.waiters:
             self._dequeue(waiter, now)
             self.cancelled += 1
 
@@ -193,9 +197,8 @@ class Core:
     def give(self, slot: Slot, now: float) -> bool:
         """A clean connection comes back. Needs no lock. False: call `requite` under the lock, there is more to do."""
         rush = self._rush
-        if rush or now >= slot.expires:
+        if rush or now >= slot.expires or slot.state is not LEASED:
             return False
-        assert slot.state is LEASED, f"bug: {slot!r} given back"
         slot.uses += 1
         slot.held += now - slot.since
         slot.since = now
@@ -310,7 +313,8 @@ class Core:
         self._place(slot, now)
         self._settle(now)
         self._grow(now)
-        self._effects.append(Wake(min(slot.expires, now + self.max_idle)))
+        # Not least for the attempts still under way: our patience with them may have grown.
+        self._effects.append(Wake(min(slot.expires, now + self.max_idle, self._note_overdue(now))))
 
     def failed(self, slot: Slot, error: BaseException | None, now: float, hung: bool = False) -> None:
         """The slot's connection could not be opened. *hung*: the database did not refuse, it did not answer.
@@ -350,12 +354,14 @@ class Core:
             if waiter.deadline <= now:
                 self.expire(waiter, now)
             else:
-                due = min(due, waiter.deadline)
+                due = min(due, waiter.deadline + WAITER_SLACK)
         return due
 
     def _retire_idle(self, now: float) -> float:
-        # One that is given back later cannot be due before that.
-        due = now + self.max_idle if len(self.slots) - self.closing > self.min_size else math.inf
+        # A leased one comes back unseen (`give`), perhaps just before its end; unused it is due no sooner than this.
+        due = min((slot.expires for slot in self.slots.values() if slot.expires > now), default=math.inf)
+        if len(self.slots) - self.closing > self.min_size:
+            due = min(due, now + max(self.max_idle, 1.0))
         for slot in list(self.idle):
             unused_at = slot.since + self.max_idle if len(self.slots) - self.closing > self.min_size else math.inf
             if now >= slot.expires or now >= unused_at:
@@ -471,7 +477,7 @@ class Core:
     def _on_time(self, now: float) -> int:
         """Attempts under way that may still succeed soon; one that hangs must not keep others from being made."""
         patience = self.pace.patience
-        return sum(now - slot.started < patience for slot in self.opening.values())
+        return sum(now < slot.started + patience for slot in self.opening.values())
 
     def _open(self, now: float) -> None:
         self._numbers += 1
@@ -499,7 +505,7 @@ class Core:
             return False
         holds = False
         for slot in self.slots.values():
-            if slot.dropped or slot.owner is None or slot.owner not in self._waiting_owners:
+            if slot.state is not LEASED or slot.dropped or slot.owner is None or slot.owner not in self._waiting_owners:
                 return False
             holds = holds or slot.owner == waiter.owner
         return holds and not any(self._handed_on(slot) for slot in self.slots.values())

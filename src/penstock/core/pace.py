@@ -40,7 +40,6 @@ class Pace:
         self._tokens = float(BURST)
         self._refilled_at = -math.inf
         self._window: float = math.inf
-        self._started_at = -math.inf
         self._retry_at = -math.inf
         self._give_up_at = math.inf
         self.failures = 0  # in a row
@@ -66,7 +65,6 @@ class Pace:
 
     def started(self, now: float) -> None:
         self._tokens -= 1
-        self._started_at = now
         if self.failures:
             # While it fails, the next attempt waits for this one's answer, or for our patience to end.
             self._retry_at = max(self._retry_at, now + self.patience)

@@ -34,14 +34,14 @@ class Settings:
 def check_sizes(min_size: int, max_size: int) -> None:
     """:raises ValueError: when no pool can have these sizes."""
     check_count("min_size", min_size, at_least=0)
-    check_count("max_size", max_size, at_least=0)
+    check_count("max_size", max_size, at_least=-math.inf)
     if max_size < 1:
         raise ValueError(f"max_size must be 1 or more, not {max_size}: say max_size= when min_size is 0")
     if min_size > max_size:
         raise ValueError(f"min_size ({min_size}) must not be above max_size ({max_size})")
 
 
-def check_count(name: str, value: int, at_least: int) -> None:
+def check_count(name: str, value: int, at_least: float) -> None:
     """:raises ValueError: (or TypeError) when *value* is no whole number from *at_least* up."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")

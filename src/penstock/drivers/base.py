@@ -26,14 +26,6 @@ class Status(Enum):
     BROKEN = "BAD"
 
 
-class Health(Enum):
-    """What can be said of an idle connection without a round trip."""
-
-    ALIVE = "alive"
-    DEAD = "dead"
-    UNSURE = "unsure"  # something unasked came from the server: only a round trip can tell
-
-
 class Activity:
     """The last statement that a connection was given."""
 
@@ -74,8 +66,8 @@ class Driver(Protocol):
         It is called with 0: the milliseconds to wait for that.
         """
 
-    def look(self, conn: Any) -> Health:
-        """After `probe` has said true: read what came, without waiting."""
+    def look(self, conn: Any) -> bool:
+        """After `probe` has said true: read what came, without waiting. Whether it is no sign of the end."""
 
     def status(self, conn: Any) -> Status: ...
 

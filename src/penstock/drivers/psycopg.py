@@ -17,7 +17,7 @@ import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from . import sockets
-from .base import Activity, Health, Status, settled
+from .base import Activity, Status, settled
 from .conninfo import parse
 from .session import ANYTHING, Touched, reset_statement, touches
 
@@ -98,7 +98,7 @@ class PsycopgDriver:
     def probe(self, conn: Any) -> Callable[[int], object]:
         return sockets.stirred(conn.fileno())
 
-    def look(self, conn: Any) -> Health:
+    def look(self, conn: Any) -> bool:
         pgconn = conn.pgconn
         try:
             pgconn.consume_input()
@@ -106,10 +106,9 @@ class PsycopgDriver:
             while pgconn.notifies():
                 told = True  # a notification, for nobody: who listened has given the connection back
         except psycopg.Error:
-            return Health.DEAD
-        if pgconn.status != ConnStatus.OK:
-            return Health.DEAD
-        return Health.ALIVE if told else Health.UNSURE
+            return False
+        # Anything else that comes unasked to an idle connection is most likely a server that says goodbye.
+        return told and bool(pgconn.status == ConnStatus.OK)
 
     def status(self, conn: Any) -> Status:
         return _STATUS[conn.pgconn.transaction_status]
@@ -144,7 +143,12 @@ class PsycopgDriver:
         end = None
         with suppress(psycopg.Error, OSError):
             end = os.dup(conn.pgconn.socket)
-        await settled(conn.close())
+        try:
+            await settled(conn.close())
+        except BaseException:
+            if end is not None:
+                sockets.close(end)
+            raise
         return end
 
     def abort(self, conn: Any) -> None:

@@ -34,17 +34,21 @@ ANYTHING = Touched.SETTINGS | Touched.ROLE | Touched.LISTENS | Touched.LOCKS | T
 _START = r"(?:\A|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
 _PATTERNS = {
     # SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with their transaction.
-    Touched.SETTINGS: rf"{_START}(?:set(?!\s+(?:local|transaction|constraints)\b)|reset)\b|\bset_config\s*\(",
+    Touched.SETTINGS: (
+        rf"{_START}(?:set(?!\s+(?:local|transaction|constraints)\b)|reset)\b|\b(?:set_config|pg_settings)\b"
+    ),
     Touched.ROLE: rf"{_START}set\s+(?:session\s+)?(?:role|authorization|session\s+authorization)\b",
     Touched.LISTENS: rf"{_START}listen\b",
-    Touched.LOCKS: r"\bpg_(?:try_)?advisory_lock(?:_shared)?\s*\(",
-    Touched.TEMPORARY: r"\bcreate\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?temp|\binto\s+temp",
+    Touched.LOCKS: r"\bpg_(?:try_)?advisory_lock(?:_shared)?\b",
+    Touched.TEMPORARY: (
+        r"\b(?:create\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?|into\s+)temp(?:orary)?\b|\bpg_temp\b"
+    ),
     Touched.CURSORS: r"\bwith\s+hold\b",
     Touched.BEYOND_RESET: rf"{_START}(?:prepare(?!\s+transaction\b)|load)\b",
 }
 _COMPILED = {kind: re.compile(pattern, re.IGNORECASE | re.DOTALL) for kind, pattern in _PATTERNS.items()}
 # Most statements have none of these words at all: one pass tells.
-_ANY = re.compile(r"\b(?:re)?set\b|set_config|listen|advisory_lock|temp|hold|prepare|load", re.IGNORECASE)
+_ANY = re.compile(r"\b(?:re)?set\b|set_config|pg_settings|listen|advisory_lock|temp|hold|prepare|load", re.IGNORECASE)
 
 _RESETS = {
     Touched.ROLE: "RESET SESSION AUTHORIZATION; RESET ROLE",
@@ -62,8 +66,10 @@ def touches(statement: Any) -> Touched:
         return _touches(statement)
     if isinstance(statement, bytes):
         return _touches(statement.decode(errors="replace"))
-    # psycopg's composed SQL has its words in its repr; to render it would take a connection.
-    return _touches(repr(statement).replace("SQL('", ";").replace('SQL("', ";"))
+    try:
+        return _touches(statement.as_string())  # psycopg's composed SQL
+    except Exception:
+        return ANYTHING  # it is the driver's to say what is wrong with it
 
 
 @lru_cache(maxsize=1024)

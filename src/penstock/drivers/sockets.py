@@ -6,6 +6,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from time import monotonic
 
 
 def stirred(fd: int) -> Callable[[int], object]:
@@ -19,8 +20,9 @@ def wait_for_end(fd: int, seconds: float) -> None:
     """Wait, *seconds* at most, until the other side has closed *fd*; then close it here."""
     poller = select.poll()
     poller.register(fd, select.POLLIN)
+    deadline = monotonic() + seconds
     try:
-        while poller.poll(seconds * 1000) and not at_end(fd):
+        while poller.poll(max(0.0, deadline - monotonic()) * 1000) and not at_end(fd) and monotonic() < deadline:
             pass
     finally:
         close(fd)
@@ -51,10 +53,9 @@ def hang_up(fd: int) -> None:
 
 def send_end(fd: int) -> int:
     """Tell the other side that nothing more will come. Returns a descriptor that reads as ended once it has closed."""
-    duplicate = os.dup(fd)
     with socket.socket(fileno=os.dup(fd)) as other:
         other.shutdown(socket.SHUT_WR)
-    return duplicate
+    return os.dup(fd)
 
 
 def put_out_of_reach(fd: int) -> None:

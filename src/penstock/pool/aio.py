@@ -23,7 +23,7 @@ from .. import errors
 from ..core import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Reason, Refusal, Slot, State, Waiter, Wake
 from ..core.settings import check_seconds
 from ..drivers import sockets
-from ..drivers.base import Health, Status, settled
+from ..drivers.base import Status, settled
 from . import steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
 from .holders import CallSite, call_site, task_stack
@@ -80,8 +80,10 @@ class AsyncCheckout(Generic[C]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         pool, slot, conn = self._pool, self._slot, self._conn
-        if slot.uses != self._uses:
-            return  # this lease is over already: the connection was put back in the block, or taken back from it
+        if slot.uses != self._uses:  # this lease is over already
+            if slot.reported and kind is None:
+                raise pool._was_reclaimed()
+            return  # the connection was put back in the block, or is the parent's, and this is a forked child
         if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
             conn._pool = None
             slot.conn = conn  # first: whoever is handed the slot finds the connection in it
@@ -340,7 +342,7 @@ class AsyncPool(BasePool[C]):
 
     async def _fit(self, slot: Slot, deadline: float) -> bool:
         """Whether the connection can be handed out; if not, it is gone already."""
-        if slot.probe(0) and self._driver.look(slot.conn) is not Health.ALIVE:
+        if slot.probe(0) and not self._driver.look(slot.conn):
             self._event(self._core.reject, slot, Reason.DEAD)
             return False
         if self._kit.check is None:
@@ -369,38 +371,30 @@ class AsyncPool(BasePool[C]):
     async def _finish(self, slot: Slot, conn: Any, commit: bool) -> None:
         try:
             status = self._driver.status(conn)
-            if status in (Status.INTRANS, Status.INERROR):
-                await self._end_transaction(conn, commit)
+            if commit and status in (Status.INTRANS, Status.INERROR):
+                await self._driver.settle(conn, commit=True)
         finally:
-            await self._give_back(slot, conn)
+            await self._give_back(slot, conn, expected=not commit)
         if status is Status.ACTIVE and commit:
             raise self._never_settled()
 
-    async def _end_transaction(self, conn: Any, commit: bool) -> None:
-        try:
-            await self._driver.settle(conn, commit)
-        except Exception as error:
-            if commit:
-                raise
-            # The block's own exception is on its way, and says more.
-            logger.warning("%s: rollback failed: %s: %s", self.name, type(error).__name__, error)
-
-    async def _give_back(self, slot: Slot, conn: Any) -> None:
+    async def _give_back(self, slot: Slot, conn: Any, expected: bool = False) -> None:
+        """*expected*: that a transaction is open is no surprise, as the block that it belongs to has raised."""
         if slot.state is not State.LEASED:
             return  # it was taken back before
         if self._kit.reset is None and self._state(conn) == slot.baseline:
             self._returned(slot, conn, None)
         else:
-            await asyncio.shield(self._spawn(self._clean(slot, conn)))
+            await asyncio.shield(self._spawn(self._clean(slot, conn, expected)))
         if self._core.closed:
             await self._parted(slot)
 
-    async def _clean(self, slot: Slot, conn: Any) -> None:
+    async def _clean(self, slot: Slot, conn: Any, expected: bool) -> None:
         reason: Reason | None = Reason.UNCLEAN
         try:
             async with asyncio.timeout(CLEAN_SECONDS + 1):
                 with self._cut_off(conn, self._clock() + CLEAN_SECONDS):
-                    reason = await steps.clean(self._kit, conn, slot.baseline)
+                    reason = await steps.clean(self._kit, conn, slot.baseline, expected)
         except TimeoutError:
             logger.warning("%s: a returned connection was not reset within %g s", self.name, CLEAN_SECONDS)
         finally:
@@ -498,11 +492,11 @@ class AsyncPool(BasePool[C]):
         except BaseException as error:  # whatever it is, the slot must not be lost
             if isinstance(error, TimeoutError) and not str(error):
                 error = TimeoutError(f"no answer within connect_timeout={self._kit.connect_timeout:g} s")
-            self._log_failed(error, self._clock() - started)
             self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
+            self._log_failed(error, self._clock() - started)
         else:
-            self._log_opened(slot, self._clock() - started)
             self._event(self._core.opened_slot, slot)
+            self._log_opened(slot, self._clock() - started)
 
     def _connect_ended(self, task: asyncio.Task[Any]) -> None:
         slot = self._connecting.pop(task)
@@ -543,8 +537,8 @@ class AsyncPool(BasePool[C]):
         except TimeoutError:
             self._driver.abort(conn)
         finally:
-            self._log_closed(effect, repr(conn))
             self._event(self._core.closed_slot, slot)
+            self._log_closed(effect, repr(conn))
 
     async def _wait_for_end(self, fd: int, seconds: float) -> None:
         """Wait, *seconds* at most, until the server has closed *fd*; then close it here."""
@@ -644,7 +638,8 @@ class AsyncPool(BasePool[C]):
         if self._driver.status(conn) is Status.ACTIVE:
             return True
         # `wait_for(pool.getconn(), 1)` on Python 3.11 and `create_task(pool.getconn())` have a task for getconn alone.
-        return task is not None and not task.cancelled() and not task.exception() and task.result() is conn
+        # Not `task.exception()`: to ask for it counts as having seen it, and nobody else would hear of it.
+        return task is not None and not task.cancelled() and getattr(task, "_result", None) is conn
 
     def _owner_name(self, owner: Any) -> str:
         task = owner()

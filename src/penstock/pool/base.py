@@ -311,6 +311,7 @@ class BasePool(Generic[C]):
         for slot in core.slots.values():
             conn = slot.conn if slot.conn is not None else slot.ref and slot.ref()
             slot.ref = None
+            slot.uses += 1  # whoever holds it in the child holds it no more, and finds out at the end of the block
             if conn is not None:
                 self._driver.silence(conn)
         self._core = Core(core.settings(), random.random, self._handed_on)
@@ -419,6 +420,13 @@ class BasePool(Generic[C]):
         except ResourceWarning:
             pass  # turned into an error; this is nobody's call that could fail
         self._emit(events.TakenBack(self.name, site, reason))
+
+    def _was_reclaimed(self) -> Exception:
+        """For a block whose connection was taken away: what it did is lost, and must not be so in silence."""
+        return self._driver.operational_error(
+            f"{self.name}: the connection was taken back from this block, idle in hand past"
+            f" leak_after={self._leak_after} s: nothing of it was committed"
+        )
 
     def _never_settled(self) -> Exception:
         """For a block that ends while its statement still runs: what it did is lost, and must not be so in silence."""
@@ -532,7 +540,7 @@ class BasePool(Generic[C]):
         """Report who has held a connection idle for too long, once each; when to look again."""
         if self._leak_after is None:
             return math.inf
-        due = now + self._leak_after
+        due = now + max(self._leak_after, 0.1)
         for slot in self._core.leases():
             conn = slot.ref() if slot.ref is not None else None
             if conn is None or slot.owner is None or slot.reported or self._driver.status(conn) is Status.ACTIVE:

@@ -34,22 +34,28 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)
 
 
+class Token:
+    """Stands for a thread, whose ident may be another thread's a moment after its end."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+
 class ThreadEnd:
     """Lives in a thread's locals and dies with the thread, which is how its pools learn of its end at once."""
 
     def __init__(self) -> None:
-        # Stands for the thread: its ident may be another thread's a moment after its end. Not the object itself, which
-        # must not be kept by who remembers the thread.
-        self.token = object()
+        self.token = Token()
         self.known: set[int] = set()  # the pools' numbers: to look one up in a WeakSet takes half a microsecond
         self.pools: WeakSet[BasePool[Any]] = WeakSet()
 
     def __del__(self) -> None:
+        self.token.ended = True
         for pool in self.pools:
             pool._holder_ended(self.token)
 
 
-def tell_of_end(pool: BasePool[Any]) -> object:
+def tell_of_end(pool: BasePool[Any]) -> Token:
     """From now on *pool* is told when the calling thread ends. Returns the token that it will be told."""
     try:
         end: ThreadEnd = _ends.end

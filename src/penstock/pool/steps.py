@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ class Kit:
     reset: Hook | None
     connect_timeout: float
     settings: Mapping[str, str] = field(default_factory=dict)
+    guard: Callable[[Any], AbstractContextManager[None]] = nullcontext  # bounds `configure` where nothing else does
 
 
 def run(step: Coroutine[Any, Any, T]) -> T:
@@ -59,7 +60,8 @@ async def open_connection(kit: Kit, pool: Any) -> tuple[Any, Any]:
     try:
         conn._pool = pool
         kit.driver.adopt(conn)
-        await configure(kit, conn)
+        with kit.guard(conn):
+            await configure(kit, conn)
         conn._pool = None
         return conn, kit.driver.adopt(conn)
     except BaseException:
@@ -86,8 +88,11 @@ async def configure(kit: Kit, conn: Any) -> None:
         _expect_idle(kit, conn, "configure", kit.configure)
 
 
-async def clean(kit: Kit, conn: Any, baseline: Any) -> Reason | None:
-    """Make a returned connection as its next user expects it; the reason to close it if that cannot be done."""
+async def clean(kit: Kit, conn: Any, baseline: Any, expected: bool = False) -> Reason | None:
+    """Make a returned connection as its next user expects it; the reason to close it if that cannot be done.
+
+    *expected*: an open transaction is, as the block that it belongs to has raised.
+    """
     driver = kit.driver
     status = driver.status(conn)
     if status is Status.BROKEN:
@@ -97,7 +102,8 @@ async def clean(kit: Kit, conn: Any, baseline: Any) -> Reason | None:
         return Reason.BUSY
     try:
         if status is not Status.IDLE:
-            logger.warning("%s: rolling back a transaction left open on a returned connection: %s", kit.name, conn)
+            if not expected:
+                logger.warning("%s: rolling back a transaction left open on a returned connection: %s", kit.name, conn)
             await driver.settle(conn, commit=False)
         return await _restore(kit, conn, baseline)
     except Exception as error:

@@ -39,7 +39,7 @@ from ..core import (
 )
 from ..core.settings import check_seconds
 from ..drivers import sockets
-from ..drivers.base import Health, Status
+from ..drivers.base import Status
 from . import registry, steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
 from .holders import CallSite, call_site, thread_name, thread_stack
@@ -91,8 +91,10 @@ class Checkout(Generic[C]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         pool, slot, conn = self._pool, self._slot, self._conn
-        if slot.uses != self._uses:
-            return  # this lease is over already: the connection was put back in the block, or taken back from it
+        if slot.uses != self._uses:  # this lease is over already
+            if slot.reported and kind is None:
+                raise pool._was_reclaimed()
+            return  # the connection was put back in the block, or is the parent's, and this is a forked child
         if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
             try:
                 conn._pool = None
@@ -149,7 +151,8 @@ class Pool(BasePool[C]):
         self._errands: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._keeper: threading.Thread | None = None
         self._next_tick = math.inf
-        self._watched: dict[int, tuple[float, Any]] = {}  # connections in a step, by thread, to be cut off at a time
+        self._watched: dict[object, tuple[float, Any]] = {}  # connections in a step, to be cut off at a time
+        self._kit.guard = self._guard
         self._full = threading.Event()
         self._empty = threading.Event()
 
@@ -180,21 +183,24 @@ class Pool(BasePool[C]):
             self.wait(timeout)
 
     def _open(self) -> None:
+        # The keeper refers to the pool weakly, so dropping the pool ends it.
+        keeper = threading.Thread(
+            target=_keep, args=(ref(self), self._errands), name=f"{self.name}-keeper", daemon=True
+        )
         with self._lock:
             if self._core.closed:
                 raise errors.under(errors.PoolClosed, self._driver.operational_error)(
                     f"the pool {self.name!r} has already been opened and closed and cannot be reused: make a new one"
                 )
-            if self._core.opened:
+            if self._keeper is not None:
                 return
-            self._core.open(monotonic())
-            effects = self._core.effects()
-            # As long as the pool is referred to by its keeper weakly only, dropping the pool ends the keeper.
-            self._keeper = threading.Thread(
-                target=_keep, args=(ref(self), self._errands), name=f"{self.name}-keeper", daemon=True
-            )
-            self._keeper.start()
-        self._carry_out(effects)
+            self._keeper = keeper
+        try:
+            keeper.start()
+        except RuntimeError:  # no thread could be had: nothing has happened yet
+            self._keeper = None
+            raise
+        self._event(self._core.open)
 
     def wait(self, timeout: float = 30.0) -> None:
         """Wait until `min_size` connections are idle.
@@ -202,10 +208,11 @@ class Pool(BasePool[C]):
         :raises PoolTimeout: when they are not within *timeout* seconds; the pool is closed then.
         """
         self._check_open()
-        self._full.clear()
         with self._lock:
             full = self._core.fill()
-        if full or self._full.wait(timeout):
+            if not full:
+                self._full.clear()  # under the lock, or one could clear what was set for another
+        if full or self._full.wait(timeout) or len(self._core.idle) >= self.min_size:
             return
         error = self._not_filled(timeout)
         self.close()
@@ -232,8 +239,7 @@ class Pool(BasePool[C]):
         if not mine:
             self._empty.wait(timeout)
         self._log_still_out()
-        self._errands.put(None)
-        if self._keeper is not None and self._keeper is not threading.current_thread():
+        if self._empty.is_set() and self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join(timeout)
 
     def _check_open(self) -> None:
@@ -338,7 +344,7 @@ class Pool(BasePool[C]):
             raise
 
     def _salvage(self, slot: Slot | None) -> None:
-        """A signal's exception may strike anywhere: a lease whose connection is still, or again, in its slot is over."""
+        """A signal's exception may strike anywhere: a lease whose connection is in its slot is over."""
         if slot is not None and slot.state is State.LEASED and slot.conn is not None and slot.owner == get_ident():
             self._requite(slot)
 
@@ -355,10 +361,10 @@ class Pool(BasePool[C]):
         wake.acquire()
         core = self._core
         now = monotonic() if again else waiter.since
-        with self._lock:
-            core.acquire(waiter, now, again)
-            effects = core.effects()
         try:
+            with self._lock:
+                core.acquire(waiter, now, again)
+                effects = core.effects()
             if effects:
                 self._carry_out(effects)
                 now = monotonic()
@@ -376,7 +382,7 @@ class Pool(BasePool[C]):
 
     def _fit(self, slot: Slot, deadline: float) -> bool:
         """Whether the connection can be handed out; if not, it is gone already."""
-        if slot.probe(0) and self._driver.look(slot.conn) is not Health.ALIVE:
+        if slot.probe(0) and not self._driver.look(slot.conn):
             self._event(self._core.reject, slot, Reason.DEAD)
             return False
         if self._kit.check is None:
@@ -405,28 +411,20 @@ class Pool(BasePool[C]):
     def _finish(self, slot: Slot, conn: Any, commit: bool) -> None:
         try:
             status = self._driver.status(conn)
-            if status in (Status.INTRANS, Status.INERROR):
-                self._end_transaction(conn, commit)
+            if commit and status in (Status.INTRANS, Status.INERROR):
+                steps.run(self._driver.settle(conn, commit=True))
         finally:
-            self._give_back(slot, conn)
+            self._give_back(slot, conn, expected=not commit)
         if status is Status.ACTIVE and commit:
             raise self._never_settled()
 
-    def _end_transaction(self, conn: Any, commit: bool) -> None:
-        try:
-            steps.run(self._driver.settle(conn, commit))
-        except Exception as error:
-            if commit:
-                raise
-            # The block's own exception is on its way, and says more.
-            logger.warning("%s: rollback failed: %s: %s", self.name, type(error).__name__, error)
-
-    def _give_back(self, slot: Slot, conn: Any) -> None:
+    def _give_back(self, slot: Slot, conn: Any, expected: bool = False) -> None:
+        """*expected*: that a transaction is open is no surprise, as the block that it belongs to has raised."""
         if slot.state is not State.LEASED:
             return  # it was taken back before
         reason = None
         if self._kit.reset is not None or self._state(conn) != slot.baseline:
-            reason = self._clean(conn, slot.baseline)
+            reason = self._clean(conn, slot.baseline, expected)
         conn._pool = None
         slot.conn = conn
         if slot.reported:
@@ -437,10 +435,10 @@ class Pool(BasePool[C]):
         else:
             self._event(self._core.discard, slot, reason)
 
-    def _clean(self, conn: Any, baseline: Any) -> Reason | None:
+    def _clean(self, conn: Any, baseline: Any, expected: bool) -> Reason | None:
         try:
             with self._cut_off(conn, monotonic() + CLEAN_SECONDS):
-                return steps.run(steps.clean(self._kit, conn, baseline))
+                return steps.run(steps.clean(self._kit, conn, baseline, expected))
         except BaseException as error:  # SystemExit and its like, from a hook: the slot must not be lost
             logger.warning("%s: a returned connection was not reset: %s", self.name, type(error).__name__)
             return Reason.UNCLEAN
@@ -452,17 +450,21 @@ class Pool(BasePool[C]):
             effects = core.effects()
         self._carry_out(effects)
 
+    def _guard(self, conn: Any) -> AbstractContextManager[None]:
+        """For `configure`, as long as an attempt to connect may take."""
+        return self._cut_off(conn, monotonic() + self._kit.connect_timeout)
+
     @contextmanager
     def _cut_off(self, conn: Any, deadline: float) -> Iterator[None]:
         """Should the block last past *deadline*, its connection's traffic is ended, and the block with an error."""
-        thread = get_ident()
-        self._watched[thread] = (deadline, conn)
+        mark = object()  # not the thread: a hook may use the pool itself
+        self._watched[mark] = (deadline, conn)
         if deadline < self._next_tick:
             self._tell(_nothing)
         try:
             yield
         finally:
-            del self._watched[thread]
+            del self._watched[mark]
 
     # ------------------------------------------------------------------------------------------ carrying out
 
@@ -495,6 +497,7 @@ class Pool(BasePool[C]):
                     self._full.set()
                 case Empty():
                     self._empty.set()
+                    self._errands.put(None)  # not before: until then the keeper may have to cut off a rollback
                 case GaveUp():
                     self._log_gave_up()
                     if self.reconnect_failed is not None:
@@ -521,12 +524,12 @@ class Pool(BasePool[C]):
         try:
             conn, baseline = steps.run(steps.open_connection(self._kit, self))
             self._settle_in(slot, conn, baseline)
-        except BaseException as error:  # whatever it is, the slot must not be lost
-            self._log_failed(error, monotonic() - started)
+        except BaseException as error:  # whatever it is, the slot must not be lost, so the core is told first
             self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
+            self._log_failed(error, monotonic() - started)
         else:
-            self._log_opened(slot, monotonic() - started)
             self._event(self._core.opened_slot, slot)
+            self._log_opened(slot, monotonic() - started)
 
     def _doubt(self) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
@@ -565,8 +568,8 @@ class Pool(BasePool[C]):
                 end = steps.run(steps.close(self._kit, conn, effect.reason))
             if end is not None:
                 sockets.wait_for_end(end, 0 if effect.reason in NO_LINGER else LINGER)
-        self._log_closed(effect, repr(conn))
         self._event(self._core.closed_slot, slot)
+        self._log_closed(effect, repr(conn))
 
     # ------------------------------------------------------------------------------------------ the pool as a whole
 
@@ -624,8 +627,8 @@ class Pool(BasePool[C]):
         with self._lock:
             due = self._core.tick(now)
             effects = self._core.effects()
-        self._carry_out(effects)
         wakes = [effect.at for effect in effects if isinstance(effect, Wake)]
+        self._carry_out([effect for effect in effects if not isinstance(effect, Wake)])  # or it would wake itself
         self._next_tick = min(due, now + LONGEST_SLEEP, self._watch_holders(now), self._abort_overdue(now), *wakes)
 
     def _abort_overdue(self, now: float) -> float:
@@ -671,7 +674,8 @@ class Pool(BasePool[C]):
         return handed_on and any(alive.ident == activity.thread for alive in threading.enumerate())
 
     def _handed_on(self, slot: Slot) -> bool:
-        return super()._handed_on(slot) or self._used_elsewhere(slot)
+        by_hand: registry.Token | None = slot.by_hand
+        return by_hand is not None and (by_hand.ended or super()._handed_on(slot) or self._used_elsewhere(slot))
 
     def _owner_name(self, owner: Any) -> str:
         return thread_name(owner)
@@ -684,8 +688,8 @@ class Pool(BasePool[C]):
 
     def _revive(self) -> None:
         """In a forked child, the first use of a pool that was open in the parent opens it anew."""
-        self._reopen = False
         self._open()
+        self._reopen = False  # last: another thread must not find the pool neither open nor about to be
 
     def _at_exit(self) -> None:
         with self._lock:
@@ -707,12 +711,14 @@ def _keep(pool: ref[Pool[Any]], errands: SimpleQueue[Callable[[], object] | None
         keeper = pool()
         if keeper is None:
             return
+        longest = LONGEST_SLEEP
         try:
             errand()
             keeper._tick()
         except Exception:
             logger.exception("%s: bug: the keeper stumbled", keeper.name)
-        sleep = min(max(0.0, keeper._next_tick - monotonic()), LONGEST_SLEEP)
+            longest = 1.0
+        sleep = min(max(0.0, keeper._next_tick - monotonic()), longest)
         del keeper, errand
         try:
             errand = errands.get(timeout=sleep)
