@@ -1,6 +1,8 @@
 """A thousand requests by fifty threads over four connections. DSN is taken from the environment.
 
-    DSN=postgresql://localhost/postgres python examples/threads.py
+    DSN=postgresql://localhost/postgres .venv/bin/python examples/threads.py
+
+`penstock.drill.postgres.EmbeddedPostgres` starts a server to try it on; its `dsn` leads there.
 """
 
 import os

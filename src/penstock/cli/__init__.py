@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from penstock import __version__
+
 # A command is a function of its own name in the module named here.
 COMMANDS = {
     "drill": "penstock.cli.drill",
@@ -12,6 +14,9 @@ COMMANDS = {
 
 def main() -> None:
     """Run `penstock` with the process's arguments; ends the process with the command's exit status."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"penstock {__version__}")
+        return
     try:
         import rich  # noqa: F401
         import typer
