@@ -178,16 +178,17 @@ def test_a_connect_outlives_the_caller_that_started_it() -> None:
     virtual.run(main)
 
 
+@pytest.mark.parametrize("left", ["begin", "spoil"])
 @pytest.mark.parametrize("steps", range(6))
-def test_cancelled_while_its_connection_is_made_clean(steps: int) -> None:
-    """The rollback of what it left behind goes on without it; the next finds no transaction."""
+def test_cancelled_while_its_connection_is_made_clean(steps: int, left: str) -> None:
+    """What it began goes on without it; the next finds the same connection, clean."""
 
     async def main(loop: VirtualLoop) -> None:
         async with Scene(loop) as scene:
 
             async def borrow() -> None:
                 async with scene.pool.connection() as conn:
-                    conn.begin()
+                    getattr(conn, left)()
 
             task = loop.create_task(borrow())
             for _ in range(steps):
@@ -195,7 +196,7 @@ def test_cancelled_while_its_connection_is_made_clean(steps: int) -> None:
             if task.cancel():
                 await _ended(task)
             async with scene.pool.connection() as conn:
-                assert conn.status.value == "IDLE"
+                assert (conn.status.value, conn.dirt) == ("IDLE", 0)
             assert scene.driver.attempts == 1
 
     virtual.run(main)
