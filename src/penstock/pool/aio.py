@@ -492,8 +492,10 @@ class AsyncPool(BasePool[C]):
         except BaseException as error:  # whatever it is, the slot must not be lost
             if isinstance(error, TimeoutError) and not str(error):
                 error = TimeoutError(f"no answer within connect_timeout={self._kit.connect_timeout:g} s")
-            self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
-            self._log_failed(error, self._clock() - started)
+            try:
+                self._log_failed(error, self._clock() - started)
+            finally:
+                self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
         else:
             self._event(self._core.opened_slot, slot)
             self._log_opened(slot, self._clock() - started)

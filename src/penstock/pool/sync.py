@@ -524,9 +524,11 @@ class Pool(BasePool[C]):
         try:
             conn, baseline = steps.run(steps.open_connection(self._kit, self))
             self._settle_in(slot, conn, baseline)
-        except BaseException as error:  # whatever it is, the slot must not be lost, so the core is told first
-            self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
-            self._log_failed(error, monotonic() - started)
+        except BaseException as error:  # whatever it is, the slot must not be lost
+            try:
+                self._log_failed(error, monotonic() - started)
+            finally:
+                self._event(self._core.failed, slot, error, hung=self._driver.is_timeout(error))
         else:
             self._event(self._core.opened_slot, slot)
             self._log_opened(slot, monotonic() - started)
