@@ -174,8 +174,7 @@ def resume(shell: Shell, random: Random) -> None:
 
 
 def fill(shell: Shell, random: Random) -> None:
-    shell.full = shell.core.fill()
-    shell.check()
+    shell.fill()
 
 
 def close(shell: Shell, random: Random) -> None:

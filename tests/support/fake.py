@@ -99,11 +99,6 @@ class FakeDriver:
         self.live: set[int] = set()
         self.peak = 0
         self.attempts = 0
-        self.configured = 0
-        self.resets = 0
-        self.round_trips = 0
-        self.connections: list[FakeConnection] = []  # kept only while `remember`
-        self.remember = False
 
     def heal(self) -> None:
         self.outcomes.clear()
@@ -128,7 +123,6 @@ class FakeDriver:
 
     async def configure(self, conn: FakeConnection) -> None:
         await self._stage("configure")
-        self.configured += 1
 
     async def check_hook(self, conn: FakeConnection) -> None:
         await self._stage("alive")
@@ -157,10 +151,7 @@ class FakeDriver:
         except BaseException:
             self.live.discard(number)
             raise
-        conn = FakeConnection(self, number)
-        if self.remember:
-            self.connections.append(conn)
-        return conn
+        return FakeConnection(self, number)
 
     def adopt(self, conn: FakeConnection) -> Any:
         return self.state(conn)
@@ -191,7 +182,6 @@ class FakeDriver:
     async def reset(self, conn: FakeConnection, baseline: Any) -> bool:
         if conn.dirt:
             await self._round_trip(conn)
-            self.resets += 1
         conn.dirt = baseline[1]
         return True
 
@@ -200,7 +190,6 @@ class FakeDriver:
         await self._round_trip(conn)
 
     async def _round_trip(self, conn: FakeConnection) -> None:
-        self.round_trips += 1
         if self.is_async:
             await asyncio.sleep(0)
         conn.use()

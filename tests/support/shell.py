@@ -34,6 +34,7 @@ class Shell:
         self.queue: list[Waiter] = []
         self.served: list[Waiter] = []
         self.asked = 0
+        self.filling = False
         self.full = False
         self.empty = False
         self._doubts = False
@@ -151,6 +152,11 @@ class Shell:
     def close(self) -> None:
         self.event(self.core.close)
 
+    def fill(self) -> None:
+        """Somebody waits until the pool is full."""
+        self.filling, self.full = True, self.core.fill()
+        self.check()
+
     # ------------------------------------------------------------------------------------------ books
 
     def own(self, slot: Slot, owner: Any) -> None:
@@ -223,6 +229,10 @@ class Shell:
         self._stuck.clear()
         self._settle()
         check_at_rest(core)
+        if core.closed and not self.empty:
+            raise Broken("a closed pool has not said that all has come back")
+        if self.filling and not self.full and not core.closed:
+            raise Broken("a full pool has not said so to who waits for that")
 
     def _settle(self) -> None:
         start = self.now

@@ -5,7 +5,6 @@ an order drawn from it, one callback at a time; without one, in asyncio's own or
 """
 
 import asyncio
-import gc
 import heapq
 import random
 from collections import deque
@@ -90,8 +89,3 @@ def _end_tasks(loop: VirtualLoop) -> None:
             task.cancel()
         if tasks:
             loop.run_until_complete(asyncio.wait(tasks))
-
-
-def collect() -> None:
-    """Objects that refer to each other in a circle go now, not at some moment of the collector's choosing."""
-    gc.collect()

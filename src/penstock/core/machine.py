@@ -413,6 +413,7 @@ class Core:
         self.min_size, self.max_size = min_size, max_size
         self._update_rush()
         self._close_surplus()
+        self._check_full()  # of a smaller minimum it may be full already
         self._grow(now)
 
     def pause(self) -> None:
