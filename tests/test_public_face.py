@@ -39,9 +39,10 @@ DEFAULTS = {
     "reconnect_failed": None,
     "num_workers": 3,
 }
+OURS = {"priority": None, "deadline": None, "key": None}
 METHODS = {
-    "connection": {"timeout": None},
-    "getconn": {"timeout": None},
+    "connection": {"timeout": None, **OURS},
+    "getconn": {"timeout": None, **OURS},
     "putconn": {"conn": inspect.Parameter.empty},
     "open": {"wait": False, "timeout": 30},
     "wait": {"timeout": 30},
@@ -51,7 +52,7 @@ METHODS = {
     "resize": {"min_size": inspect.Parameter.empty, "max_size": None},
     "get_stats": {},
     "pop_stats": {},
-    "transaction": {"timeout": None},
+    "transaction": {"timeout": None, **OURS},
     "holders": {},
     "snapshot": {},
     "listen": {"callback": inspect.Parameter.empty},

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from penstock.core import Reason, Settings, Slot
+from penstock.core import Overload, Priority, Reason, Settings, Slot
 from support import borrowers
 from support.shell import Shell
 
@@ -64,7 +64,8 @@ def run_many(kind: str, schedule: Callable[[int], object], count: int, capsys: p
 def core_schedule(seed: int) -> None:
     random = Random(seed)
     minimum = random.randrange(4)
-    maximum = max(1, minimum + random.randrange(4))
+    reserve = random.choice((0, 0, 0, 1))
+    maximum = max(1 + reserve, minimum + random.randrange(4))
     shell = Shell(
         Settings(
             min_size=minimum,
@@ -74,6 +75,9 @@ def core_schedule(seed: int) -> None:
             max_idle=random.choice((1.0, 600.0)),
             reconnect_timeout=random.choice((0.0, 1.0, 300.0)),
             connect_timeout=random.choice((0.5, 5.0)),
+            overload=random.choice((None, None, Overload(), Overload(target=0.01, interval=0.1))),
+            reserve=reserve,
+            max_per_key=random.choice((None, None, None, 1, 2)),
         ),
         random.random,
     )
@@ -99,6 +103,17 @@ def acquire(shell: Shell, random: Random) -> None:
     shell.acquire(one_of(shell, random), random.choice((0.0, 0.01, 1.0, 1000.0)))
 
 
+def wish(shell: Shell, random: Random) -> None:
+    """To be served before or after others, in time, as one of a few."""
+    shell.acquire(
+        one_of(shell, random),
+        random.choice((0.0, 0.01, 1.0, 1000.0)),
+        priority=random.choice(list(Priority)),
+        declared=random.random() < 0.5,
+        key=random.choice((None, "a", "a", "b")),
+    )
+
+
 def collect(shell: Shell, random: Random) -> None:
     if shell.served:
         shell.collect(random.choice(shell.served))
@@ -116,7 +131,9 @@ def give(shell: Shell, random: Random) -> None:
 
 def discard(shell: Shell, random: Random) -> None:
     if slot := held(shell, random):
-        shell.discard(slot, random.choice((Reason.BROKEN, Reason.UNCLEAN, Reason.DROPPED, Reason.BUSY)))
+        reason = random.choice((Reason.BROKEN, Reason.UNCLEAN, Reason.DROPPED, Reason.BUSY, Reason.READ_ONLY))
+        lost = reason is Reason.BROKEN and random.random() < 0.7
+        shell.discard(slot, reason, ConnectionResetError("lost") if lost else None)
 
 
 def reject(shell: Shell, random: Random) -> None:
@@ -157,7 +174,7 @@ def pass_time(shell: Shell, random: Random) -> None:
 
 def resize(shell: Shell, random: Random) -> None:
     minimum = random.randrange(4)
-    shell.event(shell.core.resize, minimum, max(1, minimum + random.randrange(4)))
+    shell.event(shell.core.resize, minimum, max(1 + shell.core.reserve, minimum + random.randrange(4)))
 
 
 def drain(shell: Shell, random: Random) -> None:
@@ -183,8 +200,8 @@ def close(shell: Shell, random: Random) -> None:
 
 # Each as often as it stands here.
 DEEDS_OF_AN_OPEN_POOL: list[Callable[[Shell, Random], None]] = [
-    *[take, take, take, acquire, acquire, acquire, acquire, collect, collect, collect],
-    *[give, give, give, give, give, discard, reject, cancel, cancel],
+    *[take, take, take, acquire, acquire, acquire, wish, wish, collect, collect, collect],
+    *[give, give, give, give, give, discard, discard, reject, cancel, cancel],
     *[opened, opened, opened, opened, failed, closed, closed, answer, answer, pass_time, pass_time, pass_time],
     *[resize, drain, pause, resume, resume, fill],
 ]

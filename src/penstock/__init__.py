@@ -1,8 +1,10 @@
 """Penstock keeps a service's database connections below the line: plan it, hold it, watch it, explain it, prove it."""
 
+from .core import Overload, Priority
 from .errors import (
     DatabaseUnavailable,
     NestedCheckout,
+    Overloaded,
     PoolClosed,
     PoolDeadlock,
     PoolError,
@@ -15,6 +17,7 @@ from .pool.aio import AsyncPool
 from .pool.holders import CallSite, Holder
 from .pool.snapshot import Snapshot
 from .pool.sync import Pool
+from .pool.terms import deadline
 
 __version__ = "0.1.0"
 
@@ -24,13 +27,17 @@ __all__ = [
     "DatabaseUnavailable",
     "Holder",
     "NestedCheckout",
+    "Overload",
+    "Overloaded",
     "Pool",
     "PoolClosed",
     "PoolDeadlock",
     "PoolError",
     "PoolExhausted",
     "PoolTimeout",
+    "Priority",
     "Snapshot",
     "TooManyRequests",
     "WrongEventLoop",
+    "deadline",
 ]

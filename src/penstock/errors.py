@@ -35,6 +35,67 @@ class TooManyRequests(PoolError):
     """`max_waiting` callers are waiting for a connection already."""
 
 
+class Overloaded(PoolError):
+    """More is asked than can be done, and this request would have waited in vain: it was refused at once.
+
+    Times in seconds. The message is made when somebody reads it: under overload most are only counted.
+
+    :ivar pool: its name.
+    :ivar retry_after: when to try again, at the earliest.
+    :ivar expected_wait: how long the request would have waited for a connection.
+    :ivar waited: how long it had waited already: for the pool, or since its deadline was declared.
+    :ivar deadline: what it had left until its deadline (or timeout); less than 0 when that had passed.
+    :ivar stands: whether it was a standing queue that had to be kept short, or this request's deadline alone.
+    :ivar waiting: how many requests waited before it.
+    :ivar connections: how many connections served them.
+    :ivar hold: how long a connection is held, on average, of late.
+    :ivar longest: who has held one the longest, in words; None while that is no longer than usual.
+    """
+
+    def __init__(
+        self,
+        pool: str = "",
+        retry_after: float = 1.0,
+        expected_wait: float = 0.0,
+        waited: float = 0.0,
+        deadline: float = 0.0,
+        stands: bool = False,
+        waiting: int = 0,
+        connections: int = 0,
+        hold: float = 0.0,
+        longest: str | None = None,
+    ) -> None:
+        args = (pool, retry_after, expected_wait, waited, deadline, stands, waiting, connections, hold, longest)
+        super().__init__(*args)
+        self.pool = pool
+        self.retry_after = retry_after
+        self.expected_wait = expected_wait
+        self.waited = waited
+        self.deadline = deadline
+        self.stands = stands
+        self.waiting = waiting
+        self.connections = connections
+        self.hold = hold
+        self.longest = longest
+
+    def __str__(self) -> str:
+        held = f"{self.connections}, held for {self.hold:.3f} s each"
+        queue = f" (requests before it: {self.waiting}, connections: {held})"
+        left = f"{self.deadline:.3f} s before its deadline"
+        if self.deadline <= 0:
+            left = f"its deadline passed {-self.deadline:.3f} s ago"
+        if not self.connections:
+            why = f"this request came {self.waited:.3f} s after its deadline was declared, {left}"
+            why += ": requests queue before the pool" if self.stands else ""
+        elif self.waited:
+            why = f"this request has waited {self.waited:.3f} s, {left}{queue}"
+        else:
+            standing = "there is a standing queue, and " if self.stands else ""
+            why = f"{standing}this request would wait {self.expected_wait:.3f} s, {left}{queue}"
+        longest = f". Held longest: {self.longest}" if self.longest else ""
+        return f"{self.pool}: overloaded: {why}. Try again in {self.retry_after:.1f} s{longest}"
+
+
 class PoolDeadlock(PoolTimeout):
     """The caller would wait for ever: every connection is held by a thread or task that waits for another one.
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
-from penstock import AsyncPool, DatabaseUnavailable, PoolError
+from penstock import AsyncPool, DatabaseUnavailable, Overload, PoolError, Priority
 from penstock.core import Core
 
 from . import virtual
@@ -44,12 +44,15 @@ def schedule(seed: int) -> None:
 
 async def _main(loop: VirtualLoop, random: Random) -> None:
     driver = FakeDriver(True, connect_seconds=random.choice((0.0, 0.05)))
-    minimum = random.randrange(3)
+    minimum, reserve = random.randrange(3), random.choice((0, 0, 1))
     pool = virtual_pool(
         loop,
         driver,
         min_size=minimum,
-        max_size=max(1, minimum + random.randrange(3)),
+        max_size=max(1 + reserve, minimum + random.randrange(3)),
+        reserve=reserve,
+        max_per_key=random.choice((None, None, 1)),
+        overload=random.choice((None, None, Overload(interval=0.1))),
         max_waiting=random.choice((0, 0, 4)),
         max_lifetime=random.choice((2.0, 3600.0)),
         max_idle=random.choice((1.0, 600.0)),
@@ -87,6 +90,7 @@ async def come_to_rest(loop: VirtualLoop, pool: Pool, driver: FakeDriver) -> Non
     """The faults are over and everybody has gone. :raises Broken: when the pool is not as good as new."""
     driver.heal()
     core = pool._core
+    pool._leak_reclaim = False  # after an outage each of these may wait a second for the next
     if not core.closed:
         pool.resume()
         await pool.check()
@@ -115,7 +119,7 @@ async def _rest(core: Core) -> None:
 async def _connection_of_a_healthy_database(pool: Pool) -> FakeConnection:
     while True:  # who comes first may still hear of the outage
         try:
-            conn: FakeConnection = await pool.getconn(HEALED)
+            conn: FakeConnection = await pool.getconn(HEALED, priority=Priority.HIGH)
             return conn
         except DatabaseUnavailable:
             await asyncio.sleep(0.1)
@@ -126,7 +130,17 @@ async def _borrower(loop: VirtualLoop, pool: Pool, random: Random) -> None:
         await asyncio.sleep(random.choice((0.0, 0.0, 0.01, 0.2)))
         timeout = random.choice((0.0, 0.1, 1.0, 10.0))
         with suppress(PoolError, FakeError):
-            await random.choice(WAYS)(loop, pool, random, timeout)
+            await random.choice(WAYS)(loop, pool, random, timeout, **_wish(random))
+
+
+def _wish(random: Random) -> dict[str, Any]:
+    """What a request asks beside a connection: mostly nothing."""
+    wishes: dict[str, tuple[Any, ...]] = {
+        "priority": tuple(Priority),
+        "deadline": (0.0, 0.05, 0.5, 5.0),
+        "key": ("a", "a", "b"),
+    }
+    return {name: random.choice(values) for name, values in wishes.items() if random.random() < 0.3}
 
 
 async def _use(conn: FakeConnection, random: Random) -> None:
@@ -137,9 +151,9 @@ async def _use(conn: FakeConnection, random: Random) -> None:
     deed()
 
 
-async def _block(loop: VirtualLoop, pool: Pool, random: Random, timeout: float) -> None:
-    checkout = pool.connection(timeout)
-    with OnTime(loop, timeout):
+async def _block(loop: VirtualLoop, pool: Pool, random: Random, timeout: float, **wish: Any) -> None:
+    checkout = pool.connection(timeout, **wish)
+    with OnTime(loop, min(timeout, wish.get("deadline", timeout))):
         conn = await checkout.__aenter__()
     try:
         await _use(conn, random)
@@ -149,9 +163,9 @@ async def _block(loop: VirtualLoop, pool: Pool, random: Random, timeout: float) 
     await checkout.__aexit__(None, None, None)
 
 
-async def _by_hand(loop: VirtualLoop, pool: Pool, random: Random, timeout: float) -> None:
-    with OnTime(loop, timeout):
-        conn = await pool.getconn(timeout)
+async def _by_hand(loop: VirtualLoop, pool: Pool, random: Random, timeout: float, **wish: Any) -> None:
+    with OnTime(loop, min(timeout, wish.get("deadline", timeout))):
+        conn = await pool.getconn(timeout, **wish)
     try:
         await _use(conn, random)
     finally:
@@ -159,9 +173,9 @@ async def _by_hand(loop: VirtualLoop, pool: Pool, random: Random, timeout: float
             await pool.putconn(conn)
 
 
-async def _dropped(loop: VirtualLoop, pool: Pool, random: Random, timeout: float) -> None:
-    with OnTime(loop, timeout):
-        conn = await pool.getconn(timeout)
+async def _dropped(loop: VirtualLoop, pool: Pool, random: Random, timeout: float, **wish: Any) -> None:
+    with OnTime(loop, min(timeout, wish.get("deadline", timeout))):
+        conn = await pool.getconn(timeout, **wish)
     await _use(conn, random)
 
 
@@ -175,7 +189,7 @@ async def _world(pool: Pool, driver: FakeDriver, random: Random) -> None:
         match random.randrange(12):
             case 0:
                 minimum = random.randrange(3)
-                await pool.resize(minimum, max(1, minimum + random.randrange(3)))
+                await pool.resize(minimum, max(1 + pool._core.reserve, minimum + random.randrange(3)))
             case 1:
                 await pool.drain()
             case 2:

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import penstock.pool.base
 from penstock import AsyncPool, Pool
+from penstock.core import Reason
 from penstock.drivers.base import Activity, Driver, Status
 
 from .virtual import VirtualLoop
@@ -50,6 +51,8 @@ class FakeConnection:
         self.wire = Wire()
         self.activity = Activity()
         self.activity.started = self.activity.ended = driver.clock()
+        self.bounds: tuple[float, bool] | None = None
+        self.loss: Exception | None = None
         self.in_hand = threading.Lock()
         self._pool: Any = None
 
@@ -70,7 +73,8 @@ class FakeConnection:
         self.activity.thread = threading.get_ident()
         if self.wire.ended:
             self.status = Status.BROKEN
-            raise FakeError("server closed the connection")
+            self.loss = FakeError("server closed the connection")
+            raise self.loss
 
     def spoil(self) -> None:
         """Leave something in the session that the next user must not find."""
@@ -167,13 +171,25 @@ class FakeDriver:
         return conn.status
 
     def state(self, conn: FakeConnection) -> object:
-        return conn.status, conn.dirt
+        return conn.status, conn.dirt, conn.bounds
 
     def activity(self, conn: FakeConnection) -> Activity:
         return conn.activity
 
     def touched(self, conn: FakeConnection, baseline: Any) -> bool:
         return bool(conn.dirt != baseline[1])
+
+    def bind(self, conn: FakeConnection, until: float, reading: bool) -> None:
+        conn.bounds = (until, reading)
+
+    def unbind(self, conn: FakeConnection) -> None:
+        conn.bounds = None
+
+    def unfit(self, conn: FakeConnection) -> Reason | None:
+        return None
+
+    def loss(self, conn: FakeConnection) -> Exception | None:
+        return conn.loss
 
     async def settle(self, conn: FakeConnection, commit: bool) -> None:
         await self._round_trip(conn)

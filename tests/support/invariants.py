@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from penstock.core import Core, State
+from penstock.core import Core, Priority, State
 
 
 class Broken(AssertionError):
@@ -21,8 +21,7 @@ class Invariants:
         core = self.core
         self._never_above_the_limit(core)
         self._every_slot_has_one_owner(core)
-        if core.waiters and core.idle and not core.paused:
-            raise Broken(f"3: {len(core.waiters)} wait beside {len(core.idle)} idle connections")
+        self._nobody_waits_beside_an_idle_connection(core)
         for waiter in core.waiters:
             if waiter.settled:
                 raise Broken(f"3: a settled waiter still waits: {waiter.slot or waiter.refusal}")
@@ -32,6 +31,18 @@ class Invariants:
         if size > core.max_size and size > self.size:
             raise Broken(f"1: grown from {self.size} to {size} above the limit of {core.max_size}")
         self.size = size
+
+    def _nobody_waits_beside_an_idle_connection(self, core: Core) -> None:
+        """That it may have. One rests beside everybody while the pool is paused, or while a sick database is tried by
+        few; beside all but HIGH where no more than the reserve is left; beside those whose key has its share.
+        """
+        if not core.idle or core.paused or core.breaker.sick:
+            return
+        only_high = core.leased >= core.max_size - core.reserve
+        for waiter in core.waiters:
+            has_its_share = waiter.aside and core._tenants[waiter.key] >= (core.max_per_key or 0)
+            if not has_its_share and (waiter.priority == Priority.HIGH or not only_high):
+                raise Broken(f"3: {len(core.waiters)} wait beside {len(core.idle)} idle connections")
 
     def _every_slot_has_one_owner(self, core: Core) -> None:
         states = Counter(slot.state for slot in core.slots.values())
@@ -54,6 +65,8 @@ class Invariants:
 
 def check_at_rest(core: Core) -> None:
     """Nothing is under way and nobody holds anything. :raises Broken: when something was lost on the way."""
+    if core._tenants or core._waiting_owners:
+        raise Broken(f"nothing lost: keys hold {dict(core._tenants)}, {dict(core._waiting_owners)} wait, as counted")
     if core.waiters:
         raise Broken(f"nothing lost: {len(core.waiters)} still wait")
     if len(core.idle) != len(core.slots):

@@ -18,7 +18,7 @@ REFUSED = ConnectionRefusedError("connection refused")
 class Shell:
     """Each method is one event. After each, the effects are booked and the invariants checked.
 
-    :ivar queue: who waits, in the order in which they must be served.
+    :ivar queue: who waits, in the order in which those alike in what they ask for must be served.
     :ivar served: waiters that own a slot and have not been told of it yet.
     :ivar held: who holds which slot.
     """
@@ -60,9 +60,10 @@ class Shell:
         self.book()
         return slot
 
-    def acquire(self, owner: Any, patience: float = math.inf) -> Waiter:
+    def acquire(self, owner: Any, patience: float = math.inf, **wish: Any) -> Waiter:
+        """*wish*: priority, declared, key."""
         self.asked += 1
-        waiter = Waiter(owner, None, -1, self.now, self.now + patience)
+        waiter = Waiter(owner, None, -1, self.now, self.now + patience, **wish)
         self.queue.append(waiter)
         self.event(self.core.acquire, waiter)
         return waiter
@@ -92,9 +93,9 @@ class Shell:
             self.core.requite(slot, now=self.now)
         self.book()
 
-    def discard(self, slot: Slot, reason: Reason) -> None:
+    def discard(self, slot: Slot, reason: Reason, error: BaseException | None = None) -> None:
         del self.held[slot]
-        self.event(self.core.discard, slot, reason)
+        self.event(self.core.discard, slot, reason, error=error)
 
     def reject(self, slot: Slot, reason: Reason, error: BaseException | None = None) -> None:
         """What was handed out turned out to be no good: its borrower comes again, before all others."""
@@ -190,8 +191,10 @@ class Shell:
 
     def _settled(self, waiter: Waiter) -> None:
         if waiter.slot is not None:
-            if self.queue[0] is not waiter:
-                raise Broken(f"3: {waiter.owner} was served, {self.queue[0].owner} came first")
+            first = next(other for other in self.queue if _alike(other, waiter))
+            # Of those with deadlines the newest comes first, while a backlog is worked off.
+            if first is not waiter and not waiter.declared:
+                raise Broken(f"3: {waiter.owner} was served, {first.owner} came first")
             self.served.append(waiter)
         elif waiter.refusal is None:
             raise Broken("a waiter was woken for nothing")
@@ -199,7 +202,7 @@ class Shell:
 
     def check(self) -> None:
         self._invariants.check()
-        if list(self.core.waiters) != self.queue:
+        if len(self.core.waiters) != len(self.queue) or set(self.core.waiters) != set(self.queue):
             raise Broken(f"3: {len(self.core.waiters)} wait in the core, {len(self.queue)} outside")
         leased = {slot for slot in self.core.slots.values() if slot.state is State.LEASED}
         owned = [*self.held, *self.suspects, *(waiter.slot for waiter in self.served)]
@@ -278,3 +281,8 @@ class Shell:
         if self._stuck and core.pace.gave_up:  # nobody asks, and nothing has answered
             return False
         return core.opened and not core.closed and len(core.slots) < core.min_size
+
+
+def _alike(one: Waiter, other: Waiter) -> bool:
+    """Whether who comes first of the two is to be served first."""
+    return (one.priority, one.declared, one.key) == (other.priority, other.declared, other.key)

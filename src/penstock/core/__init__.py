@@ -4,10 +4,12 @@ A shell (`penstock.pool`) tells the `Core` what happened and when, under whateve
 the effects that the core has written down, outside that lock. Every decision is made here; every wait is made there.
 """
 
+from .admission import Forecast
 from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .machine import Core
 from .pace import Pace, Verdict
-from .settings import Settings
+from .queue import Priority
+from .settings import Overload, Settings
 from .slots import Reason, Refusal, Slot, State, Waiter
 
 __all__ = [
@@ -16,10 +18,13 @@ __all__ = [
     "Doubt",
     "Effect",
     "Empty",
+    "Forecast",
     "Full",
     "GaveUp",
     "Open",
+    "Overload",
     "Pace",
+    "Priority",
     "Reason",
     "Refusal",
     "Settings",

@@ -18,14 +18,17 @@ that safe is that the interpreter runs one thread at a time and that `list.pop` 
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from types import CodeType
 from typing import Any
 
+from .admission import Admission, Forecast
+from .breaker import Breaker
 from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
-from .pace import Pace
-from .settings import Settings, check_sizes
+from .pace import Pace, Verdict
+from .queue import Priority, Queue
+from .settings import Settings, check_reserve, check_sizes
 from .slots import Reason, Refusal, Slot, State, Waiter
 
 IDLE, LEASED, OPENING, CLOSING, GONE = State.IDLE, State.LEASED, State.OPENING, State.CLOSING, State.GONE
@@ -40,7 +43,7 @@ class Core:
     :ivar slots: every slot there is, by number: idle, opening, leased or closing. Never more than `max_size`, except
         that after a resize the surplus lives until it is given back.
     :ivar idle: the idle ones, the most recently used last. The most recent is handed out first, so that the rest age.
-    :ivar waiters: who waits, first come first.
+    :ivar waiters: who waits.
     """
 
     def __init__(
@@ -53,12 +56,17 @@ class Core:
         self.max_lifetime = settings.max_lifetime
         self.max_idle = settings.max_idle
         self.connect_timeout = settings.connect_timeout
+        self.overload = settings.overload
+        self.reserve = settings.reserve
+        self.max_per_key = settings.max_per_key
+        self.admission = Admission(settings.overload, random)
+        self.breaker = Breaker(random)
         self.pace = Pace(settings.reconnect_timeout, random)
         self._random = random
 
         self.slots: dict[int, Slot] = {}
         self.idle: list[Slot] = []
-        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self.waiters = Queue()
         self.opening: dict[int, Slot] = {}
         self.closing = 0
         self.opened = False
@@ -66,10 +74,11 @@ class Core:
         self.paused = False
 
         # Whether `take` and `give` may not go their short way: somebody waits, or the pool is in an unusual state, that
-        # is closed, paused, to be filled, or above its size.
+        # is closed, paused, to be filled, above its size or sick, or has more to ask than whether one is idle.
         self._rush = False
         self._unusual = False
         self._filling = False
+        self._tenants: Counter[Hashable] = Counter()  # connections that each key has
         self._waiting_owners: dict[Any, int] = {}
         self._numbers = 0
         self._effects: list[Effect] = []
@@ -86,6 +95,7 @@ class Core:
         self.lost = 0  # found dead while idle
         self.refusals: Counter[Refusal] = Counter()
         self.closes: Counter[Reason] = Counter()
+        self._update_rush()
 
     def settings(self) -> Settings:
         """As they are now."""
@@ -97,6 +107,9 @@ class Core:
             max_idle=self.max_idle,
             reconnect_timeout=self.pace.reconnect_timeout,
             connect_timeout=self.connect_timeout,
+            overload=self.overload,
+            reserve=self.reserve,
+            max_per_key=self.max_per_key,
         )
 
     def effects(self) -> list[Effect]:
@@ -134,11 +147,11 @@ class Core:
 
         Nobody is overtaken: while somebody waits, this serves nobody.
         """
-        if self._rush or not self.idle:
+        if self._rush:
             return None
         try:
             slot = self.idle.pop()
-        except IndexError:  # another thread was faster
+        except IndexError:
             return None
         slot.state = LEASED
         slot.owner = owner
@@ -160,14 +173,21 @@ class Core:
             return self._refuse(waiter, Refusal.TIMEOUT)
         if again:
             waiter.since = now  # its first wait is counted
-        self._enqueue(waiter, again)
+        if self.breaker.sick and self.breaker.is_open(now, self._trying()):
+            return self._refuse(waiter, Refusal.UNAVAILABLE)
+        if now >= self.admission.ends:
+            self.admission.end_interval(now, self.uses, self.held, self.max_size, self.waiters.oldest())
+        self._enqueue(waiter, again, now)
         if self.idle:
             self._serve_idle(now)
-            if waiter.slot is not None:
+            if waiter.settled:
                 return None
         if waiter.deadline <= now:
             self._grow(now)  # while it still counts as waiting: what it cannot wait for serves the next
             return self._send_away(waiter, Refusal.TIMEOUT, now)
+        if not again and self._is_shed(waiter, now):
+            self._grow(now)
+            return self._send_away(waiter, Refusal.OVERLOADED, now)
         if not again:
             self.queued += 1
         if self._deadlocks(waiter):
@@ -178,19 +198,32 @@ class Core:
             self._grow(now)
         return None
 
+    def turn_away(self, waiter: Waiter, now: float) -> None:
+        """After `admission.comes_late`: the waiter does not join the queue, and nobody need be told."""
+        waiter.refusal = Refusal.OVERLOADED
+        self.refusals[Refusal.OVERLOADED] += 1
+
     def expire(self, waiter: Waiter, now: float) -> None:
         """The waiter's deadline has passed. One that was served at the last moment keeps its connection."""
-        if not waiter.settled:
+        if waiter.settled:
+            return
+        if self.admission.overloaded and self.admission.sheds(waiter):
+            self._dequeue(waiter, now)
+            self._refuse_late(waiter, now)
+        else:
             self._send_away(waiter, Refusal.TIMEOUT, now)
+        self._serve_idle(now)  # its key's share may serve another
 
     def cancel(self, waiter: Waiter, now: float) -> None:
         """The waiter has gone away. What it was served in that very moment serves the next."""
         if waiter.slot is not None:
             slot, waiter.slot = waiter.slot, None
-            self.requite(slot, now)
+            self.cancelled += 1
+            self.unused(slot, now)
         elif waiter in self.waiters:
             self._dequeue(waiter, now)
             self.cancelled += 1
+            self._serve_idle(now)
 
     # ------------------------------------------------------------------------------------------ giving back
 
@@ -217,25 +250,37 @@ class Core:
         if slot.state is not LEASED:
             return  # it was taken back from its holder before
         self._end_lease(slot, now)
-        if self.waiters and not self._unusual and now < slot.expires:  # the usual way under load
-            self._lease(slot, self._next_waiter(now), now)
-        else:
+        unusual = self._unusual
+        if self.breaker.watching and slot.owner is not None:
+            self.breaker.used(slot.since)
+            self._update_rush()
+        if unusual or now >= slot.expires or not self._serve(slot, now):  # it does: the usual way under load
             self._place(slot, now)
             self._settle(now)
 
+    def unused(self, slot: Slot, now: float) -> None:
+        """A connection comes back that was lent, but not used: nothing was learnt from it."""
+        if slot.state is LEASED:
+            slot.owner = None
+            self.requite(slot, now)
     def _place(self, slot: Slot, now: float) -> None:
         reason = self._reason_to_close(slot, now)
         if reason is not None:
             self._close(slot, reason)
-        elif self.waiters and not self.paused:
-            self._lease(slot, self._next_waiter(now), now)
-        else:
+        elif not self._serve(slot, now):
             self._rest(slot, now)
 
     def _end_lease(self, slot: Slot, now: float) -> None:
         if slot.owner is not None:  # the pool's own leases, to verify a connection, are no use of it
             slot.uses += 1
             slot.held += now - slot.since
+            self.admission.came_back(slot.since, now)
+        if slot.tenant is not None:
+            key, slot.tenant = slot.tenant, None
+            self._tenants[key] -= 1
+            if not self._tenants[key]:
+                del self._tenants[key]
+            self.waiters.call_back(key)
 
     def _settle(self, now: float) -> None:
         """Bring order into the idle connections after `give` and `acquire` may have missed each other."""
@@ -246,8 +291,10 @@ class Core:
         self._check_full()
 
     def _serve_idle(self, now: float) -> None:
-        while self.waiters and not self.paused and (slot := self._claim()):
-            self._lease(slot, self._next_waiter(now), now)
+        while self.waiters.ready and (slot := self._claim()):
+            if not self._serve(slot, now):
+                self._rest(slot, slot.since)
+                return
 
     def _claim(self) -> Slot | None:
         """An idle slot for ourselves, if one is left."""
@@ -266,14 +313,20 @@ class Core:
             return False
         return True
 
-    def discard(self, slot: Slot, reason: Reason, now: float) -> None:
-        """A connection comes back that nobody may use again."""
+    def discard(self, slot: Slot, reason: Reason, now: float, error: BaseException | None = None) -> None:
+        """A connection comes back that nobody may use again. *error*: the server ended it in use, saying so."""
         if slot.state is not LEASED:
             return  # it was taken back from its holder before
         self._end_lease(slot, now)
         self._close(slot, reason)
+        if error is not None:
+            self._note_loss(slot, error, now)
+        if reason is Reason.READ_ONLY:
+            self._retire(reason)
         if self.idle and reason in (Reason.DEAD, Reason.BROKEN):
             self._effects.append(Doubt())
+        elif self._unusual:
+            self._serve_idle(now)  # what was kept from somebody because this one was out
 
     def reject(self, slot: Slot, reason: Reason, now: float, error: BaseException | None = None) -> None:
         """A connection turned out to be no good before it was handed out.
@@ -307,8 +360,7 @@ class Core:
         self.connects += 1
         self.connect_seconds += now - slot.started
         self.pace.succeeded(now - slot.started)
-        slot.opened_at = now
-        if slot.retire is not Reason.DRAINED:  # while it was being opened
+        if slot.retire is Reason.EXPIRED:  # and not marked to go while it was being opened
             slot.expires = now + self.max_lifetime * (1 - LIFETIME_JITTER * self._random())
         self._place(slot, now)
         self._settle(now)
@@ -345,6 +397,10 @@ class Core:
         due = min(self._retire_idle(now), self._expire_waiters(now), self._note_overdue(now))
         if not self._on_time(now):
             self._refuse_if_down(now)
+        if self.breaker.sick and self.waiters:
+            self._serve_idle(now)
+            if self.breaker.next_at() > now:
+                due = min(due, self.breaker.next_at())
         self._grow(now)
         return due
 
@@ -400,20 +456,23 @@ class Core:
 
     def drain(self, now: float) -> None:
         """Replace every connection there is: idle ones now, leased ones when they come back."""
-        for slot in self.slots.values():
-            slot.expires = -math.inf
-            slot.retire = Reason.DRAINED
-        self._close_idle(Reason.DRAINED)
+        self._retire(Reason.DRAINED)
         self._grow(now)
         self._effects.append(Wake(now))  # one that was just being given back may have missed its mark
+
+    def _retire(self, reason: Reason) -> None:
+        for slot in self.slots.values():
+            slot.expires = -math.inf
+            slot.retire = reason
+        self._close_idle(reason)
 
     def resize(self, min_size: int, max_size: int, now: float) -> None:
         """:raises ValueError: when no pool can have these sizes; nothing has changed then."""
         check_sizes(min_size, max_size)
+        check_reserve(self.reserve, max_size)
         self.min_size, self.max_size = min_size, max_size
         self._update_rush()
-        self._close_surplus()
-        self._check_full()  # of a smaller minimum it may be full already
+        self._settle(now)  # of a smaller minimum it may be full already, and of a larger maximum less is kept back
         self._grow(now)
 
     def pause(self) -> None:
@@ -454,12 +513,12 @@ class Core:
 
     def _wants_more(self, now: float) -> bool:
         """Whether one more connection than those open and under way has a use."""
-        if not self.waiters or self.paused:
+        if not self.waiters.ready or self.paused:
             return len(self.slots) - self.closing < self.min_size
         # Whoever waits comes first: to fill up at the same time would make their connection slower to come.
         under_way = self._on_time(now)
         # One is always worth trying; more only for those whom neither it nor a return will have served by then.
-        return not under_way or len(self.waiters) > under_way + self._returns_meanwhile(now)
+        return not under_way or self.waiters.ready > under_way + self._returns_meanwhile(now)
 
     def _returns_meanwhile(self, now: float) -> float:
         """How many connections will come back while one is opened: leases x seconds to connect / seconds held.
@@ -506,6 +565,8 @@ class Core:
             return False
         holds = False
         for slot in self.slots.values():
+            if self.reserve and slot.state is IDLE and not self.breaker.sick:
+                continue  # or the waiter would have it
             if slot.state is not LEASED or slot.dropped or slot.owner is None or slot.owner not in self._waiting_owners:
                 return False
             holds = holds or slot.owner == waiter.owner
@@ -541,6 +602,97 @@ class Core:
         for waiter in list(self.waiters):
             self._send_away(waiter, Refusal.UNAVAILABLE, now)
 
+    # ------------------------------------------------------------------------------------------ overload
+
+    def _serve(self, slot: Slot, now: float) -> bool:
+        """Hand a connection that is nobody's to the next waiter; false if there is none who may have it."""
+        if self.paused or (self.breaker.sick and not self.breaker.allows(now, self._trying(slot))):
+            return False
+        admission = self.admission
+        if admission.overloaded:
+            self._shed_late(now)
+        only_high = self.leased - 1 >= self.max_size - self.reserve
+        while True:
+            oldest = None if admission.moved else self.waiters.oldest()
+            newest_first = admission.has_backlog(self.waiters.ready, self.max_size)
+            waiter = self.waiters.next(newest_first, only_high)
+            if waiter is None:
+                return False
+            if self.has_its_share(waiter.key):
+                self.waiters.stand_aside(waiter)
+                continue
+            if now > waiter.since:
+                admission.served(oldest, now)
+            self._end_wait(waiter, now)
+            if not admission.is_late(waiter, now):
+                self._lease(slot, waiter, now)
+                return True
+            self._refuse_late(waiter, now)
+            self._leave_share(waiter)
+
+    def has_its_share(self, key: Hashable) -> bool:
+        """Whether the key has as many connections as one may have."""
+        return self.max_per_key is not None and self._tenants[key] >= self.max_per_key
+
+    def _is_shed(self, waiter: Waiter, now: float) -> bool:
+        """Whether somebody who has just joined the queue is to leave it at once, because the wait would be in vain."""
+        waiter.forecast = self._forecast(waiter, now)
+        if waiter.forecast is None:
+            if self.admission.overloaded:
+                self._make_room(waiter, now)
+            return False
+        if not self.admission.sheds(waiter):
+            self.admission.would_shed += 1
+            return False
+        self.admission.upstream.came_late()
+        return True
+
+    def _make_room(self, waiter: Waiter, now: float) -> None:
+        """Who comes with a higher priority may leave no room for who came last with a lower one."""
+        last = self.waiters.last_below(waiter.priority)
+        if last is not None and self.admission.sheds(last):
+            last.forecast = self._forecast(last, now)
+            if last.forecast is not None:
+                self._send_away(last, Refusal.OVERLOADED, now)
+
+    def _forecast(self, waiter: Waiter, now: float) -> Forecast | None:
+        """For the last of its priority."""
+        if self.max_per_key is not None and self.has_its_share(waiter.key):
+            ahead = self.waiters.aside_for(waiter.key) - waiter.aside
+            return self.admission.judge(waiter, ahead, self.max_per_key, now)
+        kept = self.reserve if waiter.priority != Priority.HIGH else 0
+        connections = self.max_size - kept
+        # A connection that nobody holds is on its way, or can be opened: whom it serves waits for no return.
+        ahead = self.waiters.ahead_of(waiter) - 1 - (connections - self.leased - self.closing)
+        return self.admission.judge(waiter, ahead, connections, now)
+
+    def _shed_late(self, now: float) -> None:
+        for head in self.waiters.heads():
+            lane = head.lane
+            while lane and self.admission.is_late(late := next(iter(lane)), now):
+                self._dequeue(late, now)
+                self._refuse_late(late, now)
+
+    def _refuse_late(self, waiter: Waiter, now: float) -> None:
+        waiter.forecast = self.admission.too_late(waiter, len(self.waiters), self.max_size, now)
+        self._refuse(waiter, Refusal.OVERLOADED)
+
+    def _note_loss(self, slot: Slot, error: BaseException, now: float) -> None:
+        self.breaker.lost(slot.since, error, now)
+        self._update_rush()
+        if self.breaker.sick:
+            for waiter in list(self.waiters):
+                self._send_away(waiter, Refusal.UNAVAILABLE, now)
+
+    def _trying(self, beside: Slot | None = None) -> int:
+        """How many were lent since the last loss, and are still out: they will tell whether the database is well."""
+        since = self.breaker.lost_at
+        return sum(slot.owner is not None and slot.since >= since for slot in self.leases() if slot is not beside)
+
+    def verdict(self) -> Verdict:
+        """What is known of the database, if no connection can be had because of it."""
+        return self.breaker.verdict() if self.breaker.sick and not self.pace.down else self.pace.verdict()
+
     # ------------------------------------------------------------------------------------------ bookkeeping
 
     def _lease(self, slot: Slot, waiter: Waiter, now: float) -> None:
@@ -549,8 +701,14 @@ class Core:
         slot.code = waiter.code
         slot.lasti = waiter.lasti
         slot.since = now
+        if waiter.key is not None and self.max_per_key is not None:
+            slot.tenant = waiter.key
+            self._tenants[waiter.key] += 1
         waiter.slot = slot
         self._effects.append(waiter)
+        if self.breaker.sick:
+            self.breaker.tried(now)
+            self._effects.append(Wake(self.breaker.next_at()))
 
     def _rest(self, slot: Slot, now: float) -> None:
         slot.since = now
@@ -588,21 +746,22 @@ class Core:
         if self.closed and len(self.opening) == len(self.slots):
             self._effects.append(Empty())
 
-    def _enqueue(self, waiter: Waiter, first: bool) -> None:
-        self.waiters[waiter] = None
-        if first:
-            self.waiters.move_to_end(waiter, last=False)
+    def _enqueue(self, waiter: Waiter, first: bool, now: float) -> None:
+        if not self.waiters:
+            self.admission.queue_began(max((slot.since for slot in self.leases()), default=now))
+        self.waiters.push(waiter, first)
         self._waiting_owners[waiter.owner] = self._waiting_owners.get(waiter.owner, 0) + 1
         self._rush = True
 
     def _dequeue(self, waiter: Waiter, now: float) -> None:
-        del self.waiters[waiter]
+        self.waiters.remove(waiter)
         self._end_wait(waiter, now)
+        self._leave_share(waiter)
 
-    def _next_waiter(self, now: float) -> Waiter:
-        waiter, _ = self.waiters.popitem(last=False)
-        self._end_wait(waiter, now)
-        return waiter
+    def _leave_share(self, waiter: Waiter) -> None:
+        """The waiter goes without the connection that it was called back for, if it was: the next of its key may."""
+        if self.max_per_key is not None and not self.has_its_share(waiter.key):
+            self.waiters.call_back(waiter.key)
 
     def _end_wait(self, waiter: Waiter, now: float) -> None:
         self.waited += now - waiter.since
@@ -618,7 +777,7 @@ class Core:
 
     def _refuse(self, waiter: Waiter, refusal: Refusal) -> None:
         waiter.refusal = refusal
-        waiter.verdict = self.pace.verdict()
+        waiter.verdict = None if refusal is Refusal.OVERLOADED else self.verdict()
         self.refusals[refusal] += 1
         self._effects.append(waiter)
 
@@ -630,5 +789,6 @@ class Core:
 
     def _update_rush(self) -> None:
         surplus = len(self.slots) - self.closing > self.max_size
-        self._unusual = self.closed or self.paused or self._filling or surplus
+        limited = self.reserve > 0 or self.max_per_key is not None or self.breaker.watching
+        self._unusual = self.closed or self.paused or self._filling or surplus or limited
         self._rush = self._unusual or bool(self.waiters)

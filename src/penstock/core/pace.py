@@ -29,6 +29,7 @@ class Verdict(NamedTuple):
     tried_at: float
     hung: bool
     unfit: bool
+    lost: bool = False  # connections can be had, and are then ended in use
 
 
 class Pace:

@@ -7,6 +7,27 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True, frozen=True)
+class Overload:
+    """That a pool sheds: `Pool(..., overload=Overload())`. What it sheds is refused at once, with `Overloaded`.
+
+    :param target: seconds that a standing queue may make a request wait; by default a tenth of the request's own
+        deadline or timeout. Never less than 5 ms, nor than a few times what a connection is held for.
+    :param interval: seconds for which the queue must stand before it counts as standing (CoDel's interval).
+    :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
+    """
+
+    target: float | None = None
+    interval: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.target is not None:
+            check_seconds("target", self.target)
+        check_seconds("interval", self.interval)
+        if not 0.01 <= self.interval <= 60:
+            raise ValueError(f"interval must be 0.01 to 60 seconds, not {self.interval!r}")
+
+
+@dataclass(slots=True, frozen=True)
 class Settings:
     """Sizes in connections, times in seconds.
 
@@ -20,6 +41,9 @@ class Settings:
     max_idle: float = 600.0
     reconnect_timeout: float = 300.0
     connect_timeout: float = 5.0
+    overload: Overload | None = None
+    reserve: int = 0
+    max_per_key: int | None = None
 
     def __post_init__(self) -> None:
         check_sizes(self.min_size, self.max_size)
@@ -29,6 +53,12 @@ class Settings:
         for name in ("max_lifetime", "connect_timeout"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must be more than 0 seconds; math.inf stands for no limit")
+        if self.overload is not None and not isinstance(self.overload, Overload):
+            raise TypeError(f"overload must be a penstock.Overload, not {self.overload!r}")
+        check_count("reserve", self.reserve, at_least=0)
+        check_reserve(self.reserve, self.max_size)
+        if self.max_per_key is not None:
+            check_count("max_per_key", self.max_per_key, at_least=1)
 
 
 def check_sizes(min_size: int, max_size: int) -> None:
@@ -39,6 +69,12 @@ def check_sizes(min_size: int, max_size: int) -> None:
         raise ValueError(f"max_size must be 1 or more, not {max_size}: say max_size= when min_size is 0")
     if min_size > max_size:
         raise ValueError(f"min_size ({min_size}) must not be above max_size ({max_size})")
+
+
+def check_reserve(reserve: int, max_size: int) -> None:
+    """:raises ValueError: when nothing would be left for anybody else."""
+    if reserve >= max_size:
+        raise ValueError(f"reserve ({reserve}) must be below max_size ({max_size}): others need some too")
 
 
 def check_count(name: str, value: int, at_least: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from collections.abc import Hashable
 from enum import Enum
 from types import CodeType
 from typing import Any
@@ -34,6 +36,8 @@ class Reason(Enum):
     DROPPED = "its holder dropped it"
     ABANDONED = "its holder ended without returning it"
     RECLAIMED = "held idle past leak_after"
+    READ_ONLY = "turned read-only"
+    STANDBY = "of a standby, and was to write"
 
 
 class Refusal(Enum):
@@ -45,6 +49,7 @@ class Refusal(Enum):
     QUEUE_FULL = "queue full"
     UNAVAILABLE = "unavailable"
     DEADLOCK = "deadlock"
+    OVERLOADED = "overloaded"
 
 
 class Slot:
@@ -55,6 +60,7 @@ class Slot:
 
     __slots__ = (
         "baseline",
+        "bound",
         "by_hand",
         "code",
         "conn",
@@ -64,7 +70,6 @@ class Slot:
         "key",
         "lasti",
         "number",
-        "opened_at",
         "overdue",
         "owner",
         "probe",
@@ -75,6 +80,7 @@ class Slot:
         "since",
         "started",
         "state",
+        "tenant",
         "uses",
     )
 
@@ -82,7 +88,6 @@ class Slot:
         self.number = number
         self.state = State.OPENING
         self.started = started
-        self.opened_at = math.nan
         self.expires = math.inf
         self.retire = Reason.EXPIRED  # what `expires` stands for once it has passed
         self.overdue = False  # still opening past its deadline, which was counted as a failure already
@@ -93,6 +98,8 @@ class Slot:
         self.since = math.nan  # leased: taken then; idle: given back then
         self.code: CodeType | None = None
         self.lasti = -1
+        self.tenant: Any = None  # the key that it was asked for under
+        self.bound = False  # its transactions have limits of this lease's own
         self.by_hand: Any = None  # who took it with getconn(), so that nothing but their care gives it back
         self.dropped = False  # nobody refers to its connection any more: it is about to be taken back
         self.reported = False  # as a suspected leak
@@ -110,19 +117,59 @@ class Slot:
 
 
 class Waiter:
-    """Somebody who waits for a connection; settled once `slot` or `refusal` is set."""
+    """Somebody who waits for a connection; settled once `slot` or `refusal` is set.
 
-    __slots__ = ("code", "deadline", "lasti", "owner", "refusal", "since", "slot", "verdict", "wake")
+    *deadline*: until when it waits. *declared*: that is when the answer itself is wanted, not just the connection.
+    """
 
-    def __init__(self, owner: Any, code: CodeType | None, lasti: int, since: float, deadline: float) -> None:
+    __slots__ = (
+        "aside",
+        "code",
+        "deadline",
+        "declared",
+        "forecast",
+        "key",
+        "lane",
+        "lasti",
+        "owner",
+        "priority",
+        "refusal",
+        "since",
+        "slot",
+        "target",
+        "ticket",
+        "verdict",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        owner: Any,
+        code: CodeType | None,
+        lasti: int,
+        since: float,
+        deadline: float,
+        priority: int = 1,
+        declared: bool = False,
+        key: Hashable = None,
+    ) -> None:
         self.owner = owner
         self.code = code
         self.lasti = lasti
         self.since = since
         self.deadline = deadline
+        self.priority = priority
+        self.declared = declared
+        self.key = key
         self.slot: Slot | None = None
         self.refusal: Refusal | None = None
         self.verdict: Any = None  # what was known of the database when it was refused
+        self.forecast: Any = None  # why it was shed
+        # The queue's: where it stands, which turn it has, and from when on its wait is one too long.
+        self.lane: OrderedDict[Waiter, None] | None = None
+        self.ticket = 0
+        self.aside = False
+        self.target = math.inf
         self.wake: Any = None  # the shell's: a lock or a future
 
     @property

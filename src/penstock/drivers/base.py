@@ -13,6 +13,8 @@ from inspect import isawaitable
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
+from ..core import Reason
+
 T = TypeVar("T")
 
 
@@ -81,6 +83,21 @@ class Driver(Protocol):
 
     def touched(self, conn: Any, baseline: Any) -> bool:
         """Whether a statement since `adopt` left something behind in the session on the server, or may have."""
+
+    def bind(self, conn: Any, until: float, reading: bool) -> None:
+        """For this lease alone: each transaction begins with its statements bounded by *until*, if the driver can.
+
+        *until*: seconds of the monotonic clock, or infinity. *reading*: each transaction is read only, too. Costs no
+        round trip. Until `unbind`, `state` does not equal the baseline.
+        """
+
+    def unbind(self, conn: Any) -> None: ...
+
+    def unfit(self, conn: Any) -> Reason | None:
+        """Why nobody should have this connection again although it works: it cannot write any more, for one."""
+
+    def loss(self, conn: Any) -> Exception | None:
+        """What a statement raised when the server, or the network, ended the connection in the midst of it."""
 
     async def settle(self, conn: Any, commit: bool) -> None:
         """End the open transaction, if there is one."""

@@ -14,8 +14,10 @@ from typing import Any, get_origin
 from weakref import WeakMethod, ref
 
 import psycopg
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg import generators
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
+from ..core import Reason
 from . import sockets
 from .base import Activity, Status, settled
 from .conninfo import parse
@@ -52,6 +54,20 @@ _state = attrgetter("pgconn.transaction_status", "_touched", "row_factory", "cur
 # quarter of an hour with unacknowledged data. libpq's names; the last in milliseconds.
 _NETWORK = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
+# The transaction's statements end by the deadline (milliseconds), or sooner if the session says so. No more than the
+# session's own limit: role, database or `configure` may have set one that nobody here knows of.
+_BOUND_STATEMENTS = (
+    b"SELECT set_config('statement_timeout', least(%d, nullif("
+    b"extract(epoch FROM current_setting('statement_timeout')::interval) * 1000, 0))::int::text, true)"
+)
+
+_LONGEST_LIMIT = 2**31 - 1
+
+_READ_ONLY = "25006"
+_STANDBY = b"in_hot_standby"
+# idle_in_transaction_session_timeout, transaction_timeout, idle_session_timeout: it is the client who was slow.
+_LIMITS = ("25P03", "25P04", "57P05")
+
 
 class PsycopgDriver:
     """Satisfies `penstock.drivers.base.Driver`."""
@@ -86,10 +102,13 @@ class PsycopgDriver:
         if not hasattr(
             conn, "_activity"
         ):  # before `configure`, which may add handlers, and does so again after a reset
+            conn._born_writable = not _refuses_to_write(conn)
+            conn._bounds = None
             conn._handlers = (list(conn._notice_handlers), list(conn._notify_handlers))
             _watch(conn)
         conn._activity = Activity()
         conn._touched = Touched.NOTHING
+        conn._loss = None
         conn.cursor_factory = _tracked(conn.cursor_factory)
         conn.server_cursor_factory = _tracked(conn.server_cursor_factory)
         conn._adopted = (_attributes(conn), _preparing(conn))
@@ -118,6 +137,30 @@ class PsycopgDriver:
 
     def touched(self, conn: Any, baseline: Any) -> bool:
         return bool(self._touched(conn, baseline) & ~Touched.CLIENT)
+
+    def bind(self, conn: Any, until: float, reading: bool) -> None:
+        if "_exec_command" not in conn.__dict__:
+            conn._exec_command = _beginning_bounded(conn, conn._exec_command)
+        conn._bounds = (until, reading)
+        conn._touched = Touched.BOUND
+        if reading:  # in autocommit there would be no transaction to be read only
+            conn._autocommit = False
+
+    def unbind(self, conn: Any) -> None:
+        _, reading = conn._bounds
+        conn._bounds = None
+        if reading:
+            conn._autocommit = conn._adopted[0][0]
+        # Usually there is nothing else, and to take a flag out of others is a call of Python.
+        conn._touched = _NOTHING if conn._touched is Touched.BOUND else conn._touched & ~Touched.BOUND
+
+    def unfit(self, conn: Any) -> Reason | None:
+        if not conn._touched & Touched.READ_ONLY:
+            return None
+        return Reason.READ_ONLY if conn._born_writable else Reason.STANDBY
+
+    def loss(self, conn: Any) -> Exception | None:
+        return conn._loss  # type: ignore[no-any-return]
 
     async def settle(self, conn: Any, commit: bool) -> None:
         await settled(conn.commit() if commit else conn.rollback())
@@ -178,6 +221,36 @@ class PsycopgDriver:
             setattr(conn, name, value)
         conn._begin_statement = b""  # made of isolation level, read only and deferrable
         conn._notice_handlers[:], conn._notify_handlers[:] = conn._handlers
+
+
+def _beginning_bounded(conn: Any, execute: Any) -> Any:
+    """psycopg's method for BEGIN, COMMIT and their like: with the lease's bounds sent along with BEGIN."""
+    weak, execute = ref(conn), WeakMethod(execute)
+
+    def exec_command(command: Any, *args: Any, **kwargs: Any) -> Any:
+        conn = weak()
+        if conn is None or not conn._bounds or not isinstance(command, bytes) or not command.startswith(b"BEGIN"):
+            return execute()(command, *args, **kwargs)
+        until, reading = conn._bounds
+        if reading:
+            command = command.replace(b" READ WRITE", b"") + b" READ ONLY"
+        # In pipeline mode each statement is a message of its own, and a second one would be a result too many.
+        if conn._pipeline or until == math.inf:
+            return execute()(command, *args, **kwargs)
+        return _begin_bounded(conn, command, until)
+
+    return exec_command
+
+
+def _begin_bounded(conn: Any, begin: bytes, until: float) -> Any:
+    milliseconds = min(max(1, math.ceil((until - monotonic()) * 1000)), _LONGEST_LIMIT)
+    conn._check_connection_ok()
+    conn.pgconn.send_query(begin + b"; " + _BOUND_STATEMENTS % milliseconds)
+    results = yield from generators.execute(conn.pgconn)
+    for result in results:
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result, encoding=conn.info.encoding)
+    return results[0]
 
 
 async def check_connection(conn: Any) -> None:
@@ -261,6 +334,30 @@ def _begin(conn: Any, statement: Any) -> Activity:
     return activity
 
 
+def _failed(conn: Any, error: psycopg.Error) -> None:
+    """A statement has failed: does that say something of the connection?"""
+    if conn.broken:
+        if error.sqlstate not in _LIMITS:
+            conn._loss = type(error)(str(error))  # not the error itself: its frames keep the connection
+    elif error.sqlstate == _READ_ONLY and _is_read_only(conn):
+        conn._touched |= Touched.READ_ONLY
+
+
+def _is_read_only(conn: Any) -> bool:
+    """Whether it is the server that does not write, and not that its user has asked it not to."""
+    if conn._touched & Touched.SETTINGS:
+        return False
+    standby = conn.pgconn.parameter_status(_STANDBY)
+    if standby is None:  # a server before PostgreSQL 14, or a pooler that does not pass it on
+        return conn.read_only is not True and not (conn._bounds and conn._bounds[1])
+    return standby == b"on" or (conn._born_writable and _refuses_to_write(conn))
+
+
+def _refuses_to_write(conn: Any) -> bool:
+    """As the server tells of itself, whenever that changes."""
+    return b"on" in map(conn.pgconn.parameter_status, (_STANDBY, b"default_transaction_read_only"))
+
+
 def _tracking(method: Any) -> Any:
     @wraps(method)
     def tracking(self: Any, query: Any, params: Any = _OMITTED, **kwargs: Any) -> Any:
@@ -269,6 +366,9 @@ def _tracking(method: Any) -> Any:
             if params is _OMITTED:
                 return method(self, query, **kwargs)
             return method(self, query, params, **kwargs)
+        except psycopg.Error as error:
+            _failed(self._conn, error)
+            raise
         finally:
             activity.ended = monotonic()
 
@@ -283,6 +383,9 @@ def _tracking_async(method: Any) -> Any:
             if params is _OMITTED:
                 return await method(self, query, **kwargs)
             return await method(self, query, params, **kwargs)
+        except psycopg.Error as error:
+            _failed(self._conn, error)
+            raise
         finally:
             activity.ended = monotonic()
 

@@ -25,6 +25,8 @@ class Touched(Flag):
     TEMPORARY = auto()
     CURSORS = auto()
     CLIENT = auto()  # the connection object: its attributes, its handlers
+    BOUND = auto()  # what transactions begin with, for one lease
+    READ_ONLY = auto()  # found so by a statement that was to write
     BEYOND_RESET = auto()  # nothing short of a new connection takes it away
 
 

@@ -12,7 +12,7 @@ import logging
 import math
 import warnings
 from asyncio import current_task, get_running_loop
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from sys import _getframe
 from types import CodeType, TracebackType
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakMethod, WeakSet, ref
 
 from .. import errors
-from ..core import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Reason, Refusal, Slot, State, Waiter, Wake
-from ..core.settings import check_seconds
+from ..core import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Priority, Reason, Refusal, Slot, State, Waiter, Wake
 from ..drivers import sockets
 from ..drivers.base import Status, settled
 from . import steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
 from .holders import CallSite, call_site, task_stack
+from .terms import Wish, declared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,11 +46,11 @@ logger = logging.getLogger("penstock.pool")
 class AsyncCheckout(Generic[C]):
     """A connection for the length of an `async with` block. Made by `AsyncPool.connection`."""
 
-    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_timeout", "_uses")
+    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_uses")
+    _wish: Wish | None = None
 
-    def __init__(self, pool: AsyncPool[C], timeout: float | None, code: CodeType, lasti: int) -> None:
+    def __init__(self, pool: AsyncPool[C], code: CodeType, lasti: int) -> None:
         self._pool = pool
-        self._timeout = timeout
         self._code = code
         self._lasti = lasti
 
@@ -69,7 +69,7 @@ class AsyncCheckout(Generic[C]):
                 return conn  # type: ignore[no-any-return]
         else:
             slot = None
-        self._slot = slot = await pool._acquire(slot, self._timeout, self._code, self._lasti)
+        self._slot = slot = await pool._acquire(slot, self._wish, self._code, self._lasti)
         self._conn = conn = slot.conn
         slot.conn = None
         conn._pool = pool
@@ -95,6 +95,22 @@ class AsyncCheckout(Generic[C]):
                     await pool._parted(slot)
             return
         await pool._finish(slot, conn, commit=kind is None)
+
+
+class BoundAsyncCheckout(AsyncCheckout[C]):
+    """One with a wish of its own, or under a declared deadline. Apart, so that all others need not even look."""
+
+    __slots__ = ("_wish",)
+
+    def __init__(self, pool: AsyncPool[C], wish: Wish | None, code: CodeType, lasti: int) -> None:
+        super().__init__(pool, code, lasti)
+        self._wish = wish
+
+    async def __aenter__(self) -> C:
+        self._pool._arrive(self._wish, self._code, self._lasti)
+        conn = await super().__aenter__()
+        self._pool._bind(self._slot, conn, self._wish)
+        return conn
 
 
 class AsyncPool(BasePool[C]):
@@ -234,12 +250,22 @@ class AsyncPool(BasePool[C]):
 
     # ------------------------------------------------------------------------------------------ borrowing
 
-    def connection(self, timeout: float | None = None) -> AsyncCheckout[C]:
+    def connection(
+        self,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> AsyncCheckout[C]:
         """A connection for an `async with` block.
 
         At its end the transaction is committed, or rolled back if the block raised, and the connection given back.
 
         :param timeout: seconds to wait for one; by default the pool's.
+        :param priority: who is served first and shed last where requests wait; by default NORMAL.
+        :param deadline: seconds from now by which the answer is wanted, as `penstock.deadline` declares it.
+        :param key: whose request it is (a tenant, an endpoint), where the pool has a `max_per_key`.
+        :raises Overloaded: when it would have waited in vain: with a declared deadline, or the pool's `overload`.
         :raises PoolTimeout: when there was none in time: `PoolExhausted` naming the holders, or `DatabaseUnavailable`
             with the driver's error as its cause.
         :raises TooManyRequests: when `max_waiting` requests wait already.
@@ -247,38 +273,48 @@ class AsyncPool(BasePool[C]):
         :raises PoolClosed: when the pool is not open.
         :raises WrongEventLoop: when the pool was opened in another event loop.
         """
-        if timeout is not None:
-            check_seconds("timeout", timeout)
         frame = _getframe(1)
-        return AsyncCheckout(self, timeout, frame.f_code, frame.f_lasti)
+        if timeout is None and priority is None and deadline is None and key is None and declared() is None:
+            return AsyncCheckout(self, frame.f_code, frame.f_lasti)
+        return BoundAsyncCheckout(self, self._wish(timeout, priority, deadline, key), frame.f_code, frame.f_lasti)
 
     @asynccontextmanager
     async def _transaction(self, checkout: AsyncCheckout[C]) -> AsyncIterator[C]:
         async with checkout as conn, conn.transaction():  # type: ignore[attr-defined]
             yield conn
 
-    def transaction(self, timeout: float | None = None) -> AbstractAsyncContextManager[C]:
+    def transaction(
+        self,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> AbstractAsyncContextManager[C]:
         """A connection inside a transaction, for an `async with` block: committed at its end, rolled back if it raises.
 
         Unlike `connection`, also where the connection is in autocommit. Raises as `connection` does.
         """
-        if timeout is not None:
-            check_seconds("timeout", timeout)
-        frame = _getframe(1)
-        return self._transaction(AsyncCheckout(self, timeout, frame.f_code, frame.f_lasti))
+        frame, wish = _getframe(1), self._wish(timeout, priority, deadline, key)
+        return self._transaction(BoundAsyncCheckout(self, wish, frame.f_code, frame.f_lasti))
 
-    def getconn(self, timeout: float | None = None) -> Coroutine[Any, Any, C]:
+    def getconn(
+        self,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> Coroutine[Any, Any, C]:
         """A connection, which must be given back with `putconn`. Prefer `connection`. Raises as `connection` does.
 
         One that is dropped, or whose task has ended, is taken back with a ResourceWarning.
         """
-        if timeout is not None:
-            check_seconds("timeout", timeout)
+        wish = self._wish(timeout, priority, deadline, key)
         frame = _getframe(1)  # here: inside the coroutine, who called it may be the event loop
-        return self._getconn(timeout, frame.f_code, frame.f_lasti)
+        return self._getconn(wish, frame.f_code, frame.f_lasti)
 
-    async def _getconn(self, timeout: float | None, code: CodeType, lasti: int) -> C:
-        slot = await self._acquire(None, timeout, code, lasti)
+    async def _getconn(self, wish: Wish | None, code: CodeType, lasti: int) -> C:
+        self._arrive(wish, code, lasti)
+        slot = await self._acquire(None, wish, code, lasti)
         task = current_task()
         slot.by_hand = slot.owner
         if task is not None and task not in self._told_of_end:
@@ -286,6 +322,7 @@ class AsyncPool(BasePool[C]):
             task.add_done_callback(_weakly(self._task_ended))
         conn, slot.conn = slot.conn, None
         conn._pool = self
+        self._bind(slot, conn, wish)
         return conn  # type: ignore[no-any-return]
 
     async def putconn(self, conn: C) -> None:
@@ -295,11 +332,11 @@ class AsyncPool(BasePool[C]):
         """
         slot = self._slot_of(conn)
         slot.by_hand = None
+        self._unbind(slot, conn)
         await self._give_back(slot, conn)
 
-    async def _acquire(self, slot: Slot | None, timeout: float | None, code: CodeType, lasti: int) -> Slot:
+    async def _acquire(self, slot: Slot | None, wish: Wish | None, code: CodeType, lasti: int) -> Slot:
         """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
-        timeout = self.timeout if timeout is None else timeout
         if self._core.closed or get_running_loop() is not self._loop:
             self._check_open()
         if self._opened_implicitly:
@@ -308,7 +345,8 @@ class AsyncPool(BasePool[C]):
         owner, since = _owner(self._loop), self._clock()
         if self._nested != "allow":
             self._check_nested(owner, code, lasti)
-        waiter = Waiter(owner, code, lasti, since, since + timeout)
+        waiter = self._waiter(owner, wish, code, lasti, since)
+        timeout = waiter.deadline - since
         again = False
         while True:
             if slot is None:
@@ -349,7 +387,7 @@ class AsyncPool(BasePool[C]):
             return True
         left = deadline - self._clock()
         if left <= 0:  # no time to check it, which is not the connection's fault
-            self._event(self._core.requite, slot)
+            self._event(self._core.unused, slot)
             return False
         try:
             # Later than the cut-off, so that it is not by cancelling that a silent check ends.
@@ -369,6 +407,7 @@ class AsyncPool(BasePool[C]):
     # ------------------------------------------------------------------------------------------ giving back
 
     async def _finish(self, slot: Slot, conn: Any, commit: bool) -> None:
+        self._unbind(slot, conn)
         try:
             status = self._driver.status(conn)
             if commit and status in (Status.INTRANS, Status.INERROR):
@@ -415,7 +454,7 @@ class AsyncPool(BasePool[C]):
         if reason is None:
             self._event(self._core.requite, slot)
         else:
-            self._event(self._core.discard, slot, reason)
+            self._event(self._core.discard, slot, reason, error=self._driver.loss(conn))
 
     @contextmanager
     def _cut_off(self, conn: Any, deadline: float) -> Iterator[None]:
@@ -433,7 +472,6 @@ class AsyncPool(BasePool[C]):
     # ------------------------------------------------------------------------------------------ carrying out
 
     def _event(self, event: Callable[..., object], *args: Any, **options: Any) -> None:
-        """Tell the core of an event, and do what it says."""
         event(*args, now=self._clock(), **options)
         effects = self._core.effects()
         if effects:

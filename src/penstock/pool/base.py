@@ -8,14 +8,14 @@ import math
 import random
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 from weakref import ref
 
 from .. import errors
-from ..core import Close, Core, Reason, Refusal, Settings, Slot, Verdict, Waiter
+from ..core import Close, Core, Forecast, Overload, Priority, Reason, Refusal, Settings, Slot, Verdict, Waiter
 from ..core.settings import check_count, check_seconds
 from ..drivers import load
 from ..drivers.base import Status
@@ -23,9 +23,9 @@ from . import events, registry
 from .holders import CallSite, Holder, call_site, report, statement_text
 from .snapshot import Snapshot, counters, measures, snapshot
 from .steps import Kit
+from .terms import Terms, Wish, declared
 
 C = TypeVar("C")
-P = TypeVar("P", bound="BasePool[Any]")
 
 logger = logging.getLogger("penstock.pool")
 
@@ -73,6 +73,9 @@ class BasePool(Generic[C]):
         leak_after: float | None = 60.0,
         leak_reclaim: bool = False,
         nested: Literal["allow", "warn", "raise"] = "allow",
+        overload: Overload | None = None,
+        reserve: int = 0,
+        max_per_key: int | None = None,
     ) -> None:
         """See the class. Connects to nothing yet, unless *open* says so.
 
@@ -86,6 +89,9 @@ class BasePool(Generic[C]):
             max_idle=max_idle,
             reconnect_timeout=reconnect_timeout,
             connect_timeout=connect_timeout,
+            overload=overload,
+            reserve=reserve,
+            max_per_key=max_per_key,
         )
         check_seconds("timeout", timeout)
         if leak_after is not None:
@@ -231,7 +237,7 @@ class BasePool(Generic[C]):
 
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
-        return snapshot(self.name, self._core)
+        return snapshot(self.name, self._core, self._clock())
 
     def get_stats(self) -> dict[str, int]:
         """The pool's figures under the names of psycopg's pool; counters since the last `pop_stats`."""
@@ -291,6 +297,10 @@ class BasePool(Generic[C]):
         raise NotImplementedError
 
     def _owner_stack(self, owner: Any) -> tuple[CallSite, ...]:
+        raise NotImplementedError
+
+    def _event(self, event: Callable[..., object], *args: Any, **options: Any) -> None:
+        """Tell the core of an event, and do what it says."""
         raise NotImplementedError
 
     def _tell(self, call: Callable[[], object]) -> None:
@@ -435,12 +445,73 @@ class BasePool(Generic[C]):
             " and the connection is closed. Read its results to their end first"
         )
 
+    # ------------------------------------------------------------------------------------------ what is asked
+
+    def _wish(
+        self, timeout: float | None, priority: Priority | None, deadline: float | None, key: Hashable
+    ) -> Wish | None:
+        """What a request asks beyond a connection. None: nothing, which is quicker.
+
+        :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
+        """
+        if timeout is None and priority is None and deadline is None and key is None:
+            return None
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        if deadline is not None:
+            check_seconds("deadline", deadline)
+        if priority is not None and not isinstance(priority, Priority):
+            raise TypeError(f"priority must be a penstock.Priority, not {priority!r}")
+        try:
+            hash(key)
+        except TypeError:
+            raise TypeError(f"key must be hashable, not {key!r}") from None
+        now = self._clock()
+        until = math.inf if deadline is None else now + deadline
+        return Wish(timeout, now, until, Priority.NORMAL if priority is None else priority, key)
+
+    def _waiter(self, owner: Any, wish: Wish | None, code: Any, lasti: int, since: float) -> Waiter:
+        terms = declared()
+        if wish is None and terms is None:
+            return Waiter(owner, code, lasti, since, since + self.timeout)
+        wish = wish or _NO_WISH
+        until = _terms(wish, terms).until
+        latest = since + (self.timeout if wish.timeout is None else wish.timeout)
+        return Waiter(owner, code, lasti, since, min(latest, until), wish.priority, until < math.inf, wish.key)
+
+    def _arrive(self, wish: Wish | None, code: Any, lasti: int) -> None:
+        """:raises Overloaded: when the answer would come too late however soon there was a connection."""
+        terms = _terms(wish or _NO_WISH, declared())
+        if terms.until == math.inf:
+            return
+        now = self._clock()
+        forecast = self._core.admission.comes_late(terms.since, terms.until, now)
+        if forecast is not None:
+            waiter = Waiter(None, code, lasti, now, terms.until)
+            waiter.forecast = forecast
+            self._event(self._core.turn_away, waiter)
+            self._refuse(waiter, 0.0)
+
+    def _bind(self, slot: Slot, conn: Any, wish: Wish | None) -> None:
+        """What was declared counts for the lease that begins."""
+        terms = _terms(wish or _NO_WISH, declared())
+        if terms.reading or terms.until < math.inf:
+            slot.bound = True
+            self._driver.bind(conn, terms.until, terms.reading)
+
+    def _unbind(self, slot: Slot, conn: Any) -> None:
+        if slot.bound:
+            slot.bound = False
+            self._driver.unbind(conn)
+
     # ------------------------------------------------------------------------------------------ saying no
 
     def _refuse(self, waiter: Waiter, timeout: float) -> NoReturn:
-        verdict = waiter.verdict or self._core.pace.verdict()
-        kind, message = self._refusal(waiter, timeout, verdict)
         self._emit_refused(waiter)
+        if waiter.refusal is Refusal.OVERLOADED:  # under overload there are thousands: no words before somebody reads
+            raise self._overloaded(waiter.forecast)
+        verdict = waiter.verdict or self._core.verdict()
+        kind, message = self._refusal(waiter, timeout, verdict)
         raise errors.under(kind, self._driver.operational_error)(message) from verdict.error
 
     def _refusal(self, waiter: Waiter, timeout: float, verdict: Verdict) -> tuple[type[errors.PoolError], str]:
@@ -463,12 +534,23 @@ class BasePool(Generic[C]):
             case Refusal.UNAVAILABLE:
                 return errors.DatabaseUnavailable, self._unavailable(verdict)
             case _:
-                return self._timed_out(timeout)
+                return self._timed_out(waiter, timeout)
+
+    def _overloaded(self, forecast: Forecast) -> Exception:
+        holders = self._recent_holders()
+        longest = holders[0] if holders and holders[0].held > 10 * forecast.hold + 1 else None
+        return errors.under(errors.Overloaded, self._driver.operational_error)(
+            self.name,
+            *forecast,
+            None if longest is None else f"by {longest.site}, for {longest.held:.1f} s",
+        )
 
     def _unavailable(self, verdict: Verdict) -> str:
         now = self._clock()
         if verdict.hung:
             what = "the database does not answer"
+        elif verdict.lost:
+            what = "the database ends the connections that it gives"
         elif verdict.unfit:
             what = "the database gives connections that fail their check"
         elif isinstance(verdict.error, self._driver.operational_error):
@@ -488,11 +570,17 @@ class BasePool(Generic[C]):
             f" {len(core.opening)} are being opened; the pool is closed{why}"
         )
 
-    def _timed_out(self, timeout: float) -> tuple[type[errors.PoolError], str]:
+    def _timed_out(self, waiter: Waiter, timeout: float) -> tuple[type[errors.PoolError], str]:
         core = self._core
         start = f"{self.name}: couldn't get a connection after {timeout:.2f} sec"
         if core.paused:
             return errors.PoolTimeout, f"{start}: the pool is paused"
+        if core.has_its_share(waiter.key):
+            share = f"key {waiter.key!r} holds {core.max_per_key}, all that max_per_key allows"
+            return errors.PoolExhausted, f"{start}: {share}\n{report(self._recent_holders())}"
+        if core.reserve and waiter.priority != Priority.HIGH and core.leased >= core.max_size - core.reserve:
+            held = f"{core.leased} of {core.max_size} are held, and {core.reserve} kept in reserve for Priority.HIGH"
+            return errors.PoolExhausted, f"{start}: {held}\n{report(self._recent_holders())}"
         if core.leased < core.max_size:
             why = f": {_one_line(core.pace.error)}" if core.pace.error else ""
             opening = f"{core.leased} of {core.max_size} are held, {len(core.opening)} are being opened"
@@ -605,7 +693,7 @@ class BasePool(Generic[C]):
             return  # given up with the pool
         self._log_failure(_one_line(error), seconds)
         self._emit(events.ConnectFailed(self.name, error, seconds))
-        _drop_frames(error)
+        drop_frames(error)
 
     def _log_failure(self, error: str, seconds: float) -> None:
         """The first at once, then one line for all in a while: a database that is down fails thirty times a second."""
@@ -639,6 +727,16 @@ class BasePool(Generic[C]):
             )
 
 
+_NO_TERMS = Terms()
+_NO_WISH = Wish(None, -math.inf, math.inf, Priority.NORMAL, None)
+
+
+def _terms(wish: Wish, terms: Terms | None) -> Terms:
+    """What counts of both: the earlier deadline."""
+    terms = terms or _NO_TERMS
+    return terms if terms.until <= wish.until else terms._replace(since=wish.since, until=wish.until)
+
+
 def _one_line(error: BaseException | None) -> str:
     if error is None:
         return "no error known"
@@ -646,7 +744,7 @@ def _one_line(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _drop_frames(error: BaseException | None) -> None:
+def drop_frames(error: BaseException | None) -> None:
     """An error that is kept must not keep what its frames refer to, a half-open connection among it."""
     while error is not None:
         error.__traceback__ = None

@@ -22,6 +22,10 @@ class Snapshot:
     waiting: int
     paused: bool
     closed: bool
+    overloaded: bool  # a standing queue: requests that may be shed are
+    would_shed: int  # requests that waited, and would have been refused had they declared a deadline (or `overload=`)
+    hold: float  # seconds for which a connection is held, on average, of late; 0 while unknown
+    sick: bool  # the database ends connections in use: few are lent at once
     database_down: bool
     last_error: str | None  # of the failing attempts to connect; None once one has succeeded
     requests: int
@@ -42,7 +46,7 @@ class Snapshot:
         return self.idle + self.leased + self.opening + self.closing
 
 
-def snapshot(name: str, core: Core) -> Snapshot:
+def snapshot(name: str, core: Core, now: float) -> Snapshot:
     error = core.pace.error
     return Snapshot(
         name=name,
@@ -55,6 +59,10 @@ def snapshot(name: str, core: Core) -> Snapshot:
         waiting=len(core.waiters),
         paused=core.paused,
         closed=core.closed,
+        overloaded=core.admission.overloaded and now < core.admission.ends + core.admission.interval,
+        would_shed=core.admission.would_shed,
+        hold=core.admission.hold,
+        sick=core.breaker.sick,
         database_down=core.pace.down,
         last_error=None if error is None else f"{type(error).__name__}: {error}",
         requests=core.requests,
@@ -72,7 +80,6 @@ def snapshot(name: str, core: Core) -> Snapshot:
 
 
 _BAD_RETURNS = (Reason.BROKEN, Reason.BUSY, Reason.UNCLEAN)
-_ERRORS = (Refusal.TIMEOUT, Refusal.QUEUE_FULL, Refusal.UNAVAILABLE, Refusal.DEADLOCK, Refusal.CLOSED)
 
 
 def counters(of: Snapshot) -> dict[str, int]:
@@ -81,7 +88,7 @@ def counters(of: Snapshot) -> dict[str, int]:
         "requests_num": of.requests,
         "requests_queued": of.queued,
         "requests_wait_ms": int(of.waited * 1000),
-        "requests_errors": sum(of.refusals.get(refusal, 0) for refusal in _ERRORS),
+        "requests_errors": sum(count for refusal, count in of.refusals.items() if refusal is not Refusal.NOT_OPEN),
         "usage_ms": int(of.held * 1000),
         "returns_bad": sum(of.closes.get(reason, 0) for reason in _BAD_RETURNS),
         "connections_num": of.connects,

@@ -100,6 +100,9 @@ async def clean(kit: Kit, conn: Any, baseline: Any, expected: bool = False) -> R
     if status is Status.ACTIVE:
         logger.warning("%s: a connection came back while a statement was running: %s", kit.name, conn)
         return Reason.BUSY
+    if (unfit := driver.unfit(conn)) is not None:
+        logger.warning("%s: a write failed on a read-only connection, which is closed: %s", kit.name, conn)
+        return unfit
     try:
         if status is not Status.IDLE:
             if not expected:

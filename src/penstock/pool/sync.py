@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from queue import Empty as QueueEmpty
 from queue import SimpleQueue
@@ -30,6 +30,7 @@ from ..core import (
     Full,
     GaveUp,
     Open,
+    Priority,
     Reason,
     Refusal,
     Slot,
@@ -37,12 +38,12 @@ from ..core import (
     Waiter,
     Wake,
 )
-from ..core.settings import check_seconds
 from ..drivers import sockets
 from ..drivers.base import Status
 from . import registry, steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
 from .holders import CallSite, call_site, thread_name, thread_stack
+from .terms import Wish, declared
 
 if TYPE_CHECKING:
     from typing import Self
@@ -61,11 +62,11 @@ logger = logging.getLogger("penstock.pool")
 class Checkout(Generic[C]):
     """A connection for the length of a `with` block. Made by `Pool.connection` and `Pool.transaction`."""
 
-    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_timeout", "_uses")
+    __slots__ = ("_code", "_conn", "_lasti", "_pool", "_slot", "_uses")
+    _wish: Wish | None = None
 
-    def __init__(self, pool: Pool[C], timeout: float | None, code: CodeType, lasti: int) -> None:
+    def __init__(self, pool: Pool[C], code: CodeType, lasti: int) -> None:
         self._pool = pool
-        self._timeout = timeout
         self._code = code
         self._lasti = lasti
 
@@ -75,7 +76,7 @@ class Checkout(Generic[C]):
             if pool._plain:
                 slot = pool._core.take(get_ident(), self._code, self._lasti, monotonic())
             if slot is None or slot.probe(0):
-                slot = pool._acquire(slot, self._timeout, self._code, self._lasti)
+                slot = pool._acquire(slot, self._wish, self._code, self._lasti)
             conn = slot.conn
             conn._pool = pool
             self._uses = slot.uses
@@ -106,6 +107,22 @@ class Checkout(Generic[C]):
                 raise
             return
         pool._finish(slot, conn, commit=kind is None)
+
+
+class BoundCheckout(Checkout[C]):
+    """One with a wish of its own, or under a declared deadline. Apart, so that all others need not even look."""
+
+    __slots__ = ("_wish",)
+
+    def __init__(self, pool: Pool[C], wish: Wish | None, code: CodeType, lasti: int) -> None:
+        super().__init__(pool, code, lasti)
+        self._wish = wish
+
+    def __enter__(self) -> C:
+        self._pool._arrive(self._wish, self._code, self._lasti)
+        conn = super().__enter__()
+        self._pool._bind(self._slot, conn, self._wish)
+        return conn
 
 
 class Pool(BasePool[C]):
@@ -140,6 +157,10 @@ class Pool(BasePool[C]):
     :param leak_reclaim: whether the pool takes such a connection away from its holder.
     :param nested: what to do about a thread that asks for a second connection while it holds one: ``"allow"`` it,
         ``"warn"`` in the log, or ``"raise"`` `NestedCheckout`.
+    :param overload: that requests which would wait in vain are refused at once (`Overloaded`), whether they declare a
+        deadline or not. Without it only those that do are.
+    :param reserve: connections kept for `Priority.HIGH`: health checks, operators.
+    :param max_per_key: connections that requests of one ``key=`` may hold at once; None for any number.
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
 
@@ -253,54 +274,74 @@ class Pool(BasePool[C]):
 
     # ------------------------------------------------------------------------------------------ borrowing
 
-    def connection(self, timeout: float | None = None) -> Checkout[C]:
+    def connection(
+        self,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> Checkout[C]:
         """A connection for a `with` block.
 
         At its end the transaction is committed, or rolled back if the block raised, and the connection given back.
 
         :param timeout: seconds to wait for one; by default the pool's.
+        :param priority: who is served first and shed last where requests wait; by default NORMAL.
+        :param deadline: seconds from now by which the answer is wanted, as `penstock.deadline` declares it.
+        :param key: whose request it is (a tenant, an endpoint), where the pool has a `max_per_key`.
+        :raises Overloaded: when it would have waited in vain: with a declared deadline, or the pool's `overload`.
         :raises PoolTimeout: when there was none in time: `PoolExhausted` naming the holders, or `DatabaseUnavailable`
             with the driver's error as its cause.
         :raises TooManyRequests: when `max_waiting` requests wait already.
         :raises PoolDeadlock: when the wait could never end.
         :raises PoolClosed: when the pool is not open.
         """
-        if timeout is not None:
-            check_seconds("timeout", timeout)
         frame = _getframe(1)
-        return Checkout(self, timeout, frame.f_code, frame.f_lasti)
+        if timeout is None and priority is None and deadline is None and key is None and declared() is None:
+            return Checkout(self, frame.f_code, frame.f_lasti)
+        return BoundCheckout(self, self._wish(timeout, priority, deadline, key), frame.f_code, frame.f_lasti)
 
     @contextmanager
     def _transaction(self, checkout: Checkout[C]) -> Iterator[C]:
         with checkout as conn, conn.transaction():  # type: ignore[attr-defined]
             yield conn
 
-    def transaction(self, timeout: float | None = None) -> AbstractContextManager[C]:
+    def transaction(
+        self,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> AbstractContextManager[C]:
         """A connection inside a transaction, for a `with` block: committed at its end, rolled back if it raises.
 
         Unlike `connection`, also where the connection is in autocommit. Raises as `connection` does.
         """
-        if timeout is not None:
-            check_seconds("timeout", timeout)
-        frame = _getframe(1)
-        return self._transaction(Checkout(self, timeout, frame.f_code, frame.f_lasti))
+        frame, wish = _getframe(1), self._wish(timeout, priority, deadline, key)
+        return self._transaction(BoundCheckout(self, wish, frame.f_code, frame.f_lasti))
 
-    def getconn(self, timeout: float | None = None) -> C:
+    def getconn(
+        self,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> C:
         """A connection, which must be given back with `putconn`. Prefer `connection`. Raises as `connection` does.
 
         One that is dropped, or whose thread has ended, is taken back with a ResourceWarning.
         """
-        if timeout is not None:
-            check_seconds("timeout", timeout)
-        frame, slot = _getframe(1), None
+        frame, slot, wish = _getframe(1), None, self._wish(timeout, priority, deadline, key)
+        self._arrive(wish, frame.f_code, frame.f_lasti)
         try:
             if self._plain:
                 slot = self._core.take(get_ident(), frame.f_code, frame.f_lasti, monotonic())
             if slot is None or slot.probe(0):
-                slot = self._acquire(slot, timeout, frame.f_code, frame.f_lasti)
+                slot = self._acquire(slot, wish, frame.f_code, frame.f_lasti)
             slot.by_hand = registry.tell_of_end(self)
             conn = slot.conn
             conn._pool = self
+            self._bind(slot, conn, wish)
             slot.conn = None  # last, as in `Checkout`
             return conn  # type: ignore[no-any-return]
         except BaseException:
@@ -314,6 +355,7 @@ class Pool(BasePool[C]):
         """
         slot = self._slot_of(conn)
         slot.by_hand = None
+        self._unbind(slot, conn)
         if self._plain and not slot.reported and self._state(conn) == slot.baseline:
             conn._pool = None  # type: ignore[attr-defined]
             slot.conn = conn
@@ -322,13 +364,13 @@ class Pool(BasePool[C]):
             return
         self._give_back(slot, conn)
 
-    def _acquire(self, slot: Slot | None, timeout: float | None, code: CodeType, lasti: int) -> Slot:
+    def _acquire(self, slot: Slot | None, wish: Wish | None, code: CodeType, lasti: int) -> Slot:
         """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
         owner, since = get_ident(), monotonic()
-        timeout = self.timeout if timeout is None else timeout
         if not self._plain:
             self._look_before(owner, code, lasti)
-        waiter = Waiter(owner, code, lasti, since, since + timeout)
+        waiter = self._waiter(owner, wish, code, lasti, since)
+        timeout = waiter.deadline - since
         again = False
         try:
             while True:
@@ -346,7 +388,7 @@ class Pool(BasePool[C]):
     def _salvage(self, slot: Slot | None) -> None:
         """A signal's exception may strike anywhere: a lease whose connection is in its slot is over."""
         if slot is not None and slot.state is State.LEASED and slot.conn is not None and slot.owner == get_ident():
-            self._requite(slot)
+            self._event(self._core.unused, slot)
 
     def _look_before(self, owner: int, code: CodeType, lasti: int) -> None:
         if self._opened_implicitly:
@@ -388,7 +430,7 @@ class Pool(BasePool[C]):
         if self._kit.check is None:
             return True
         if monotonic() >= deadline:  # no time to check it, which is not the connection's fault
-            self._event(self._core.requite, slot)
+            self._event(self._core.unused, slot)
             return False
         try:
             with self._cut_off(slot.conn, deadline):
@@ -409,6 +451,7 @@ class Pool(BasePool[C]):
     # ------------------------------------------------------------------------------------------ giving back
 
     def _finish(self, slot: Slot, conn: Any, commit: bool) -> None:
+        self._unbind(slot, conn)
         try:
             status = self._driver.status(conn)
             if commit and status in (Status.INTRANS, Status.INERROR):
@@ -433,7 +476,7 @@ class Pool(BasePool[C]):
         if reason is None:
             self._requite(slot)
         else:
-            self._event(self._core.discard, slot, reason)
+            self._event(self._core.discard, slot, reason, error=self._driver.loss(conn))
 
     def _clean(self, conn: Any, baseline: Any, expected: bool) -> Reason | None:
         try:
@@ -469,7 +512,6 @@ class Pool(BasePool[C]):
     # ------------------------------------------------------------------------------------------ carrying out
 
     def _event(self, event: Callable[..., object], *args: Any, **options: Any) -> None:
-        """Tell the core of an event, and do what it says."""
         with self._lock:
             event(*args, now=monotonic(), **options)
             effects = self._core.effects()

@@ -1,0 +1,164 @@
+"""Whether a request may wait: what it can expect, and whether the queue has become a standing one.
+
+A queue that forms and dissolves is good: it keeps the connections busy. One that stands only makes everybody late by
+the same amount. CoDel (RFC 8289; folly's form of it) tells them apart by the least wait of an interval: while nobody
+has been served within the target for a whole interval, there is more work than can be done, and some of it must go.
+
+What goes is decided when it comes, by what it can expect, so that a refusal costs no time; not in the queue, where it
+would have waited in vain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .settings import Overload
+from .slots import Waiter
+from .upstream import Upstream
+
+LEAST = 0.005  # seconds of waiting that nobody calls a queue (CoDel's own target)
+SHARE = 0.1  # of what a request is willing to wait: its target, if none was set
+TURNS = 2  # holds that a request may wait for while the pool sheds: enough that no connection is ever idle,
+#            and no more than a quarter of its deadline
+MARGIN = 1.25  # by which a wait may turn out longer than expected
+EASE = 0.1  # share of the requests that find a connection free when there is no overload any more
+
+
+class Forecast(NamedTuple):
+    """Why a request was shed. Times in seconds."""
+
+    retry_after: float
+    wait: float  # expected, until it would have had a connection
+    waited: float  # already, since it came or since its deadline was declared
+    left: float  # until its deadline
+    stands: bool  # the queue: it was not for the deadline alone
+    waiting: int  # requests before it
+    connections: int  # that serve them
+    hold: float  # how long one is held, on average
+
+
+class Admission:
+    """Measures the queue, and judges who may join it.
+
+    :ivar hold: seconds for which a connection is held, on average over the last interval with any use; 0 while unknown.
+    :ivar overloaded: the queue stands, so the pool sheds.
+    """
+
+    def __init__(self, overload: Overload | None, random: Callable[[], float]) -> None:
+        self.everybody = overload is not None  # or only those who declare a deadline
+        settings = overload or Overload()
+        self._target = settings.target
+        self.interval = settings.interval
+        self._random = random
+        self.upstream = Upstream(settings.interval)
+        self.hold = 0.0
+        self.overloaded = False
+        self.would_shed = 0
+        self.ends = -math.inf  # of the interval
+        self._uses = 0
+        self._held = 0.0
+        self._waited = 0  # how many were served in this interval after a wait
+        self.moved = True  # in this interval somebody was served when nobody had waited too long, or there was no queue
+        self._began = 0.0  # the interval
+        self._silent_since = -math.inf  # no connection has come back, or was lent, since
+
+    def sheds(self, waiter: Waiter) -> bool:
+        """Whether this waiter may be shed at all."""
+        return self.everybody or waiter.declared
+
+    def queue_began(self, last_lent: float) -> None:
+        self.moved = True
+        self._silent_since = max(self._silent_since, last_lent)
+
+    def came_back(self, lent_at: float, now: float) -> None:
+        self._silent_since = now
+        self.hold = self.hold or now - lent_at  # a first guess, until an interval has ended
+
+    def served(self, oldest: Waiter | None, now: float) -> None:
+        """Somebody who waited is served; *oldest*: who has waited longest by now, that one included.
+
+        Not how long that one waited: one of high priority does not wait even where a queue stands.
+        """
+        self._waited += 1
+        self.moved = self.moved or oldest is None or now - oldest.since <= oldest.target
+
+    def end_interval(self, now: float, uses: int, held: float, connections: int, oldest: Waiter | None) -> None:
+        """To be called from `ends` on. *uses* and *held*: leases that have ended since the beginning, and seconds."""
+        served = uses - self._uses
+        if served > 0:
+            # No more than all connections can have been held for meanwhile: an hour's job may just have ended.
+            self.hold = min(held - self._held, connections * (now - self._began)) / served
+        if self.overloaded:
+            at_once = served - self._waited
+            busy = served or oldest is not None
+            self.overloaded = bool(busy) and at_once <= EASE * served
+        else:
+            self.overloaded = not self.moved and oldest is not None and now - oldest.since > oldest.target
+        self._uses, self._held, self._waited = uses, held, 0
+        self.moved = oldest is None
+        self._began, self.ends = now, now + self.interval
+
+    def judge(self, waiter: Waiter, ahead: int, connections: int, now: float) -> Forecast | None:
+        """Why this waiter should be shed, or None if it may wait. Sets its target.
+
+        *ahead*: how many must be served from what comes back before this one is; less than 0: it is served otherwise.
+        The wait expected is that for *ahead* and one more returns, at `hold` / *connections* each; when nothing has
+        come back for longer than one hold, as long again.
+        """
+        patience, left = waiter.deadline - waiter.since, waiter.deadline - now
+        waiter.target = self._target_of(patience)
+        if ahead < 0:
+            return None
+        wait = (ahead + 1) * self.hold / connections
+        stands = self.overloaded and ahead > 0 and wait > max(LEAST, min(TURNS * self.hold, patience / 4))
+        silence = now - self._silent_since
+        if silence > self.hold:
+            wait += silence
+        if not stands and wait * MARGIN + self._needs(waiter) <= left:
+            return None
+        retry_after = max(wait, self.interval) * (1 + self._random())
+        return Forecast(retry_after, wait, 0.0, left, stands, ahead, connections, self.hold)
+
+    def comes_late(self, since: float, until: float, now: float) -> Forecast | None:
+        """Whether a request whose deadline was declared at *since* comes too late to be of use, and why.
+
+        One whose deadline has passed always does. To be asked of every request with a declared deadline; needs no lock.
+        """
+        patience, age, left = until - since, now - since, until - now
+        late = left <= min(self.hold, patience / 4)
+        if not self.upstream.refuses(age, self._target_of(patience), late, now) and left > 0:
+            return None
+        retry_after = self.interval * (1 + self._random())
+        return Forecast(retry_after, 0.0, age, left, self.upstream.stands, 0, 0, self.hold)
+
+    def _target_of(self, patience: float) -> float:
+        """Seconds of waiting from which on a queue counts as standing."""
+        target = SHARE * patience if self._target is None else self._target
+        return max(LEAST, target, 2 * TURNS * self.hold)
+
+    def too_late(self, waiter: Waiter, waiting: int, connections: int, now: float) -> Forecast:
+        """Why a waiter is shed from the queue."""
+        retry_after = self.interval * (1 + self._random())
+        waited, left = now - waiter.since, waiter.deadline - now
+        return Forecast(retry_after, 0.0, waited, left, self.overloaded, waiting, connections, self.hold)
+
+    def has_backlog(self, waiting: int, connections: int) -> bool:
+        """Whether more wait than may join while the pool sheds: the newest of them first, then."""
+        return self.overloaded and waiting * self.hold > connections * max(LEAST, TURNS * self.hold)
+
+    def is_late(self, waiter: Waiter, now: float) -> bool:
+        """Whether a waiter is to be shed from the queue: what it was waiting for has come too late."""
+        if not self.sheds(waiter):
+            return False
+        if self.overloaded and now - waiter.since > 2 * waiter.target:
+            return True
+        return waiter.declared and now + self._needs(waiter) > waiter.deadline
+
+    def _needs(self, waiter: Waiter) -> float:
+        """Seconds of its deadline that a waiter needs the connection for: as long as others, as far as anybody knows.
+
+        A quarter of its time at most, as its own work may be shorter. A timeout bounds nothing but the wait.
+        """
+        return min(self.hold, (waiter.deadline - waiter.since) / 4) if waiter.declared else 0.0

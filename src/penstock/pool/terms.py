@@ -1,0 +1,102 @@
+"""What is declared for everything under way: until when an answer is wanted, and that it only reads.
+
+Both are carried in a context variable, so that whoever takes a request in (a web middleware) says so once, and every
+pool that the request meets knows; in threads and in asyncio alike, and per task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..core import Priority
+from ..core.settings import check_seconds
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class Terms(NamedTuple):
+    """*since*, *until*: by the monotonic clock, in seconds; infinity for no deadline."""
+
+    since: float = -math.inf
+    until: float = math.inf
+    reading: bool = False
+
+
+class Wish(NamedTuple):
+    """What one request for a connection asks beyond that."""
+
+    timeout: float | None
+    since: float
+    until: float
+    priority: Priority
+    key: Hashable
+
+
+_terms: ContextVar[Terms | None] = ContextVar("penstock.terms", default=None)
+declared = _terms.get
+
+
+class deadline:  # named as what it is used as: with penstock.deadline(0.5):
+    """Until when an answer is wanted, for everything done in the `with` block: ``with penstock.deadline(0.5):``.
+
+    Every connection asked for in the block is had by then or not at all, a request that cannot be served by then is
+    refused at once with `Overloaded`, and the server ends a statement that takes longer than what was left when its
+    transaction began (``statement_timeout``, sent with BEGIN: not in autocommit, not in pipeline mode). Within another
+    deadline the earlier one counts. In threads and in asyncio alike: a task started in the block has the deadline too;
+    a thread started in it only if it is given the context, as `asyncio.to_thread` does.
+
+    :param seconds: from the beginning of the block.
+    :raises ValueError: (or TypeError) when that is no length of time.
+    """
+
+    __slots__ = ("_token", "_until", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        check_seconds("seconds", seconds)
+        self.seconds = seconds
+        self._token: Token[Terms | None] | None = None
+        self._until = math.inf
+
+    def __enter__(self) -> Self:
+        if self._token is not None:
+            raise RuntimeError("this deadline is in use already: make one for each block, `with deadline(seconds):`")
+        outer, now = declared() or Terms(), monotonic()
+        self._until = now + self.seconds
+        inner = outer._replace(since=now, until=self._until) if self._until < outer.until else outer
+        self._until = inner.until
+        self._token = _terms.set(inner)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            _terms.reset(token)
+
+    @property
+    def left(self) -> float:
+        """Seconds from now; less than 0 once it has passed."""
+        return self._until - monotonic()
+
+
+def forget() -> None:
+    """From now on nothing is declared in this context: for work that goes on after the answer."""
+    _terms.set(None)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Every transaction begun in the block on a connection that was borrowed in it is READ ONLY (sent with BEGIN)."""
+    token = _terms.set((declared() or Terms())._replace(reading=True))
+    try:
+        yield
+    finally:
+        _terms.reset(token)
