@@ -11,6 +11,7 @@ drill: $(READY)
 	$(BIN)/penstock drill outage --html drill-report.html
 
 test: $(READY) lint
+	@sh scripts/redis.sh
 	$(BIN)/python -m pytest
 
 # Every interpreter of 3.11 to 3.13 that this machine has, each in an environment of its own.
