@@ -28,6 +28,9 @@ def drill(
     yes: Annotated[bool, typer.Option("--yes", help="With --dsn: the server may be on another machine.")] = False,
     seconds: Annotated[float | None, typer.Option(help="How long each arm is loaded.")] = None,
     clients: Annotated[int | None, typer.Option(help="How many clients there are at once.")] = None,
+    overload: Annotated[
+        float | None, typer.Option(help="With spike: how many times what the database can do; 1 to 20.")
+    ] = None,
     max_connections: Annotated[
         int | None, typer.Option(help=f"The embedded server's max_connections; {MAX_CONNECTIONS} if not said.")
     ] = None,
@@ -37,8 +40,8 @@ def drill(
 ) -> None:
     """Replay an outage with real clients against a real PostgreSQL, arm by arm, and measure who holds the line.
 
-    Exit status: 0 when Penstock's arm held the line and answered every request, 1 when it did not, 2 when the drill
-    could not be run, 130 after Ctrl-C.
+    Exit status: 0 when Penstock's arm held the line and answered every request (in spike: gave useful answers at 90 %
+    of the capacity, and recovered), 1 when it did not, 2 when the drill could not be run, 130 after Ctrl-C.
     """
     try:
         from penstock.drill.failure import CannotStart
@@ -54,7 +57,7 @@ def drill(
             raise CannotStart(f"--html: there is no folder {html.absolute().parent}")
         if html is not None:
             _check_writable(html)
-        plans = _plans(scenario, arm or [], seconds, clients)
+        plans = _plans(scenario, arm or [], seconds=seconds, clients=clients, overload=overload)
         server: AbstractContextManager[Server]
         if dsn is None:
             server = embedded(MAX_CONNECTIONS if max_connections is None else max_connections)
@@ -102,13 +105,12 @@ def _run(plans: list[tuple[Any, Any]], server: "Server", html: Path | None, as_j
     return bool(written["passed"])
 
 
-def _plans(scenario: str, names: list[str], seconds: float | None, clients: int | None) -> list[tuple[Any, Any]]:
+def _plans(scenario: str, names: list[str], **asked: Any) -> list[tuple[Any, Any]]:
     from penstock.drill import arms
     from penstock.drill.conduct import adjust
     from penstock.drill.scenarios import choose
 
-    chosen = arms.choose(names)
-    return [(adjust(found, seconds=seconds, clients=clients), chosen) for found in choose(scenario)]
+    return [(found, arms.choose(names, found.arms)) for found in adjust(choose(scenario), **asked)]
 
 
 def _list() -> None:
@@ -119,9 +121,10 @@ def _list() -> None:
     console.print("Scenarios:")
     for scenario in discover().values():
         console.print(f"  {scenario.name:<12} {scenario.title}. {scenario.story}", soft_wrap=True)
-    console.print("Arms (--arm):")
+    console.print("Arms (--arm), and the scenarios that run them if none is asked for:")
     for arm in ARMS:
-        console.print(f"  {arm.name:<15} {arm.title}", soft_wrap=True)
+        where = ", ".join(scenario.name for scenario in discover().values() if arm.name in scenario.arms)
+        console.print(f"  {arm.name:<15} {arm.title} ({where})", soft_wrap=True)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """How a drill looks in a terminal: a live table while it runs, the verdict at the end."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich import box
 from rich.console import Console, Group
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from penstock.drill.server import Server
 
 BAR_CELLS = 24
+REDRAWS = 6  # of the live table in a second
+
+Columns = dict[str, Callable[[Any], str | Text]]
 
 
 class View(Protocol):
@@ -52,7 +56,7 @@ class Plain:
         """Say which arm runs."""
         if result.arm.name not in self._seen:
             self._seen.add(result.arm.name)
-            self._say(f"  running for {result.seconds:g} s: {result.arm.title}")
+            self._say(f"  running for {result.seconds:g} s: {result.arm.title}{_against(result)}")
 
     def _say(self, line: str) -> None:
         if not self._silent:
@@ -69,33 +73,44 @@ class _LiveView:
     @contextmanager
     def scenario(self, scenario: "Scenario", arms: "Sequence[type[Arm]]", server: "Server") -> Iterator[None]:
         """Keep the table on the screen inside the block."""
-        self._arms = arms
+        self._arms = list(arms)
+        self._name = scenario.name
+        self._columns = _live_columns(scenario)
         self._results = {}
         percentage = TextColumn("{task.percentage:>3.0f} %")
         self._progress = Progress(TextColumn("{task.description}"), BarColumn(), percentage, console=self._console)
         self._task = self._progress.add_task(scenario.name, total=scenario.seconds * len(arms))
+        self._due = 0.0
         self._console.print(_headline(scenario, server), markup=False)
         with Live(console=self._console, refresh_per_second=8, transient=True) as self._live:
             yield
 
     def watch(self, result: "Result", seconds: float) -> None:
-        """Redraw."""
+        """Redraw, if it is time to."""
+        new = result.arm.name not in self._results
+        if not new and time.monotonic() < self._due:
+            return  # the figures are counted anew each time, on the machine that makes the load
+        self._due = time.monotonic() + 1 / REDRAWS
+        if new and result.arm not in self._arms:  # what runs before the arms: the capacity
+            self._arms.insert(0, result.arm)
+            self._progress.update(self._task, total=result.seconds + (self._progress.tasks[0].total or 0))
         self._results[result.arm.name] = result
-        done = (len(self._results) - 1) * result.seconds + min(seconds, result.seconds)
-        self._progress.update(self._task, completed=done)
+        done = sum(earlier.seconds for earlier in self._results.values() if earlier is not result)
+        name = f"{self._name}{_against(result)}"
+        self._progress.update(self._task, description=name, completed=done + min(seconds, result.seconds))
         self._live.update(Group(self._table(result), self._progress))
 
     def _table(self, running: "Result") -> Table:
         table = Table(box=box.SIMPLE_HEAD)
-        for name in ("arm", "requests", "ok", "errors", "held now", "at most"):
-            table.add_column(name, justify="left" if name == "arm" else "right")
-        table.add_column("connections | line")
+        for name in ("arm", *self._columns, "connections | line"):
+            table.add_column(name, justify="left" if name in ("arm", "connections | line") else "right")
         for arm in self._arms:
             result = self._results.get(arm.name)
             if result is None:
-                table.add_row(arm.title, *["·"] * 5, style="dim")
+                table.add_row(arm.title, *["·"] * len(self._columns), style="dim")
             else:
-                table.add_row(*_live_row(result), style="bold" if result is running else "")
+                cells = [cell(result) for cell in self._columns.values()]
+                table.add_row(arm.title, *cells, _bar(result), style="bold" if result is running else "")
         return table
 
 
@@ -113,7 +128,7 @@ def show_verdict(console: Console, outcome: "Outcome") -> None:
     else:
         console.print(_plain_table(outcome), soft_wrap=True)
     for result in outcome.results:
-        sign, style = ("✗", "red") if result.crossed or result.lost else ("✓", "green")
+        sign, style = ("✓", "green") if result.good else ("✗", "red")
         line = Text(f"{sign} ", style).append(f"{result.arm.title}: ", "bold").append(sentence(result), "default")
         console.print(line, soft_wrap=not console.is_terminal)
     console.print()
@@ -121,16 +136,57 @@ def show_verdict(console: Console, outcome: "Outcome") -> None:
 
 def _headline(scenario: "Scenario", server: "Server") -> str:
     return (
-        f"{scenario.title}: {scenario.clients} clients in {scenario.instances} instances; {server.version}, "
+        f"{scenario.title}: {_load(scenario)} in {scenario.instances} instances; {server.version}, "
         f"max_connections {server.max_connections}, {server.reserved} reserved, so the line is {server.line}."
     )
 
 
-def _live_row(result: "Result") -> list[str | Text]:
-    errors = Text(f"{result.lost:,}", "red" if result.lost else "")
-    peak = Text(f"{result.peak}", "red" if result.crossed else "")
-    title, requests, ok = result.arm.title, f"{result.requests:,}", f"{result.ok:,}"
-    return [title, requests, ok, errors, str(result.held), peak, _bar(result)]
+def _load(scenario: "Scenario") -> str:
+    from penstock.drill.shape import OpenLoop
+
+    if isinstance(scenario.shape, OpenLoop):
+        return f"{scenario.shape.overload:g} times what the database can do"
+    return f"{scenario.shape.clients} clients"
+
+
+def _against(result: "Result") -> str:
+    from penstock.drill.overload import OverloadResult
+
+    if isinstance(result, OverloadResult):
+        return f", against a capacity of {result.spike.capacity:,.0f} requests/s"
+    return ""
+
+
+def _live_columns(scenario: "Scenario") -> Columns:
+    from penstock.drill.shape import OpenLoop
+
+    return _LIVE_OPEN if isinstance(scenario.shape, OpenLoop) else _LIVE_CLOSED
+
+
+def _errors(result: "Result") -> Text:
+    return Text(f"{result.lost:,}", "red" if result.lost else "")
+
+
+def _at_most(result: "Result") -> Text:
+    return Text(f"{result.peak}", "red" if result.crossed else "")
+
+
+_LIVE_CLOSED: Columns = {
+    "requests": lambda result: f"{result.requests:,}",
+    "ok": lambda result: f"{result.ok:,}",
+    "errors": _errors,
+    "held now": lambda result: f"{result.held}",
+    "at most": _at_most,
+}
+_LIVE_OPEN: Columns = {
+    "requests": lambda result: f"{result.requests:,}",
+    "useful": lambda result: f"{result.useful:,}",
+    "late": lambda result: f"{result.late:,}",
+    "refused": lambda result: f"{result.shed:,}",
+    "errors": _errors,
+    "held now": lambda result: f"{result.held}",
+    "at most": _at_most,
+}
 
 
 def _bar(result: "Result") -> Text:
@@ -147,42 +203,68 @@ def _bar(result: "Result") -> Text:
 
 def _verdict_table(outcome: "Outcome") -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for name in _COLUMNS:
+    columns = _verdict_columns(outcome)
+    for name in columns:
         table.add_column(name, justify="left" if name in ("arm", "errors by kind") else "right")
-    for row in _rows(outcome):
-        table.add_row(*row)
+    for result in outcome.results:
+        table.add_row(*[cell(result) for cell in columns.values()])
     return table
 
 
 def _plain_table(outcome: "Outcome") -> Text:
     # As wide as it needs to be: a file or a pipe has no margin.
-    rows = [list(_COLUMNS), *_rows(outcome)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    columns = _verdict_columns(outcome)
+    rows = [list(columns), *[[str(cell(result)) for cell in columns.values()] for result in outcome.results]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return Text("\n".join(lines))
 
 
-_COLUMNS = ("arm", "requests", "ok", "held / line", "p50 ms", "p99 ms", "useful", "by retry", "errors by kind")
+def _verdict_columns(outcome: "Outcome") -> Columns:
+    return _CLOSED if outcome.capacity is None else _OPEN
 
 
-def _rows(outcome: "Outcome") -> list[list[str]]:
+def _percent(share: float) -> str:
     from penstock.drill.verdict import percent
 
-    return [
-        [
-            result.arm.title,
-            f"{result.requests:,}",
-            f"{result.ok:,}",
-            f"{result.peak} / {result.line}",
-            _ms(result.p50_ms),
-            _ms(result.p99_ms),
-            percent(result.useful_share),
-            f"{result.retried:,}",
-            ", ".join(f"{number:,} {kind}" for kind, number in result.errors.items()) or "none",
-        ]
-        for result in outcome.results
-    ]
+    return percent(share)
 
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
+
+
+def _held(result: "Result") -> str:
+    return f"{result.peak} / {result.line}"
+
+
+def _kinds(result: "Result") -> str:
+    return ", ".join(f"{number:,} {kind}" for kind, number in result.errors.items()) or "none"
+
+
+def _recovery(result: "Result") -> str:
+    return "not in drill" if result.recovery is None else f"{result.recovery:.2f} s"
+
+
+_CLOSED: Columns = {
+    "arm": lambda result: result.arm.title,
+    "requests": lambda result: f"{result.requests:,}",
+    "ok": lambda result: f"{result.ok:,}",
+    "held / line": _held,
+    "p50 ms": lambda result: _ms(result.p50_ms),
+    "p99 ms": lambda result: _ms(result.p99_ms),
+    "useful": lambda result: _percent(result.useful_share),
+    "by retry": lambda result: f"{result.retried:,}",
+    "errors by kind": _kinds,
+}
+_OPEN: Columns = {
+    "arm": lambda result: result.arm.title,
+    "offered/s": lambda result: f"{result.offered:,.0f}",
+    "of capacity": lambda result: _percent(result.useful_in_spike),
+    "recovered": _recovery,
+    "useful": lambda result: f"{result.useful:,}",
+    "late": lambda result: f"{result.late:,}",
+    "refused": lambda result: f"{result.shed:,}",
+    "held / line": _held,
+    "errors by kind": _kinds,
+}

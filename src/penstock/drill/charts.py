@@ -1,7 +1,7 @@
-"""Two small charts as SVG, drawn from the drill's document: no script, no library, colours by CSS class."""
+"""Three small charts as SVG, drawn from the drill's document: no script, no library, colours by CSS class."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -59,6 +59,47 @@ def losses(arm: dict[str, Any], frame: Frame, kinds: Sequence[str]) -> str:
         f"{arm['title']}: {arm['lost']} requests lost",
         [*_axes(frame, f"lost in {BUCKET_SECONDS:g} s"), *(bars or [empty]), *_marks(arm["marks"], frame)],
     )
+
+
+def fates(
+    arm: dict[str, Any],
+    frame: Frame,
+    rows: Sequence[tuple[float, Mapping[str, int]]],
+    styles: Mapping[str, str],
+    *,
+    bucket: float,
+    capacity: float,
+) -> str:
+    """Draw what became of the requests that arrived in each `bucket` of seconds, as a stack whose height is the load.
+
+    `styles` has the class of each fate, from the bottom up.
+    """
+    offered = [(at, sum(counts.values()) / bucket) for at, counts in rows]
+    line, end = frame.y(capacity), WIDTH - RIGHT
+    return _svg(
+        f"{arm['title']}: requests by when they arrived and what became of them; capacity {capacity:.0f} a second",
+        [
+            *_axes(frame, "requests/s"),
+            *_stacks(rows, frame, styles, bucket),
+            f'<path class="offered" d="{_steps([*offered, (rows[-1][0] + bucket, 0)], frame)}"/>',
+            f'<line class="capacity" x1="{LEFT}" x2="{end}" y1="{line}" y2="{line}"/>',
+            f'<text class="unit" x="{end}" y="14" text-anchor="end">- - capacity: {capacity:.0f}/s</text>',
+            *_marks(arm["marks"], frame),
+        ],
+    )
+
+
+def _stacks(
+    rows: Sequence[tuple[float, Mapping[str, int]]], frame: Frame, styles: Mapping[str, str], bucket: float
+) -> Iterable[str]:
+    for at, counts in rows:
+        left, right, below = frame.x(at), frame.x(at + bucket), 0.0
+        for fate, style in styles.items():
+            if rate := counts.get(fate, 0) / bucket:
+                top, bottom = frame.y(below + rate), frame.y(below)
+                below += rate
+                size = f'width="{round(right - left, 1)}" height="{round(bottom - top, 1)}"'
+                yield f'<rect class="{style}" x="{left}" y="{top}" {size}/>'
 
 
 def tallest(arms: Iterable[dict[str, Any]]) -> int:

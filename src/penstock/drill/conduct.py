@@ -4,66 +4,135 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from penstock.drill.arms.arm import Arm
+from penstock.drill.arms.one_each import OneEach
 from penstock.drill.failure import CannotStart
-from penstock.drill.instance import Orders
 from penstock.drill.load import Load
 from penstock.drill.measure import Mark, Sampler
+from penstock.drill.orders import Orders
+from penstock.drill.overload import OverloadResult, Spike
 from penstock.drill.proxy import ChaosProxy
 from penstock.drill.result import Result
 from penstock.drill.scenario import Event, Scenario, Stage
 from penstock.drill.server import Server
+from penstock.drill.shape import ClosedLoop, OpenLoop
 
 TICK_SECONDS = 0.05
 GONE_SECONDS = 5.0
+CAPACITY_SECONDS = 2.5
+SETTLED_SECONDS = 0.5  # of them, until every connection is open
 
 # Called with the growing result of the arm that runs, and the seconds since its load began.
 Watch = Callable[[Result, float], None]
 
 
+class Capacity(NamedTuple):
+    """How many requests were answered in a second, with so many connections that never paused."""
+
+    per_second: float
+    connections: int
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A scenario as it was run, and each arm's result."""
+    """A scenario as it was run, and each arm's result; of an open loop the capacity too."""
 
     scenario: Scenario
     results: list[Result]
+    capacity: Capacity | None = None
 
     @property
     def failed(self) -> bool:
         return any(result.failed for result in self.results)
 
 
-def adjust(scenario: Scenario, *, seconds: float | None, clients: int | None) -> Scenario:
-    """Return `scenario` with what the user asked for in place of its own. Raises CannotStart."""
-    if seconds is not None and not 0.5 <= seconds <= 600:
-        raise CannotStart(f"--seconds is {seconds:g}; use 0.5 to 600 (the time of one arm)")
-    if clients is not None and not scenario.instances <= clients <= 1000:
-        raise CannotStart(f"--clients is {clients}; use {scenario.instances} (one for each instance) to 1000")
-    return replace(scenario, seconds=seconds or scenario.seconds, clients=clients or scenario.clients)
+def adjust(
+    scenarios: Sequence[Scenario], *, seconds: float | None, clients: int | None, overload: float | None
+) -> list[Scenario]:
+    """Return `scenarios` with what the user asked for in place of their own, where it has a meaning.
+
+    Raises CannotStart for what none of them can have, or nobody.
+    """
+    longest = max(scenarios, key=lambda scenario: scenario.least_seconds)
+    if seconds is not None and not longest.least_seconds <= seconds <= 600:
+        raise CannotStart(
+            f"--seconds is {seconds:g}; use {longest.least_seconds:g} to 600 for {longest.name} (the time of one arm)"
+        )
+    instances = max(scenario.instances for scenario in scenarios)
+    if clients is not None and not instances <= clients <= 1000:
+        raise CannotStart(f"--clients is {clients}; use {instances} (one for each instance) to 1000")
+    if overload is not None and not 1 <= overload <= 20:
+        raise CannotStart(f"--overload is {overload:g}; use 1 to 20 (times what the database can do)")
+    names = ", ".join(scenario.name for scenario in scenarios)
+    if clients is not None and not any(isinstance(scenario.shape, ClosedLoop) for scenario in scenarios):
+        raise CannotStart(f"--clients means nothing to {names}, where requests come at a rate: use --overload")
+    if overload is not None and not any(isinstance(scenario.shape, OpenLoop) for scenario in scenarios):
+        raise CannotStart(
+            f"--overload means nothing to {names}, where clients wait for answers: use it with spike, or use --clients"
+        )
+    return [_adjusted(scenario, seconds, clients, overload) for scenario in scenarios]
+
+
+def _adjusted(scenario: Scenario, seconds: float | None, clients: int | None, overload: float | None) -> Scenario:
+    shape = scenario.shape
+    if isinstance(shape, ClosedLoop):
+        shape = replace(shape, clients=clients or shape.clients)
+    else:
+        shape = replace(shape, overload=overload or shape.overload)
+    return replace(scenario, seconds=seconds or scenario.seconds, shape=shape)
 
 
 def conduct(scenario: Scenario, arms: Sequence[type[Arm]], server: Server, watch: Watch) -> Outcome:
     """Run `scenario` with each of `arms`. Raises CannotStart; whatever it started has ended when it returns."""
-    return Outcome(scenario, [_run(arm, scenario, server, watch) for arm in arms])
+    if isinstance(scenario.shape, ClosedLoop):
+        arrivals = scenario.shape.arrivals(scenario.seconds)
+        results = [_result(arm, scenario, server) for arm in arms]
+        return Outcome(scenario, [_run(result, scenario, arrivals, server, watch) for result in results])
+    capacity = _capacity(scenario, server, watch)
+    arrivals = scenario.shape.arrivals(scenario.seconds, capacity.per_second)
+    begin, end = scenario.shape.spike(scenario.seconds)
+    spike = Spike(capacity=capacity.per_second, due=sum(begin <= at < end for at in arrivals), begin=begin, end=end)
+    results = [_result(arm, scenario, server, spike) for arm in arms]
+    return Outcome(scenario, [_run(result, scenario, arrivals, server, watch) for result in results], capacity)
 
 
-def _run(arm: type[Arm], scenario: Scenario, server: Server, watch: Watch) -> Result:
-    result = Result(
-        arm=arm,
-        line=server.line,
-        pool_size=server.share(scenario.instances).pool_size,
-        instances=scenario.instances,
-        deadline=scenario.deadline,
-        seconds=scenario.seconds,
-    )
+def _capacity(scenario: Scenario, server: Server, watch: Watch) -> Capacity:
+    """Measure how many requests of `scenario` can be answered in a second with the connections of the budget."""
+    connections = server.share(scenario.instances).pool_size * scenario.instances
+    shape = ClosedLoop(clients=connections, think=0.0)
+    busy = replace(scenario, shape=shape, seconds=CAPACITY_SECONDS, events=())
+    result = _run(_result(OneEach, busy, server), busy, shape.arrivals(busy.seconds), server, watch)
+    answered = sum(answer.error is None and SETTLED_SECONDS <= answer.end < busy.seconds for answer in result.answers)
+    if not result.good or not answered:
+        raise CannotStart(
+            f"the capacity could not be measured: with {connections} connections, which should be to be had, "
+            f"{result.ok} requests were answered and {result.lost} lost {result.errors or ''}"
+        )
+    return Capacity(answered / (busy.seconds - SETTLED_SECONDS), connections)
+
+
+def _result(arm: type[Arm], scenario: Scenario, server: Server, spike: Spike | None = None) -> Result:
+    figures: dict[str, Any] = {
+        "arm": arm,
+        "line": server.line,
+        "pool_size": server.share(scenario.instances).pool_size,
+        "instances": scenario.instances,
+        "deadline": scenario.deadline,
+        "seconds": scenario.seconds,
+    }
+    return OverloadResult(**figures, spike=spike) if spike else Result(**figures)
+
+
+def _run(result: Result, scenario: Scenario, arrivals: Sequence[float], server: Server, watch: Watch) -> Result:
     with ExitStack() as stack:
         stage = Stage(server, stack.enter_context(_proxy(server)) if scenario.through_proxy else None)
         sampler = stack.enter_context(Sampler(server.admin_dsn, alone=server.embedded))
         _wait_until_gone(sampler)
-        load = stack.enter_context(Load(list(_orders(scenario, result, _dsn(stage)))))
+        load = stack.enter_context(Load(list(_orders(scenario, result, arrivals, _dsn(stage)))))
         watch(result, 0.0)
         load.wait_ready()
         result.answers, result.samples = load.answers, sampler.samples
@@ -87,23 +156,22 @@ def _happen(event: Event, stage: Stage, result: Result, origin: float) -> None:
         result.healed_at = at
 
 
-def _orders(scenario: Scenario, result: Result, dsn: str) -> Iterator[Orders]:
-    arrivals = scenario.arrivals(scenario.clients, scenario.seconds)
+def _orders(scenario: Scenario, result: Result, arrivals: Sequence[float], dsn: str) -> Iterator[Orders]:
     first = 0
     for number in range(scenario.instances):
-        # Dealt out in turn, so that every instance has its part of the early ones.
+        # Dealt out in turn, as a load balancer does, so that every instance has its part of each moment.
         mine = tuple(arrivals[number :: scenario.instances])
         yield Orders(
             arm=result.arm,
             dsn=dsn,
             pool_size=result.pool_size,
             work=scenario.work,
+            shape=scenario.shape,
             arrivals=mine,
+            first=first,
             seconds=scenario.seconds,
-            think=scenario.think,
             deadline=scenario.deadline,
             patience=scenario.patience,
-            first_client=first,
         )
         first += len(mine)
 

@@ -8,11 +8,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from penstock.drill.conduct import Outcome
+from penstock.drill.overload import ENOUGH, OverloadResult
 from penstock.drill.result import Result
+from penstock.drill.scenario import Scenario
 from penstock.drill.server import Server
+from penstock.drill.shape import ClosedLoop
 from penstock.drill.verdict import sentence
 
 SCHEMA = "penstock.drill/1"
+BUCKET_SECONDS = 0.25  # of an open loop's requests over time, at the least
+BUCKETS = 100  # at the most
 
 
 def document(outcomes: Sequence[Outcome], server: Server) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def environment(server: Server) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "machine": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ("penstock", "psycopg", "sqlalchemy")},
+        "packages": {name: _version(name) for name in ("penstock", "psycopg", "sqlalchemy", "psycopg_pool", "asyncpg")},
     }
 
 
@@ -52,11 +57,11 @@ def _scenario(outcome: Outcome) -> dict[str, Any]:
         "name": scenario.name,
         "title": scenario.title,
         "story": scenario.story,
+        "capacity": outcome.capacity and outcome.capacity._asdict(),
         "settings": {
-            "clients": scenario.clients,
+            **_shape(scenario),
             "instances": scenario.instances,
             "seconds": scenario.seconds,
-            "think": scenario.think,
             "deadline": scenario.deadline,
             "patience": scenario.patience,
             "elsewhere": scenario.work.elsewhere,
@@ -68,11 +73,22 @@ def _scenario(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _shape(scenario: Scenario) -> dict[str, Any]:
+    shape = scenario.shape
+    if isinstance(shape, ClosedLoop):
+        return {"clients": shape.clients, "think": shape.think, "open_loop": None}
+    begin, end = shape.spike(scenario.seconds)
+    open_loop = {"normal": shape.normal, "overload": shape.overload, "begin": begin, "end": end}
+    open_loop |= {"workers": shape.workers, "bucket": _bucket(scenario.seconds)}
+    return {"clients": None, "think": None, "open_loop": open_loop}
+
+
 def _arm(result: Result) -> dict[str, Any]:
     return {
         "name": result.arm.name,
         "title": result.arm.title,
         "judged": result.arm.judged,
+        "good": result.good,
         "failed": result.failed,
         "verdict": sentence(result),
         "requests": result.requests,
@@ -90,15 +106,38 @@ def _arm(result: Result) -> dict[str, Any]:
         "p50_ms": _rounded(result.p50_ms),
         "p99_ms": _rounded(result.p99_ms),
         "recovery": _rounded(result.recovery),
+        "overload": _overload(result) if isinstance(result, OverloadResult) else None,
         "marks": [{"at": round(mark.at, 3), "label": mark.label} for mark in result.marks],
         "connections": [
             {"at": round(s.at, 3), "held": s.held, "active": s.active, "idle_in_transaction": s.idle_in_transaction}
             for s in result.samples
         ],
-        "lost_at": [
-            {"at": round(answer.end, 3), "kind": answer.error} for answer in result.answers if answer.error is not None
+        "lost_at": [{"at": round(answer.end, 3), "kind": answer.error} for answer in result.losses],
+    }
+
+
+def _overload(result: OverloadResult) -> dict[str, Any]:
+    bucket = _bucket(result.seconds)
+    return {
+        "offered": _rounded(result.offered),
+        "really_offered": result.really_offered,
+        "lag_p99_ms": _rounded(result.lag_p99_ms),
+        "useful_in_spike": round(result.useful_in_spike, 4),
+        "enough": result.useful_in_spike >= ENOUGH,
+        "late": result.late,
+        "shed": result.shed,
+        "refusal_p50_ms": _rounded(result.refusal_ms(0.5)),
+        "refusal_p99_ms": _rounded(result.refusal_ms(0.99)),
+        "refusal_worst_ms": _rounded(result.refusal_ms(1.0)),
+        "arrivals": [
+            {"at": round(number * bucket, 3), "fates": dict(fates)}
+            for number, fates in enumerate(result.over_time(bucket))
         ],
     }
+
+
+def _bucket(seconds: float) -> float:
+    return max(BUCKET_SECONDS, seconds / BUCKETS)
 
 
 def _rounded(value: float | None) -> float | None:

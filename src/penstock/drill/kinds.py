@@ -6,8 +6,19 @@ LOST = "connection lost"
 POOL_EMPTY = "pool exhausted"
 POOL_TIMEOUT = "pool timeout"
 NO_ANSWER = "no answer"
+SHED = "refused at once"
+CANCELLED = "statement timeout"
+WRONG = "wrong answer"
 
-_BY_SQLSTATE = {"53300": REFUSED, "57P01": ENDED, "57P02": ENDED, "57P03": "the server is starting or stopping"}
+_BY_SQLSTATE = {
+    "08003": LOST,
+    "08006": LOST,
+    "53300": REFUSED,
+    "57014": CANCELLED,
+    "57P01": ENDED,
+    "57P02": ENDED,
+    "57P03": "the server is starting or stopping",
+}
 
 # A connection that fails at login has no SQLSTATE in psycopg, only the server's sentence.
 _BY_TEXT = {
@@ -24,10 +35,12 @@ _BY_TEXT = {
 }
 
 _BY_CLASS = {
+    "Overloaded": SHED,
     "PoolError": POOL_EMPTY,
     "PoolExhausted": POOL_TIMEOUT,
     "PoolTimeout": POOL_TIMEOUT,
     "TimeoutError": POOL_TIMEOUT,
+    "WrongAnswer": WRONG,
 }
 
 

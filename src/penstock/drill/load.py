@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from penstock.drill import instance
 from penstock.drill.failure import CannotStart
-from penstock.drill.instance import Orders
 from penstock.drill.measure import Answer
+from penstock.drill.orders import Orders
 
 START_SECONDS = 30.0
 STOP_SECONDS = 3.0

@@ -25,12 +25,13 @@ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 
 
 class Answer(NamedTuple):
-    """One request as its client saw it. Times in seconds since the load began."""
+    """One request as its client saw it. Times in seconds; `start` counts from the load's beginning."""
 
     start: float
     latency: float
     error: str | None  # a kind, or None when it was answered
     retried: str | None  # the kind of the first try's error, when there was a second
+    lag: float = 0.0  # of an open loop: how long after its time it was handed to the service
 
     @property
     def end(self) -> float:

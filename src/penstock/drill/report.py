@@ -1,13 +1,14 @@
 """The drill's document as one HTML file that needs nothing else: no script, no font, no picture from anywhere."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from importlib.resources import files
 from typing import Any
 
-from penstock.drill import charts
+from penstock.drill import charts, report_overload
+from penstock.drill.cells import LOST_BY_KIND, held_of_line, lost_by_kind
 from penstock.drill.charts import Frame
 from penstock.drill.verdict import percent
 
@@ -30,20 +31,34 @@ def report(document: dict[str, Any]) -> str:
 
 def _head(document: dict[str, Any]) -> Iterable[str]:
     line, environment = document["line"], document["environment"]
-    judged = [arm for scenario in document["scenarios"] for arm in scenario["arms"] if arm["judged"]]
     yield f"<h1>Who held the line of {line['usable']} connections</h1>"
-    if not judged:
-        yield '<p class="result">Penstock\'s arm did not run, so there is nothing to pass or fail.</p>'
-    elif document["passed"]:
-        requests = sum(arm["requests"] for arm in judged)
-        yield f'<p class="result good">Passed: Penstock held the line and answered all {requests:,} requests.</p>'
-    else:
-        yield '<p class="result bad">Failed: Penstock crossed the line or lost a request.</p>'
+    yield _result(document)
     yield (
         f"<p>{escape(environment['server'])} with max_connections {line['max_connections']}, of which "
         f"{line['reserved']} are reserved: for superusers, for others, and one that looks at the server. Clients and "
         f'server are real, and every figure is measured.</p><p class="soft">{_date(environment["date"])}</p>'
     )
+
+
+def _result(document: dict[str, Any]) -> str:
+    judged = [arm for scenario in document["scenarios"] for arm in scenario["arms"] if arm["judged"]]
+    if not judged:
+        return '<p class="result">Penstock\'s arm did not run, so there is nothing to pass or fail.</p>'
+    if not document["passed"]:
+        where = [
+            scenario["title"].lower()
+            for scenario in document["scenarios"]
+            if any(arm["judged"] and not arm["good"] for arm in scenario["arms"])
+        ]
+        return f'<p class="result bad">Failed: Penstock did not do what it should. See: {escape(", ".join(where))}.</p>'
+    closed = sum(arm["requests"] for arm in judged if not arm["overload"])
+    answered = [f"answered all {closed:,} requests"] if closed else []
+    kept = [
+        f"gave useful answers at {percent(arm['overload']['useful_in_spike'])} of the capacity under overload"
+        for arm in judged
+        if arm["overload"]
+    ]
+    return f'<p class="result good">Passed: Penstock held the line and {", and ".join(answered + kept)}.</p>'
 
 
 def _date(iso: str) -> str:
@@ -52,17 +67,19 @@ def _date(iso: str) -> str:
 
 def _scenario(scenario: dict[str, Any]) -> Iterable[str]:
     arms, settings = scenario["arms"], scenario["settings"]
+    overload = settings["open_loop"] is not None
     yield f"<section>\n<h2>{escape(scenario['title'])}</h2>\n<p>{escape(scenario['story'])}</p>"
-    yield f'<p class="soft">{_settings(settings)}</p>'
-    yield f'<div class="card wide">{_table(arms)}</div>'
+    yield f'<p class="soft">{report_overload.settings(scenario) if overload else _settings(settings)}</p>'
+    yield f'<div class="card wide">{_table(arms, report_overload.COLUMNS if overload else _COLUMNS)}</div>'
     kinds = [kind for kind, _ in sum((Counter(arm["errors"]) for arm in arms), Counter()).most_common()]
     # Every arm on the same scale, or the charts could not be compared.
     seconds = max([settings["seconds"], *(sample["at"] for arm in arms for sample in arm["connections"])])
     held = Frame(seconds, 1.25 * max(arm["line"] for arm in arms) + 1)
     held = Frame(seconds, max([held.most, *(1.1 * arm["connections_at_most"] for arm in arms)]))
-    lost = Frame(seconds, max(4, 1.1 * charts.tallest(arms)))
+    plane = report_overload.frame(scenario, seconds) if overload else Frame(seconds, max(4, 1.1 * charts.tallest(arms)))
     for arm in arms:
-        yield _arm(arm, held, lost, kinds)
+        second = report_overload.figure(arm, scenario, plane, kinds) if overload else _losses(arm, plane, kinds)
+        yield _arm(arm, held, second)
     yield "</section>"
 
 
@@ -77,49 +94,56 @@ def _settings(settings: dict[str, Any]) -> str:
     )
 
 
-def _table(arms: Sequence[dict[str, Any]]) -> str:
-    names = ("requests", "answered", "by retry", "held / line", "p50 ms", "p99 ms", "useful answers")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    rows = "".join(_row(arm) for arm in arms)
-    head = f'<th>arm</th>{head}<th class="kinds">lost, by kind</th>'
+def _table(arms: Sequence[dict[str, Any]], columns: Mapping[str, Callable[[dict[str, Any]], str]]) -> str:
+    head = "".join(f"<th{_wide(name)}>{name}</th>" for name in ("arm", *columns))
+    rows = "".join(_row(arm, columns) for arm in arms)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _row(arm: dict[str, Any]) -> str:
-    cells = [
-        f"{arm['requests']:,}",
-        f"{arm['ok']:,}",
-        f"{arm['retried']:,}",
-        f'<span class="{"bad" if arm["crossed"] else "good"}">{arm["connections_at_most"]} / {arm["line"]}</span>',
-        _ms(arm["p50_ms"]),
-        _ms(arm["p99_ms"]),
-        f"{arm['useful']:,} ({percent(arm['useful_share'])})",
-    ]
-    lost = ", ".join(f"{number:,} {escape(kind)}" for kind, number in arm["errors"].items())
-    kinds = f'<span class="bad">{lost}</span>' if lost else '<span class="good">none</span>'
-    data = "".join(f"<td>{cell}</td>" for cell in cells)
+def _row(arm: dict[str, Any], columns: Mapping[str, Callable[[dict[str, Any]], str]]) -> str:
+    cells = "".join(f"<td{_wide(name)}>{cell(arm)}</td>" for name, cell in columns.items())
     judged = ' class="judged"' if arm["judged"] else ""
-    return f'<tr{judged}><td>{escape(arm["title"])}</td>{data}<td class="kinds">{kinds}</td></tr>'
+    return f"<tr{judged}><td>{escape(arm['title'])}</td>{cells}</tr>"
+
+
+def _wide(name: str) -> str:
+    return ' class="kinds"' if name == LOST_BY_KIND else ""
 
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _arm(arm: dict[str, Any], held: Frame, lost: Frame, kinds: Sequence[str]) -> str:
-    sign, style = ("✗", "bad") if arm["crossed"] or arm["lost"] else ("✓", "good")
+_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "requests": lambda arm: f"{arm['requests']:,}",
+    "answered": lambda arm: f"{arm['ok']:,}",
+    "by retry": lambda arm: f"{arm['retried']:,}",
+    "held / line": held_of_line,
+    "p50 ms": lambda arm: _ms(arm["p50_ms"]),
+    "p99 ms": lambda arm: _ms(arm["p99_ms"]),
+    "useful answers": lambda arm: f"{arm['useful']:,} ({percent(arm['useful_share'])})",
+    LOST_BY_KIND: lost_by_kind,
+}
+
+
+def _losses(arm: dict[str, Any], lost: Frame, kinds: Sequence[str]) -> str:
     keys = "".join(
         f'<span><span class="key kind-{number % 6}"></span>{escape(kind)}</span>'
         for number, kind in enumerate(kinds)
         if kind in arm["errors"]
     )
+    return f"<figure>{charts.losses(arm, lost, kinds)}<figcaption>{keys}</figcaption></figure>"
+
+
+def _arm(arm: dict[str, Any], held: Frame, second: str) -> str:
+    sign, style = ("✓", "good") if arm["good"] else ("✗", "bad")
     return (
         f'<article class="card arm"><h3><span class="{style}">{sign}</span> {escape(arm["title"])}</h3>'
         f'<p>{escape(arm["verdict"])}</p><div class="charts">'
         f"<figure>{charts.connections(arm, held)}<figcaption>"
         '<span><span class="key held-key"></span>connections held</span>'
         '<span><span class="key active-key"></span>running a statement</span></figcaption></figure>'
-        f"<figure>{charts.losses(arm, lost, kinds)}<figcaption>{keys}</figcaption></figure></div></article>"
+        f"{second}</div></article>"
     )
 
 

@@ -2,14 +2,15 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from penstock.drill.arms.arm import Arm
-from penstock.drill.kinds import REFUSED
+from penstock.drill.kinds import REFUSED, SHED
 from penstock.drill.measure import Answer, Mark, Sample
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Result:
     """One arm in one scenario; it grows while the load runs. Times in seconds, unless the name says ms."""
 
@@ -34,14 +35,18 @@ class Result:
         return sum(answer.error is None for answer in self.answers)
 
     @property
-    def lost(self) -> int:
+    def losses(self) -> list[Answer]:
         """Requests that ended in an error, or in nothing."""
-        return self.requests - self.ok
+        return [answer for answer in self.answers if answer.error is not None]
+
+    @property
+    def lost(self) -> int:
+        return len(self.losses)
 
     @property
     def errors(self) -> dict[str, int]:
         """Lost requests by kind, the most frequent first."""
-        return dict(Counter(answer.error for answer in self.answers if answer.error is not None).most_common())
+        return dict(Counter(str(answer.error) for answer in self.losses).most_common())
 
     @property
     def retried(self) -> int:
@@ -57,6 +62,16 @@ class Result:
     def useful(self) -> int:
         """Requests answered within their deadline."""
         return sum(answer.error is None and answer.latency <= self.deadline for answer in self.answers)
+
+    @property
+    def late(self) -> int:
+        """Requests answered after their deadline."""
+        return self.ok - self.useful
+
+    @property
+    def shed(self) -> int:
+        """Requests that the pool refused at once, because it could not have served them in time."""
+        return sum(answer.error == SHED for answer in self.answers)
 
     @property
     def useful_share(self) -> float:
@@ -94,13 +109,22 @@ class Result:
         return min(ends) - self.healed_at if ends else None
 
     @property
+    def good(self) -> bool:
+        """Whether the arm did what a service needs of it."""
+        return not self.crossed and self.lost == 0 and self.requests > 0
+
+    @property
     def failed(self) -> bool:
         """Whether the drill fails with this arm."""
-        return self.arm.judged and (self.crossed or self.lost > 0 or self.requests == 0)
+        return self.arm.judged and not self.good
 
     def _quantile_ms(self, share: float) -> float | None:
         # Of the answered requests: a refusal is fast, and would make the worst arm look quick.
-        latencies = sorted(answer.latency for answer in self.answers if answer.error is None)
-        if not latencies:
-            return None
-        return 1000 * latencies[max(0, math.ceil(share * len(latencies)) - 1)]
+        return quantile_ms([answer.latency for answer in self.answers if answer.error is None], share)
+
+
+def quantile_ms(seconds: Sequence[float], share: float) -> float | None:
+    """Return the least of `seconds`, in ms, that a `share` of them does not exceed (the nearest rank)."""
+    if not seconds:
+        return None
+    return 1000 * sorted(seconds)[max(0, math.ceil(share * len(seconds)) - 1)]

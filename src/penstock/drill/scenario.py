@@ -1,10 +1,11 @@
-"""What a scenario is: the clients, their work, and what happens meanwhile."""
+"""What a scenario is: the load, its work, and what happens meanwhile."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from penstock.drill.proxy import ChaosProxy
 from penstock.drill.server import Server
+from penstock.drill.shape import ClosedLoop, Shape
 from penstock.drill.work import Work
 
 
@@ -30,27 +31,20 @@ class Event:
 class Scenario:
     """One outage to replay. Times in seconds.
 
-    A share `early` of the clients is there from the beginning, the others come at `spike` (a share of the time).
-    Each client asks, thinks for `think` (half to one and a half of it), and asks again. An answer is useful within
-    `deadline`; who has none `patience` after the load's end is counted as having got none.
+    An answer is useful within `deadline`; who has none `patience` after the load's end is counted as having got none.
+    `arms` are those that run if none is asked for.
     """
 
     name: str
     title: str
     story: str
     work: Work = field(default_factory=Work)
-    clients: int = 60
+    shape: Shape = field(default_factory=ClosedLoop)
     instances: int = 3
     seconds: float = 6.0
-    early: float = 1.0
-    spike: float = 0.0
-    think: float = 0.1
+    least_seconds: float = 0.5  # in which it can show what it is there for
     deadline: float = 1.0
     patience: float = 2.0
     events: tuple[Event, ...] = ()
     through_proxy: bool = False
-
-    def arrivals(self, clients: int, seconds: float) -> list[float]:
-        """Return when each client comes."""
-        early = round(clients * self.early)
-        return [0.0 if number < early else self.spike * seconds for number in range(clients)]
+    arms: tuple[str, ...] = ("per-request", "leaking", "never-returned", "sqlalchemy", "penstock")

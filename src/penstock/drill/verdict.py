@@ -1,6 +1,7 @@
 """One plain sentence for each arm, for somebody who was woken by it."""
 
-from penstock.drill.kinds import ENDED, LOST, NO_ANSWER, POOL_EMPTY, POOL_TIMEOUT, REFUSED
+from penstock.drill.kinds import CANCELLED, ENDED, LOST, NO_ANSWER, POOL_EMPTY, POOL_TIMEOUT, REFUSED, WRONG
+from penstock.drill.overload import ENOUGH, OverloadResult
 from penstock.drill.result import Result
 
 _WHY = {
@@ -9,6 +10,8 @@ _WHY = {
     LOST: "because the connection was gone",
     POOL_EMPTY: "because nobody gave a connection back to the pool",
     POOL_TIMEOUT: "because no connection came free in time",
+    CANCELLED: "because their statement took too long",
+    WRONG: "because they got another request's answer",
     NO_ANSWER: "because they never got an answer at all",
 }
 
@@ -17,6 +20,8 @@ def sentence(result: Result) -> str:
     """Return what became of the arm: the line first, then the requests."""
     if not result.requests:
         return "No request was made, so nothing is proven."
+    if isinstance(result, OverloadResult):
+        return f"{_line(result)} {_in_spike(result)}{_refusals(result)}{_others(result)}{_after_spike(result)}"
     return f"{_line(result)} {_requests(result)}{_recovery(result)}"
 
 
@@ -29,13 +34,15 @@ def _line(result: Result) -> str:
 
 def _requests(result: Result) -> str:
     if not result.lost:
-        late = result.ok - result.useful
-        slow = f", {late:,} of them late" if late else ""
+        slow = f", {result.late:,} of them late" if result.late else ""
         return f"Every one of {_count(result.requests, 'request')} was answered{slow}."
+    return f"{percent(result.lost / result.requests)} of the requests were lost, {_mostly(result)}."
+
+
+def _mostly(result: Result) -> str:
     kind, number = next(iter(result.errors.items()))
     mostly = "mostly " if number < result.lost else ""
-    share = percent(result.lost / result.requests)
-    return f"{share} of the requests were lost, {mostly}{_WHY.get(kind, f'by {kind}')}."
+    return f"{mostly}{_WHY.get(kind, f'by {kind}')}"
 
 
 def _recovery(result: Result) -> str:
@@ -46,6 +53,37 @@ def _recovery(result: Result) -> str:
     return f" The first good answer came {result.recovery:.2f} s after the fault had ended."
 
 
+def _in_spike(result: OverloadResult) -> str:
+    times = f"{result.offered / result.spike.capacity:.1f} times what the database can do"
+    if not result.really_offered:
+        return f"The spike was to be more than {times}, but this machine could not make more, so nothing is proven."
+    only = "" if result.useful_in_spike >= ENOUGH else "only "
+    return f"Offered {times}, it gave useful answers at {only}{percent(result.useful_in_spike)} of the capacity."
+
+
+def _refusals(result: OverloadResult) -> str:
+    if not result.shed:
+        return ""
+    half, most = result.refusal_ms(0.5), result.refusal_ms(0.99)
+    return (
+        f" It refused {_count(result.shed, 'request')} that it could not have answered in time: half of them were told "
+        f"within {milliseconds(half)}, 99 % within {milliseconds(most)}."
+    )
+
+
+def _others(result: OverloadResult) -> str:
+    late = f" {_count(result.late, 'answer')} came too late to be of use." if result.late else ""
+    lost = f" {percent(result.lost / result.requests)} of the requests were lost, " if result.lost else ""
+    return f"{late}{lost}{_mostly(result)}." if lost else late
+
+
+def _after_spike(result: OverloadResult) -> str:
+    if result.recovery is not None:
+        return f" It was back to normal {result.recovery:.2f} s after the spike."
+    since = result.seconds - result.spike.end
+    return f" It did not recover within the drill, {since:g} s of normal load after the spike included."
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -53,3 +91,8 @@ def _count(number: int, noun: str) -> str:
 def percent(share: float) -> str:
     """Return `share` as a percentage, never 100 % or 0 % by rounding alone: somebody may rely on it."""
     return f"{min(99.9, max(0.1, 100 * share)):.1f} %" if 0 < share < 1 else f"{100 * share:.0f} %"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return `value`, in ms, with its unit."""
+    return "-" if value is None else f"{value:,.1f} ms" if value < 10 else f"{value:,.0f} ms"

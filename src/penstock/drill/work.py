@@ -1,12 +1,19 @@
 """What one request does with a connection: the same for every arm."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
 # Runs one statement on the connection in hand and returns its cursor or result, whatever the library.
 Execute = Callable[..., Any]
+
+# The same for asyncio: runs one statement, and returns its first row.
+Fetch = Callable[..., Awaitable[Any]]
+
+# A statement with its parameters, which is answered with its first row, or a pause in seconds.
+Step = tuple[str, tuple[Any, ...]] | float
 
 
 class ApplicationError(Exception):
@@ -30,13 +37,47 @@ class Work:
     slow: float = 0.0
     slow_seconds: float = 0.0
 
-    def __call__(self, execute: Execute, number: int, dice: float) -> None:
-        """Do request `number`. `dice`, in [0, 1), says of which kind it is, so that a retry is the same request."""
-        row = execute("SELECT %s::int + 1", (number,)).fetchone()
+    def steps(self, number: int, dice: float) -> Generator[Step, Any, None]:
+        """Say step by step what request `number` does. `dice`, in [0, 1), says of which kind it is."""
+        row = yield "SELECT %s::int + 1", (number,)
         if tuple(row) != (number + 1,):
             raise WrongAnswer(f"asked for {number + 1}, got {tuple(row)}")
         if dice < self.failing:
             raise ApplicationError(f"request {number} is not allowed")
         if dice > 1 - self.slow:
-            execute("SELECT pg_sleep(%s::float8)", (self.slow_seconds,))
-        time.sleep(self.elsewhere)
+            yield "SELECT pg_sleep(%s::float8)", (self.slow_seconds,)
+        yield self.elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. A retry is the same request, because `dice` says of which kind it is."""
+
+    work: Work
+    number: int
+    dice: float
+
+    def __call__(self, execute: Execute) -> None:
+        """Do it in this thread."""
+        steps, row = self.work.steps(self.number, self.dice), None
+        while (step := _next(steps, row)) is not None:
+            if isinstance(step, tuple):
+                row = execute(*step).fetchone()
+            else:
+                time.sleep(step)
+
+    async def awaited(self, fetch: Fetch) -> None:
+        """Do it in this task."""
+        steps, row = self.work.steps(self.number, self.dice), None
+        while (step := _next(steps, row)) is not None:
+            if isinstance(step, tuple):
+                row = await fetch(*step)
+            else:
+                await asyncio.sleep(step)
+
+
+def _next(steps: Generator[Step, Any, None], row: Any) -> Step | None:
+    try:
+        return steps.send(row)
+    except StopIteration:
+        return None

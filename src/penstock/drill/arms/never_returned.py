@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import psycopg
 
-from penstock.drill.arms.arm import Arm, Request
+from penstock.drill.arms.arm import Arm
+from penstock.drill.work import Request
 
 
 class PoolError(Exception):

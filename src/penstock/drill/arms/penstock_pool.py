@@ -1,9 +1,11 @@
 """Penstock: a pool in each instance, as large as the budget formula says."""
 
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
-from penstock import Pool
-from penstock.drill.arms.arm import Arm, Request
+import penstock
+from penstock.drill.arms.arm import Arm
+from penstock.drill.work import Request
 
 
 class PenstockPool(Arm):
@@ -18,7 +20,10 @@ class PenstockPool(Arm):
         self._pool_size = pool_size
 
     def start(self) -> None:
-        self._pool = Pool(self._dsn, min_size=1, max_size=self._pool_size, name="drill", open=True)
+        self._pool = penstock.Pool(self._dsn, min_size=1, max_size=self._pool_size, name="drill", open=True)
+
+    def middleware(self, deadline: float) -> AbstractContextManager[object]:
+        return penstock.deadline(deadline)
 
     def request(self, work: Request) -> None:
         with self._pool.connection() as connection:

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 import psycopg
 
-from penstock.drill.arms.arm import Arm, Request
+from penstock.drill.arms.arm import Arm
+from penstock.drill.work import Request
 
 
 class PerRequest(Arm):

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from psycopg.conninfo import conninfo_to_dict
 
-from penstock.drill.arms.arm import Arm, Request
-from penstock.drill.failure import CannotStart
+from penstock.drill.arms.arm import Arm
+from penstock.drill.work import Request
 
 
 class SQLAlchemyEngine(Arm):
@@ -13,17 +13,14 @@ class SQLAlchemyEngine(Arm):
 
     name: ClassVar[str] = "sqlalchemy"
     title: ClassVar[str] = "SQLAlchemy as people configure it"
+    package: ClassVar[str] = "sqlalchemy"
 
     def __init__(self, dsn: str, pool_size: int) -> None:
         self._dsn = dsn
 
     def start(self) -> None:
-        try:
-            from sqlalchemy import URL, create_engine
-        except ImportError:
-            raise CannotStart(
-                "this arm needs SQLAlchemy: pip install 'penstock[drill]', or choose other arms"
-            ) from None
+        from sqlalchemy import URL, create_engine
+
         parameters = {name: str(value) for name, value in conninfo_to_dict(self._dsn).items() if value is not None}
         # In the query, because a conninfo may hold what a URL has no place for (a socket's folder, several hosts).
         self._engine = create_engine(URL.create("postgresql+psycopg", query=parameters))

@@ -1,0 +1,66 @@
+"""The shape of a load: a closed loop of clients, or an open loop of arrivals."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SEED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """Clients that ask, think for `think` (half to one and a half of it), and ask again: whoever waits does not ask.
+
+    A share `early` of them is there from the beginning, the others come at `spike` (a share of the time).
+    """
+
+    clients: int = 60
+    early: float = 1.0
+    spike: float = 0.0
+    think: float = 0.1
+
+    def arrivals(self, seconds: float) -> list[float]:
+        """Return when each client comes."""
+        early = round(self.clients * self.early)
+        return [0.0 if number < early else self.spike * seconds for number in range(self.clients)]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLoop:
+    """Requests that arrive by chance (a Poisson process), whether or not those before them have been answered.
+
+    They come at the rate `normal`, from `begin` to `end` (shares of the time) at the rate `overload`, and then at
+    `normal` again. The rates are multiples of the capacity. An instance serves its requests in `workers` threads, and
+    those that find no thread free wait in its backlog, which is not limited.
+    """
+
+    normal: float = 0.7
+    overload: float = 3.0
+    begin: float = 0.25
+    end: float = 0.6
+    workers: int = 40  # what anyio gives to a process, and so Starlette and FastAPI
+
+    def spike(self, seconds: float) -> tuple[float, float]:
+        """Return when the spike begins and ends."""
+        return self.begin * seconds, self.end * seconds
+
+    def arrivals(self, seconds: float, capacity: float) -> list[float]:
+        """Return when each request comes; the same ones for every arm. `capacity` in requests a second."""
+        begin, end = self.spike(seconds)
+        dice = random.Random(SEED)
+        return [
+            *_poisson(dice, 0.0, begin, self.normal * capacity),
+            *_poisson(dice, begin, end, self.overload * capacity),
+            *_poisson(dice, end, seconds, self.normal * capacity),
+        ]
+
+
+Shape = ClosedLoop | OpenLoop
+
+
+def _poisson(dice: random.Random, begin: float, end: float, rate: float) -> Iterator[float]:
+    # Memoryless, so that each stretch may be drawn for itself.
+    at = begin + dice.expovariate(rate)
+    while at < end:
+        yield at
+        at += dice.expovariate(rate)
