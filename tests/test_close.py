@@ -434,6 +434,28 @@ def test_wait_returns_when_the_pool_is_full(dsn: str, kind: Kind) -> None:
     asyncio.run(scenario())
 
 
+def test_wait_ends_when_the_pool_is_closed_meanwhile(dsn: str) -> None:
+    """Nobody sits out a timeout for what will not come any more. Threads."""
+    with Pool(dsn, min_size=1, open=True) as pool, pool.connection():
+        waiting = aside(lambda: pool.wait(30))
+        eventually(lambda: pool._core._filling)
+        pool.close(timeout=0)
+        with pytest.raises(PoolClosed):
+            waiting.result(AT_ONCE)
+
+
+def test_wait_ends_when_the_pool_is_closed_meanwhile_in_asyncio(dsn: str) -> None:
+    async def scenario() -> None:
+        async with AsyncPool(dsn, min_size=1, open=False) as pool, pool.connection():
+            waiting = asyncio.create_task(pool.wait(30))
+            await soon(lambda: pool._core._filling)
+            await pool.close(timeout=0)
+            with pytest.raises(PoolClosed):
+                await asyncio.wait_for(waiting, AT_ONCE)
+
+    asyncio.run(scenario())
+
+
 @both
 def test_max_idle_and_max_lifetime_let_connections_go(dsn: str, kind: Kind) -> None:
     """Unused ones above `min_size`, and old ones, which are replaced."""

@@ -196,6 +196,7 @@ class AsyncPool(BasePool[C]):
         """Wait until `min_size` connections are idle.
 
         :raises PoolTimeout: when they are not within *timeout* seconds; the pool is closed then.
+        :raises PoolClosed: when the pool is not open, or is closed meanwhile.
         """
         self._check_open()
         self._full.clear()
@@ -204,6 +205,7 @@ class AsyncPool(BasePool[C]):
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._full.wait()
+            self._check_open()  # it may have been closed meanwhile
             return
         error = self._not_filled(timeout)
         await self.close()
@@ -221,6 +223,7 @@ class AsyncPool(BasePool[C]):
         if self._core.closed or self._loop is None:
             return
         self._event(self._core.close)
+        self._full.set()  # who waits for that waits no more
         if self._connecting:  # each is closed when it comes, if it comes soon
             await asyncio.wait(self._connecting, timeout=min(timeout, LINGER))
         for task in list(self._connecting):

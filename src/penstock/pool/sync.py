@@ -227,13 +227,16 @@ class Pool(BasePool[C]):
         """Wait until `min_size` connections are idle.
 
         :raises PoolTimeout: when they are not within *timeout* seconds; the pool is closed then.
+        :raises PoolClosed: when the pool is not open, or is closed meanwhile.
         """
         self._check_open()
         with self._lock:
             full = self._core.fill()
             if not full:
                 self._full.clear()  # under the lock, or one could clear what was set for another
-        if full or self._full.wait(timeout) or len(self._core.idle) >= self.min_size:
+        filled = full or self._full.wait(timeout) or len(self._core.idle) >= self.min_size
+        self._check_open()  # it may have been closed meanwhile
+        if filled:
             return
         error = self._not_filled(timeout)
         self.close()
@@ -253,6 +256,7 @@ class Pool(BasePool[C]):
                 return
             self._core.close(monotonic())
             effects = self._core.effects()
+            self._full.set()  # who waits for that waits no more
             mine = any(slot.owner == get_ident() for slot in self._core.leases())
         for effect in effects:  # side by side, as each may take a while
             if not isinstance(effect, Close) or not self._spawn(self._part, effect):
