@@ -143,7 +143,7 @@ def test_it_is_part_of_the_public_face() -> None:
 # ------------------------------------------------------------------------------------------ the wait
 
 
-def declare(inside: bool, seconds: float) -> tuple[Any, dict[str, float]]:
+def declare(inside: bool, seconds: float) -> tuple[Any, dict[str, Any]]:
     """Both ways to say it: round the request, or with it."""
     return (deadline(seconds), {}) if inside else (nullcontext(), {"deadline": seconds})
 
@@ -278,7 +278,7 @@ def test_a_bad_argument_is_refused_before_anything_is_taken(
     kind: Kind, name: str, wish: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     """Where it was written, not where it is awaited."""
-    pool = make(kind, FakeDriver(kind is AsyncPool), min_size=1)
+    pool: Any = make(Pool, FakeDriver(False)) if kind is Pool else make(AsyncPool, FakeDriver(True))
     with pytest.raises(error, match=re.escape(says)):
         getattr(pool, name)(**wish)
 
@@ -325,7 +325,7 @@ async def transaction(conn: Any, name: str | None = None) -> AsyncIterator[None]
             yield
 
 
-SHORTER = {
+SHORTER: dict[str, dict[str, Any]] = {
     "conninfo": {"kwargs": {"options": "-c statement_timeout=1500"}},
     "statement_timeout=": {"statement_timeout": 1.5},
 }
@@ -560,7 +560,7 @@ def test_a_bound_connection_that_breaks_is_replaced(kind: Kind, way: str, postgr
 
 
 def test_a_bound_connection_whose_holder_was_cancelled_comes_back(dsn: str) -> None:
-    """In the midst of a statement, of a wait, of a fetch: nothing is lost and nothing stays bound."""
+    """In the midst of a statement or of a wait: nothing is lost and nothing stays bound."""
 
     async def scenario() -> None:
         async with opened(AsyncPool, dsn, min_size=2) as pool:
@@ -571,6 +571,8 @@ def test_a_bound_connection_whose_holder_was_cancelled_comes_back(dsn: str) -> N
 
             tasks = [asyncio.create_task(work()) for _ in range(6)]
             await soon(lambda: pool.snapshot().waiting == 4)
+            with psycopg.connect(dsn, autocommit=True) as observer:
+                await soon(lambda: observer.execute(SLEEPING).fetchone() == (2,))  # or the server has nothing to cancel
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -580,6 +582,9 @@ def test_a_bound_connection_whose_holder_was_cancelled_comes_back(dsn: str) -> N
             assert pool.snapshot().waiting == 0
 
     asyncio.run(scenario())
+
+
+SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(10)'"
 
 
 @both
@@ -644,7 +649,7 @@ def test_reading_makes_a_write_fail_and_is_undone(kind: Kind, way: str, dsn: str
     asyncio.run(scenario())
 
 
-WRITES = ["autocommit", "pipeline", "autocommit pipeline", "read write"]
+WRITES = ["autocommit", "pipeline", "autocommit pipeline", "read write", "read only", "deferrable"]
 
 
 @both
@@ -657,8 +662,11 @@ def test_reading_holds_in_every_mode_of_the_connection(kind: Kind, mode: str, ds
         async with opened(kind, dsn, min_size=1, **options) as pool:
             with reading(), pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
                 async with lent(pool) as conn:
-                    if mode == "read write":
-                        await settled(conn.set_read_only(False))
+                    if mode in ("read write", "read only"):
+                        await settled(conn.set_read_only(mode == "read only"))
+                    if mode == "deferrable":
+                        await settled(conn.set_isolation_level(psycopg.IsolationLevel.SERIALIZABLE))
+                        await settled(conn.set_deferrable(True))
                     if "pipeline" in mode:
                         async with pipeline(conn):
                             await settled(conn.execute("CREATE TABLE written_in_a_mode (x int)"))
@@ -677,8 +685,9 @@ def test_reading_and_a_deadline_go_together(kind: Kind, dsn: str) -> None:
 
     async def scenario() -> None:
         async with opened(kind, dsn, min_size=1) as pool:
-            for contexts in ([reading(), deadline(5)], [deadline(5), reading()]):
-                with contexts[0], contexts[1]:
+            orders: list[list[Any]] = [[reading(), deadline(5)], [deadline(5), reading()]]
+            for first, second in orders:
+                with first, second:
                     async with borrowed(pool) as conn:
                         assert 3 < await ask(conn, LIMIT) <= 5.001
                         assert await ask(conn, "SHOW transaction_read_only") == "on"

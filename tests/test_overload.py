@@ -33,7 +33,7 @@ from penstock.core import Core, Open, Refusal, Settings, Slot
 from penstock.pool import events
 from support import virtual
 from support.declared import hold_for, learn, refusal, take_all
-from support.fake import FakeDriver, FakeError, make, virtual_pool
+from support.fake import FakeDriver, FakeError, Outcome, make, virtual_pool
 from support.invariants import check_at_rest
 from support.openload import Hold, OpenLoad, Phase, constant, exponential, mixed, percentile, share
 from support.virtual import VirtualLoop
@@ -291,7 +291,7 @@ def test_the_message_is_for_people() -> None:
         tasks = await queue_up(loop, pool, 12)
         error = await refusal(pool.getconn(deadline=0.3))
         assert re.fullmatch(
-            r"web: overloaded: this request would wait 0\.550 s, 0\.300 s before its deadline"
+            r"web: overloaded: this request would wait 0\.550 s, and has 0\.300 s left until its deadline"
             r" \(requests before it: 10, connections: 2, held for 0\.100 s each\)\. Try again in \d\.\d s",
             str(error),
         )
@@ -449,6 +449,34 @@ def test_in_a_backlog_the_newest_come_first_and_who_declared_nothing_keeps_its_t
     with_pool(scenario)
 
 
+def test_who_has_waited_far_too_long_in_a_standing_queue_is_shed_from_it() -> None:
+    """Twice its target, well before its deadline. Who declared nothing stays, and so does who has just come."""
+
+    async def scenario(loop: VirtualLoop, pool: AsyncPool[Any]) -> None:
+        kept = await take_all(pool)
+        late = [loop.create_task(hold_for(pool, 0.1, deadline=100.0)) for _ in range(6)]
+        patient = loop.create_task(hold_for(pool, 0.1, timeout=100.0))
+        await asyncio.sleep(21.0)
+        fresh = loop.create_task(hold_for(pool, 0.1, deadline=100.0))
+        await asyncio.sleep(0)
+        admission = pool._core.admission
+        admission.overloaded, admission.ends = True, loop.time() + 1000.0
+        shed_at = loop.time()
+        await pool.putconn(kept.pop())
+        errors = await asyncio.gather(*late, return_exceptions=True)
+        assert loop.time() == shed_at
+        for error in errors:
+            assert isinstance(error, Overloaded)
+            assert error.waited == pytest.approx(21.0)
+            assert error.deadline == pytest.approx(79.0)
+            assert "has waited 21.000 s" in str(error)
+        await pool.putconn(kept.pop())
+        await asyncio.gather(patient, fresh)
+        admission.ends = loop.time()
+
+    with_pool(scenario)
+
+
 def test_a_leak_is_named_to_those_who_are_refused_for_it() -> None:
     """No connection comes back, so the wait cannot be known; who has held one the longest is named."""
 
@@ -547,16 +575,33 @@ def test_nobody_is_refused_while_a_connection_can_be_opened() -> None:
 
 
 def test_nobody_is_refused_while_the_pool_makes_sure_of_its_connections() -> None:
-    """One was lost in use, so the others have to answer first, which takes a round trip."""
+    """All have to answer first, after a loss or because somebody asked: they are back sooner than any borrower."""
 
     async def scenario(loop: VirtualLoop, pool: AsyncPool[Any]) -> None:
-        with pytest.raises(FakeError):
-            async with pool.connection() as conn:
-                conn.end()
-                conn.use()
-        await hold_for(pool, 0.001, deadline=0.2)
+        driver: FakeDriver = pool._driver  # type: ignore[assignment]
+        driver.outcomes["alive"] = Outcome.SLOW
+        checks = loop.create_task(pool.check())
+        await asyncio.sleep(0.01)
+        assert pool.snapshot().idle == 0
+        await asyncio.gather(*[hold_for(pool, 0.001, deadline=1.0) for _ in range(2)])
+        await checks
+        driver.heal()
 
-    with_pool(scenario, hold=1.0)
+    with_pool(scenario, hold=4.0)
+
+
+def test_in_a_pool_that_is_used_now_and_then_a_long_job_says_nothing_of_the_others() -> None:
+    """Ten minutes, the only ones in a while; then six come at once, and two of them can be served at a time."""
+
+    async def scenario(loop: VirtualLoop, pool: AsyncPool[Any]) -> None:
+        for _ in range(20):
+            await hold_for(pool, 0.02)
+            await asyncio.sleep(0.2)
+        await hold_for(pool, 600.0)
+        await asyncio.sleep(1.0)
+        await asyncio.gather(*[hold_for(pool, 0.02, deadline=0.5) for _ in range(6)])
+
+    with_pool(scenario, hold=None)
 
 
 # ------------------------------------------------------------------------------------------ what can be seen

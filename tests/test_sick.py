@@ -13,7 +13,8 @@ import pytest
 
 from penstock import AsyncPool, DatabaseUnavailable, PoolError, PoolTimeout
 from penstock.core import Reason, Refusal, Settings
-from penstock.core.breaker import HEALED_AT, LONGEST_PAUSE, LOSSES, PATIENCE, PAUSE, Breaker
+from penstock.core.breaker import HEALED_AT, LONGEST_PAUSE, LOSSES, PAUSE, Breaker
+from penstock.core.pace import PATIENCE
 from penstock.drill.postgres import EmbeddedPostgres
 from penstock.pool import events
 from penstock.pool.terms import reading
@@ -700,7 +701,9 @@ def test_a_pool_that_is_meant_to_read_only_evicts_nothing(postgres: EmbeddedPost
     """Its connections were never writable: a write by mistake is an error, and no reason to connect anew."""
 
     async def scenario() -> None:
-        options = {"kwargs": {"options": "-c default_transaction_read_only=on"}} if where == "options" else {}
+        options: dict[str, Any] = (
+            {"kwargs": {"options": "-c default_transaction_read_only=on"}} if where == "options" else {}
+        )
         async with opened(kind, postgres.dsn, min_size=2, **options) as pool:
             for _ in range(3):
                 assert await write(pool, statement="CREATE TABLE never (x int)") == "ReadOnlySqlTransaction"

@@ -81,17 +81,17 @@ class Overloaded(PoolError):
     def __str__(self) -> str:
         held = f"{self.connections}, held for {self.hold:.3f} s each"
         queue = f" (requests before it: {self.waiting}, connections: {held})"
-        left = f"{self.deadline:.3f} s before its deadline"
+        left = f"has {self.deadline:.3f} s left until its deadline"
         if self.deadline <= 0:
             left = f"its deadline passed {-self.deadline:.3f} s ago"
         if not self.connections:
-            why = f"this request came {self.waited:.3f} s after its deadline was declared, {left}"
+            why = f"this request came {self.waited:.3f} s after its deadline was declared, and {left}"
             why += ": requests queue before the pool" if self.stands else ""
         elif self.waited:
-            why = f"this request has waited {self.waited:.3f} s, {left}{queue}"
+            why = f"this request has waited {self.waited:.3f} s, and {left}{queue}"
         else:
             standing = "there is a standing queue, and " if self.stands else ""
-            why = f"{standing}this request would wait {self.expected_wait:.3f} s, {left}{queue}"
+            why = f"{standing}this request would wait {self.expected_wait:.3f} s, and {left}{queue}"
         longest = f". Held longest: {self.longest}" if self.longest else ""
         return f"{self.pool}: overloaded: {why}. Try again in {self.retry_after:.1f} s{longest}"
 

@@ -14,16 +14,18 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .queue import Queue
 from .settings import Overload
-from .slots import Waiter
+from .slots import Slot, Waiter
 from .upstream import Upstream
 
 LEAST = 0.005  # seconds of waiting that nobody calls a queue (CoDel's own target)
+LONG = 1.0  # seconds; a connection held for longer counts for `hold` only where most are
 SHARE = 0.1  # of what a request is willing to wait: its target, if none was set
 TURNS = 2  # holds that a request may wait for while the pool sheds: enough that no connection is ever idle,
 #            and no more than a quarter of its deadline
 MARGIN = 1.25  # by which a wait may turn out longer than expected
-EASE = 0.1  # share of the requests that find a connection free when there is no overload any more
+EASE = 0.25  # share of the requests that find a connection free when there is no overload any more
 
 
 class Forecast(NamedTuple):
@@ -42,7 +44,7 @@ class Forecast(NamedTuple):
 class Admission:
     """Measures the queue, and judges who may join it.
 
-    :ivar hold: seconds for which a connection is held, on average over the last interval with any use; 0 while unknown.
+    :ivar hold: seconds for which a connection is held, in the last interval with any use; 0 while unknown.
     :ivar overloaded: the queue stands, so the pool sheds.
     """
 
@@ -57,12 +59,11 @@ class Admission:
         self.overloaded = False
         self.would_shed = 0
         self.ends = -math.inf  # of the interval
-        self._uses = 0
-        self._held = 0.0
-        self._waited = 0  # how many were served in this interval after a wait
+        self._long = 0  # leases of this interval
+        self._long_held = 0.0
+        self.waited = 0  # how many were served in this interval after a wait
         self.moved = True  # in this interval somebody was served when nobody had waited too long, or there was no queue
-        self._began = 0.0  # the interval
-        self._silent_since = -math.inf  # no connection has come back, or was lent, since
+        self.silent_since = -math.inf  # no connection has come back, or was lent, since
 
     def sheds(self, waiter: Waiter) -> bool:
         """Whether this waiter may be shed at all."""
@@ -70,51 +71,74 @@ class Admission:
 
     def queue_began(self, last_lent: float) -> None:
         self.moved = True
-        self._silent_since = max(self._silent_since, last_lent)
+        self.silent_since = max(self.silent_since, last_lent)
 
-    def came_back(self, lent_at: float, now: float) -> None:
-        self._silent_since = now
-        self.hold = self.hold or now - lent_at  # a first guess, until an interval has ended
+    def came_back(self, held: float, now: float) -> None:
+        """A connection came back; to be called at least for those that were held for longer than `LONG`."""
+        self.silent_since = now
+        if held > LONG:
+            self._long += 1
+            self._long_held += held
+        if not self.hold:
+            self.hold = held  # a first guess, until an interval has ended
 
-    def served(self, oldest: Waiter | None, now: float) -> None:
-        """Somebody who waited is served; *oldest*: who has waited longest by now, that one included.
+    def look(self, queue: Queue, now: float) -> None:
+        """Before somebody who waited is served. Not at how long that one waited: one of high priority never does."""
+        self.moved = not self._stands(queue, now)
 
-        Not how long that one waited: one of high priority does not wait even where a queue stands.
-        """
-        self._waited += 1
-        self.moved = self.moved or oldest is None or now - oldest.since <= oldest.target
-
-    def end_interval(self, now: float, uses: int, held: float, connections: int, oldest: Waiter | None) -> None:
-        """To be called from `ends` on. *uses* and *held*: leases that have ended since the beginning, and seconds."""
-        served = uses - self._uses
-        if served > 0:
-            # No more than all connections can have been held for meanwhile: an hour's job may just have ended.
-            self.hold = min(held - self._held, connections * (now - self._began)) / served
+    def end_interval(self, now: float, slots: list[Slot], queue: Queue) -> None:
+        """To be called from `ends` on."""
+        served = self._measure(slots)
         if self.overloaded:
-            at_once = served - self._waited
-            busy = served or oldest is not None
-            self.overloaded = bool(busy) and at_once <= EASE * served
+            at_once = served - self.waited
+            self.overloaded = at_once <= EASE * served and (served > 0 or len(queue) > 0)
         else:
-            self.overloaded = not self.moved and oldest is not None and now - oldest.since > oldest.target
-        self._uses, self._held, self._waited = uses, held, 0
-        self.moved = oldest is None
-        self._began, self.ends = now, now + self.interval
+            self.overloaded = not self.moved and self._stands(queue, now)
+        self.waited = 0
+        self.moved = not queue
+        self.ends = now + self.interval
+
+    def _measure(self, slots: list[Slot]) -> int:
+        """How many leases have ended since it was last asked; sets `hold`."""
+        served, held = 0, 0.0
+        for slot in slots:
+            served += slot.uses - slot.noted_uses
+            held += slot.held - slot.noted_held
+            slot.noted_uses, slot.noted_held = slot.uses, slot.held
+        short = served - self._long
+        if short > self._long:  # a job that has one for an hour says nothing of what the others do
+            self.hold = (held - self._long_held) / short
+        elif served:
+            self.hold = held / served
+        self._long, self._long_held = 0, 0.0
+        return served
+
+    def _stands(self, queue: Queue, now: float) -> bool:
+        """Whether anybody has waited for longer than a queue may make them wait."""
+        return any(now - head.since > self._target_of(head.deadline - head.since) for head in queue.heads())
+
+    def has_time(self, waiter: Waiter, waiting: int, connections: int, now: float) -> bool:
+        """Whether there is nothing to judge: declares nothing, and will be served in time by any reckoning."""
+        if waiter.declared or self.everybody or self.overloaded:
+            return False
+        wait = waiting * self.hold / connections + now - self.silent_since
+        return wait * MARGIN <= waiter.deadline - now
 
     def judge(self, waiter: Waiter, ahead: int, connections: int, now: float) -> Forecast | None:
-        """Why this waiter should be shed, or None if it may wait. Sets its target.
+        """Why this waiter should be shed, or None if it may wait.
 
         *ahead*: how many must be served from what comes back before this one is; less than 0: it is served otherwise.
         The wait expected is that for *ahead* and one more returns, at `hold` / *connections* each; when nothing has
         come back for longer than one hold, as long again.
         """
-        patience, left = waiter.deadline - waiter.since, waiter.deadline - now
-        waiter.target = self._target_of(patience)
         if ahead < 0:
             return None
-        wait = (ahead + 1) * self.hold / connections
-        stands = self.overloaded and ahead > 0 and wait > max(LEAST, min(TURNS * self.hold, patience / 4))
-        silence = now - self._silent_since
-        if silence > self.hold:
+        patience, left = waiter.deadline - waiter.since, waiter.deadline - now
+        hold = min(self.hold, patience)  # longer ones say no more: a job of an hour may just have ended
+        wait = (ahead + 1) * hold / connections
+        stands = self.overloaded and ahead > 0 and wait > max(LEAST, min(TURNS * hold, patience / 4))
+        silence = now - self.silent_since
+        if silence > hold:
             wait += silence
         if not stands and wait * MARGIN + self._needs(waiter) <= left:
             return None
@@ -152,7 +176,7 @@ class Admission:
         """Whether a waiter is to be shed from the queue: what it was waiting for has come too late."""
         if not self.sheds(waiter):
             return False
-        if self.overloaded and now - waiter.since > 2 * waiter.target:
+        if self.overloaded and now - waiter.since > 2 * self._target_of(waiter.deadline - waiter.since):
             return True
         return waiter.declared and now + self._needs(waiter) > waiter.deadline
 

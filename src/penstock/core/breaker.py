@@ -23,11 +23,13 @@ class Breaker:
     """Limits how many connections are in use at once. Times are seconds of the shell's clock.
 
     :ivar cap: how many may be; infinity while nothing is wrong.
+    :ivar sick: whether there is such a limit now.
     """
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self.cap: float = math.inf
+        self.sick = False
         self.losses = 0  # in a row
         self.lost_at = -math.inf
         self.lost_since = math.nan
@@ -35,10 +37,6 @@ class Breaker:
         self._opens = 0
         self._retry_at = -math.inf
         self._tried_at = -math.inf
-
-    @property
-    def sick(self) -> bool:
-        return self.cap < math.inf
 
     @property
     def watching(self) -> bool:
@@ -76,7 +74,7 @@ class Breaker:
         self.lost_at = now
         self.error = error
         if self.losses >= LOSSES:
-            self.cap = 1
+            self.cap, self.sick = 1, True
             pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(self._opens, 10))
             self._retry_at = now + pause * (1 - JITTER * self._random())
             self._opens += 1
@@ -87,6 +85,7 @@ class Breaker:
             return
         self.losses = 0
         self.cap = self.cap * 2 if self.cap < HEALED_AT else math.inf
+        self.sick = self.cap < math.inf
         if not self.sick:
             self.error = None
             self._opens = 0

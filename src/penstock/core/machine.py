@@ -23,7 +23,7 @@ from collections.abc import Callable, Hashable
 from types import CodeType
 from typing import Any
 
-from .admission import Admission, Forecast
+from .admission import LONG, Admission, Forecast
 from .breaker import Breaker
 from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .pace import Pace, Verdict
@@ -176,7 +176,7 @@ class Core:
         if self.breaker.sick and self.breaker.is_open(now, self._trying()):
             return self._refuse(waiter, Refusal.UNAVAILABLE)
         if now >= self.admission.ends:
-            self.admission.end_interval(now, self.uses, self.held, self.max_size, self.waiters.oldest())
+            self.admission.end_interval(now, list(self.slots.values()), self.waiters)
         self._enqueue(waiter, again, now)
         if self.idle:
             self._serve_idle(now)
@@ -185,10 +185,11 @@ class Core:
         if waiter.deadline <= now:
             self._grow(now)  # while it still counts as waiting: what it cannot wait for serves the next
             return self._send_away(waiter, Refusal.TIMEOUT, now)
-        if not again and self._is_shed(waiter, now):
-            self._grow(now)
-            return self._send_away(waiter, Refusal.OVERLOADED, now)
         if not again:
+            easy = self.admission.has_time(waiter, self.waiters.ready, self.max_size, now)
+            if not easy and self._is_shed(waiter, now):
+                self._grow(now)
+                return self._send_away(waiter, Refusal.OVERLOADED, now)
             self.queued += 1
         if self._deadlocks(waiter):
             return self._send_away(waiter, Refusal.DEADLOCK, now)
@@ -229,11 +230,11 @@ class Core:
 
     def give(self, slot: Slot, now: float) -> bool:
         """A clean connection comes back. Needs no lock. False: call `requite` under the lock, there is more to do."""
-        rush = self._rush
-        if rush or now >= slot.expires or slot.state is not LEASED:
+        rush, held = self._rush, now - slot.since
+        if rush or held > LONG or now >= slot.expires or slot.state is not LEASED:
             return False
         slot.uses += 1
-        slot.held += now - slot.since
+        slot.held += held
         slot.since = now
         slot.state = IDLE  # before it is seen among the idle ones, where anybody may take it
         self.idle.append(slot)
@@ -251,7 +252,7 @@ class Core:
             return  # it was taken back from its holder before
         self._end_lease(slot, now)
         unusual = self._unusual
-        if self.breaker.watching and slot.owner is not None:
+        if unusual and self.breaker.watching and slot.owner is not None:
             self.breaker.used(slot.since)
             self._update_rush()
         if unusual or now >= slot.expires or not self._serve(slot, now):  # it does: the usual way under load
@@ -274,7 +275,7 @@ class Core:
         if slot.owner is not None:  # the pool's own leases, to verify a connection, are no use of it
             slot.uses += 1
             slot.held += now - slot.since
-            self.admission.came_back(slot.since, now)
+            self.admission.came_back(now - slot.since, now)
         if slot.tenant is not None:
             key, slot.tenant = slot.tenant, None
             self._tenants[key] -= 1
@@ -606,29 +607,32 @@ class Core:
 
     def _serve(self, slot: Slot, now: float) -> bool:
         """Hand a connection that is nobody's to the next waiter; false if there is none who may have it."""
-        if self.paused or (self.breaker.sick and not self.breaker.allows(now, self._trying(slot))):
-            return False
-        admission = self.admission
+        waiters, admission, only_high = self.waiters, self.admission, False
+        if self._unusual:
+            if self.paused or (self.breaker.sick and not self.breaker.allows(now, self._trying(slot))):
+                return False
+            only_high = self.leased - 1 >= self.max_size - self.reserve
         if admission.overloaded:
             self._shed_late(now)
-        only_high = self.leased - 1 >= self.max_size - self.reserve
-        while True:
-            oldest = None if admission.moved else self.waiters.oldest()
-            newest_first = admission.has_backlog(self.waiters.ready, self.max_size)
-            waiter = self.waiters.next(newest_first, only_high)
+        while waiters.ready:
+            if not admission.moved:
+                admission.look(waiters, now)
+            newest_first = admission.overloaded and admission.has_backlog(waiters.ready, self.max_size)
+            waiter = waiters.next(newest_first, only_high)
             if waiter is None:
                 return False
-            if self.has_its_share(waiter.key):
-                self.waiters.stand_aside(waiter)
+            if waiter.key is not None and self.has_its_share(waiter.key):
+                waiters.stand_aside(waiter)
                 continue
             if now > waiter.since:
-                admission.served(oldest, now)
+                admission.waited += 1
             self._end_wait(waiter, now)
-            if not admission.is_late(waiter, now):
+            if not (admission.overloaded or waiter.declared) or not admission.is_late(waiter, now):
                 self._lease(slot, waiter, now)
                 return True
             self._refuse_late(waiter, now)
             self._leave_share(waiter)
+        return False
 
     def has_its_share(self, key: Hashable) -> bool:
         """Whether the key has as many connections as one may have."""
@@ -657,14 +661,16 @@ class Core:
 
     def _forecast(self, waiter: Waiter, now: float) -> Forecast | None:
         """For the last of its priority."""
-        if self.max_per_key is not None and self.has_its_share(waiter.key):
-            ahead = self.waiters.aside_for(waiter.key) - waiter.aside
-            return self.admission.judge(waiter, ahead, self.max_per_key, now)
-        kept = self.reserve if waiter.priority != Priority.HIGH else 0
-        connections = self.max_size - kept
-        # A connection that nobody holds is on its way, or can be opened: whom it serves waits for no return.
-        ahead = self.waiters.ahead_of(waiter) - 1 - (connections - self.leased - self.closing)
-        return self.admission.judge(waiter, ahead, connections, now)
+        connections = self.max_size
+        if self.reserve and waiter.priority != Priority.HIGH:
+            connections -= self.reserve
+        if waiter.key is not None and self.has_its_share(waiter.key):
+            connections = min(connections, self._tenants[waiter.key])
+            return self.admission.judge(waiter, self.waiters.aside_for(waiter.key) - waiter.aside, connections, now)
+        # A connection that nobody holds can be opened, is on its way, or is being verified: whom it serves waits for no
+        # return.
+        free = connections - sum(slot.owner is not None for slot in self.leases()) - self.closing
+        return self.admission.judge(waiter, self.waiters.ahead_of(waiter) - 1 - free, connections, now)
 
     def _shed_late(self, now: float) -> None:
         for head in self.waiters.heads():
@@ -747,7 +753,7 @@ class Core:
             self._effects.append(Empty())
 
     def _enqueue(self, waiter: Waiter, first: bool, now: float) -> None:
-        if not self.waiters:
+        if not self.waiters.size:
             self.admission.queue_began(max((slot.since for slot in self.leases()), default=now))
         self.waiters.push(waiter, first)
         self._waiting_owners[waiter.owner] = self._waiting_owners.get(waiter.owner, 0) + 1
@@ -768,7 +774,7 @@ class Core:
         left = self._waiting_owners.pop(waiter.owner, 1) - 1
         if left:
             self._waiting_owners[waiter.owner] = left
-        if not self.waiters:
+        if not self.waiters.size:
             self._rush = self._unusual
 
     def _send_away(self, waiter: Waiter, refusal: Refusal, now: float) -> None:

@@ -45,11 +45,13 @@ class Queue:
         self._aside: dict[Hashable, Lane] = {}
         self._entered = 0
         self._turns = 0
-        self._size = 0
+        self.size = 0  # as `len`, without the call
         self.ready = 0  # those who do not stand aside
+        # Where everybody is who asks for nothing special: most queues are nothing else.
+        self._usual = self._lanes[Priority.NORMAL].patient
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[Waiter]:
         return chain(*chain.from_iterable(self._lanes), *self._aside.values())
@@ -66,14 +68,14 @@ class Queue:
         if first:
             lane.move_to_end(waiter, last=False)
         self._entered += 1
-        self._size += 1
+        self.size += 1
         self.ready += 1
 
     def remove(self, waiter: Waiter) -> None:
         lane, waiter.lane = waiter.lane, None
         assert lane is not None, f"bug: {waiter!r} does not wait"
         del lane[waiter]
-        self._size -= 1
+        self.size -= 1
         if waiter.aside:
             waiter.aside = False
             if not lane:
@@ -83,12 +85,18 @@ class Queue:
 
     def next(self, newest_first: bool, only_high: bool) -> Waiter | None:
         """Who is next, and no longer waits. *newest_first*: of those who declared a deadline."""
-        if not self.ready:
-            return None
-        waiter = self._next(newest_first, self._lanes[:1] if only_high else self._lanes)
-        if waiter is not None:
-            self.remove(waiter)
-        return waiter
+        if self.ready == len(self._usual) and not only_high:
+            if not self.ready:
+                return None
+            waiter, _ = self._usual.popitem(last=False)
+            waiter.lane = None
+            self.size -= 1
+            self.ready -= 1
+            return waiter
+        chosen = self._next(newest_first, self._lanes[:1] if only_high else self._lanes)
+        if chosen is not None:
+            self.remove(chosen)
+        return chosen
 
     def _next(self, newest_first: bool, all_lanes: tuple[Lanes, ...]) -> Waiter | None:
         waiting = [lanes for lanes in all_lanes if lanes.patient or lanes.hurried]
@@ -104,7 +112,7 @@ class Queue:
         if patient:
             turn = next(iter(patient))
             # In the order of coming, all who came before it have left the queue by the time that it is its turn.
-            left = self._entered - self._size
+            left = self._entered - self.size
             if turn.ticket < head.ticket or (newest_first and turn.ticket <= left):
                 return turn
         return next(reversed(hurried)) if newest_first else head
@@ -114,7 +122,7 @@ class Queue:
         lane = waiter.lane = self._aside.setdefault(waiter.key, OrderedDict())
         lane[waiter] = None
         waiter.aside = True
-        self._size += 1
+        self.size += 1
 
     def call_back(self, key: Hashable) -> None:
         """One connection of this key has come back: the first of those aside waits in turn again."""
@@ -128,10 +136,6 @@ class Queue:
     def aside_for(self, key: Hashable) -> int:
         """How many of this key stand aside."""
         return len(self._aside.get(key, ()))
-
-    def oldest(self) -> Waiter | None:
-        """Who has waited longest, of those who do not stand aside."""
-        return min(chain.from_iterable(map(_heads, self._lanes)), key=_came, default=None)
 
     def heads(self) -> list[Waiter]:
         """The first of every lane."""
@@ -147,7 +151,8 @@ class Queue:
 
     def ahead_of(self, waiter: Waiter) -> int:
         """How many are served before somebody of its priority who comes now."""
-        return sum(len(lanes.patient) + len(lanes.hurried) for lanes in self._lanes[: waiter.priority + 1])
+        behind = self._lanes[waiter.priority + 1 :]
+        return self.ready - sum(len(patient) + len(hurried) for patient, hurried in behind)
 
 
 def _heads(lanes: Lanes) -> list[Waiter]:

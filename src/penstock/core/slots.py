@@ -69,6 +69,8 @@ class Slot:
         "held",
         "key",
         "lasti",
+        "noted_held",
+        "noted_uses",
         "number",
         "overdue",
         "owner",
@@ -105,6 +107,8 @@ class Slot:
         self.reported = False  # as a suspected leak
         self.uses = 0
         self.held = 0.0  # seconds, all uses together
+        self.noted_uses = 0  # of both, what `admission` has taken note of
+        self.noted_held = 0.0
         # The shell's. `conn` is empty while leased, so that a handle its holder drops can be seen to go.
         self.conn: Any = None
         self.key = 0
@@ -136,7 +140,6 @@ class Waiter:
         "refusal",
         "since",
         "slot",
-        "target",
         "ticket",
         "verdict",
         "wake",
@@ -165,11 +168,10 @@ class Waiter:
         self.refusal: Refusal | None = None
         self.verdict: Any = None  # what was known of the database when it was refused
         self.forecast: Any = None  # why it was shed
-        # The queue's: where it stands, which turn it has, and from when on its wait is one too long.
+        # The queue's: where it stands, and which turn it has.
         self.lane: OrderedDict[Waiter, None] | None = None
         self.ticket = 0
         self.aside = False
-        self.target = math.inf
         self.wake: Any = None  # the shell's: a lock or a future
 
     @property

@@ -112,6 +112,13 @@ class BoundAsyncCheckout(AsyncCheckout[C]):
         self._pool._bind(self._slot, conn, self._wish)
         return conn
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._slot.uses == self._uses:  # or this lease is over already
+            self._pool._unbind(self._slot, self._conn)
+        await super().__aexit__(kind, error, traceback)
+
 
 class AsyncPool(BasePool[C]):
     """A pool of connections for asyncio, with the names and defaults of psycopg's own pool.
@@ -410,7 +417,6 @@ class AsyncPool(BasePool[C]):
     # ------------------------------------------------------------------------------------------ giving back
 
     async def _finish(self, slot: Slot, conn: Any, commit: bool) -> None:
-        self._unbind(slot, conn)
         try:
             status = self._driver.status(conn)
             if commit and status in (Status.INTRANS, Status.INERROR):

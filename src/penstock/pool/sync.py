@@ -124,6 +124,13 @@ class BoundCheckout(Checkout[C]):
         self._pool._bind(self._slot, conn, self._wish)
         return conn
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._slot.uses == self._uses:  # or this lease is over already
+            self._pool._unbind(self._slot, self._conn)
+        super().__exit__(kind, error, traceback)
+
 
 class Pool(BasePool[C]):
     """A pool of connections for threads, with the names and defaults of psycopg's own pool.
@@ -455,7 +462,6 @@ class Pool(BasePool[C]):
     # ------------------------------------------------------------------------------------------ giving back
 
     def _finish(self, slot: Slot, conn: Any, commit: bool) -> None:
-        self._unbind(slot, conn)
         try:
             status = self._driver.status(conn)
             if commit and status in (Status.INTRANS, Status.INERROR):
