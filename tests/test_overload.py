@@ -454,10 +454,10 @@ def test_who_has_waited_far_too_long_in_a_standing_queue_is_shed_from_it() -> No
 
     async def scenario(loop: VirtualLoop, pool: AsyncPool[Any]) -> None:
         kept = await take_all(pool)
-        late = [loop.create_task(hold_for(pool, 0.1, deadline=100.0)) for _ in range(6)]
+        late = [loop.create_task(hold_for(pool, 0.1, timeout=200.0, deadline=100.0)) for _ in range(6)]
         patient = loop.create_task(hold_for(pool, 0.1, timeout=100.0))
         await asyncio.sleep(21.0)
-        fresh = loop.create_task(hold_for(pool, 0.1, deadline=100.0))
+        fresh = loop.create_task(hold_for(pool, 0.1, timeout=200.0, deadline=100.0))
         await asyncio.sleep(0)
         admission = pool._core.admission
         admission.overloaded, admission.ends = True, loop.time() + 1000.0

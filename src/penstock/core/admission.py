@@ -73,6 +73,11 @@ class Admission:
         self.moved = True
         self.silent_since = max(self.silent_since, last_lent)
 
+    def sheds_now(self, now: float) -> bool:
+        """Whether a queue stands, in the pool or before it; not if nobody has come since, to take note of its end."""
+        here = self.overloaded and now < self.ends + self.interval
+        return here or (self.upstream.stands and now < self.upstream.ends + self.interval)
+
     def came_back(self, held: float, now: float) -> None:
         """A connection came back; to be called at least for those that were held for longer than `LONG`."""
         self.silent_since = now

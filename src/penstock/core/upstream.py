@@ -1,51 +1,62 @@
 """A queue that stands before the pool: in a server's backlog, or before a bounded number of threads.
 
 Such a queue is not the pool's, but its requests are: each is served with its deadline as good as spent. It shows by
-the age at which requests come, counted from when their deadline was declared. While for a whole interval nobody comes
+the age at which requests come, counted from when their deadline was declared. If for a whole interval nobody comes
 fresh, and some come too late, whoever is not fresh is refused at once. That empties the queue in no time, and the
 fresh ones are served.
 
-Age alone proves nothing: a request may do something else first, or borrow a second time.
+Age alone proves nothing: a request may do something else first, or borrow a second time. So it is over as soon as fresh
+ones come again, and after an interval in any case; only if it turns out to be needed again at once does it last twice
+as long the next time.
 """
 
 from __future__ import annotations
 
 import math
 
-EASE = 0.1  # share of the requests, as in `admission`
+SHARE = 0.1  # of the requests that come too late, for it to begin, or fresh, for it to end
+LONGEST = 8  # intervals
 
 
 class Upstream:
-    """Times in seconds. Called without a lock: a count that is off by one harms nobody."""
+    """Times in seconds. Called without a lock: a count that is off by one harms nobody.
+
+    :ivar stands: there is such a queue.
+    :ivar ends: when that is looked at again.
+    """
 
     def __init__(self, interval: float) -> None:
         self.stands = False
+        self.ends = -math.inf
         self._interval = interval
-        self._ends = -math.inf
-        self._begin()
+        self._length = interval  # for which it lasts at most
+        self._over_at = -math.inf
+        self._begin_interval()
 
-    def _begin(self) -> None:
+    def _begin_interval(self) -> None:
         self._came = 0
         self._late = 0
-        self._refused = 0
-        self._fresh = False  # somebody was
+        self._fresh = 0
 
     def refuses(self, age: float, target: float, late: bool, now: float) -> bool:
         """Somebody comes. *age*: since its deadline was declared. *late*: too little of it is left to be of use."""
-        if now >= self._ends:
-            if self.stands:
-                self.stands = self._refused > EASE * self._came
-            else:
-                self.stands = not self._fresh and self._late > EASE * self._came
-            self._begin()
-            self._ends = now + self._interval
+        if now >= self.ends:
+            self._end_interval(now)
         self._came += 1
         self._late += late
-        self._fresh = self._fresh or age <= target
-        refused = self.stands and age > 2 * target
-        self._refused += refused
-        return refused
+        self._fresh += age <= target
+        return self.stands and age > 2 * target
 
     def came_late(self) -> None:
         """Too late even to wait for its turn in the pool, as it turned out."""
         self._late += 1
+
+    def _end_interval(self, now: float) -> None:
+        if self.stands:
+            self.stands = self._fresh <= SHARE * self._came and now < self._over_at
+        elif not self._fresh and self._late > SHARE * self._came:
+            again = now - self._over_at < LONGEST * self._interval
+            self._length = min(2 * self._length, LONGEST * self._interval) if again else self._interval
+            self.stands, self._over_at = True, now + self._length
+        self._begin_interval()
+        self.ends = now + self._interval

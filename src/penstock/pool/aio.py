@@ -107,9 +107,9 @@ class BoundAsyncCheckout(AsyncCheckout[C]):
         self._wish = wish
 
     async def __aenter__(self) -> C:
-        self._pool._arrive(self._wish, self._code, self._lasti)
+        terms = self._pool._arrive(self._wish, self._code, self._lasti)
         conn = await super().__aenter__()
-        self._pool._bind(self._slot, conn, self._wish)
+        self._pool._bind(self._slot, conn, terms)
         return conn
 
     async def __aexit__(
@@ -323,7 +323,7 @@ class AsyncPool(BasePool[C]):
         return self._getconn(wish, frame.f_code, frame.f_lasti)
 
     async def _getconn(self, wish: Wish | None, code: CodeType, lasti: int) -> C:
-        self._arrive(wish, code, lasti)
+        terms = self._arrive(wish, code, lasti)
         slot = await self._acquire(None, wish, code, lasti)
         task = current_task()
         slot.by_hand = slot.owner
@@ -332,7 +332,7 @@ class AsyncPool(BasePool[C]):
             task.add_done_callback(_weakly(self._task_ended))
         conn, slot.conn = slot.conn, None
         conn._pool = self
-        self._bind(slot, conn, wish)
+        self._bind(slot, conn, terms)
         return conn  # type: ignore[no-any-return]
 
     async def putconn(self, conn: C) -> None:

@@ -479,11 +479,14 @@ class BasePool(Generic[C]):
         latest = since + (self.timeout if wish.timeout is None else wish.timeout)
         return Waiter(owner, code, lasti, since, min(latest, until), wish.priority, until < math.inf, wish.key)
 
-    def _arrive(self, wish: Wish | None, code: Any, lasti: int) -> None:
-        """:raises Overloaded: when the answer would come too late however soon there was a connection."""
+    def _arrive(self, wish: Wish | None, code: Any, lasti: int) -> Terms:
+        """What counts for the lease that somebody comes for.
+
+        :raises Overloaded: when the answer would come too late however soon there was a connection.
+        """
         terms = _terms(wish or _NO_WISH, declared())
         if terms.until == math.inf:
-            return
+            return terms
         now = self._clock()
         forecast = self._core.admission.comes_late(terms.since, terms.until, now)
         if forecast is not None:
@@ -491,10 +494,10 @@ class BasePool(Generic[C]):
             waiter.forecast = forecast
             self._event(self._core.turn_away, waiter)
             self._refuse(waiter, 0.0)
+        return terms
 
-    def _bind(self, slot: Slot, conn: Any, wish: Wish | None) -> None:
-        """What was declared counts for the lease that begins."""
-        terms = _terms(wish or _NO_WISH, declared())
+    def _bind(self, slot: Slot, conn: Any, terms: Terms) -> None:
+        """The lease has begun."""
         if terms.reading or terms.until < math.inf:
             slot.bound = True
             self._driver.bind(conn, terms.until, terms.reading)
@@ -734,7 +737,7 @@ _NO_WISH = Wish(None, -math.inf, math.inf, Priority.NORMAL, None)
 def _terms(wish: Wish, terms: Terms | None) -> Terms:
     """What counts of both: the earlier deadline."""
     terms = terms or _NO_TERMS
-    return terms if terms.until <= wish.until else terms._replace(since=wish.since, until=wish.until)
+    return terms if terms.until <= wish.until else Terms(wish.since, wish.until, terms.reading)
 
 
 def _one_line(error: BaseException | None) -> str:

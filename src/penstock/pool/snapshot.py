@@ -22,7 +22,7 @@ class Snapshot:
     waiting: int
     paused: bool
     closed: bool
-    overloaded: bool  # a standing queue: requests that may be shed are
+    overloaded: bool  # a queue stands, in the pool or before it: requests that may be shed are
     would_shed: int  # requests that waited, and would have been refused had they declared a deadline (or `overload=`)
     hold: float  # seconds for which a connection is held, on average, of late; 0 while unknown
     sick: bool  # the database ends connections in use: few are lent at once
@@ -59,7 +59,7 @@ def snapshot(name: str, core: Core, now: float) -> Snapshot:
         waiting=len(core.waiters),
         paused=core.paused,
         closed=core.closed,
-        overloaded=core.admission.overloaded and now < core.admission.ends + core.admission.interval,
+        overloaded=core.admission.sheds_now(now),
         would_shed=core.admission.would_shed,
         hold=core.admission.hold,
         sick=core.breaker.sick,

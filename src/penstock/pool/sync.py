@@ -119,9 +119,9 @@ class BoundCheckout(Checkout[C]):
         self._wish = wish
 
     def __enter__(self) -> C:
-        self._pool._arrive(self._wish, self._code, self._lasti)
+        terms = self._pool._arrive(self._wish, self._code, self._lasti)
         conn = super().__enter__()
-        self._pool._bind(self._slot, conn, self._wish)
+        self._pool._bind(self._slot, conn, terms)
         return conn
 
     def __exit__(
@@ -343,7 +343,7 @@ class Pool(BasePool[C]):
         One that is dropped, or whose thread has ended, is taken back with a ResourceWarning.
         """
         frame, slot, wish = _getframe(1), None, self._wish(timeout, priority, deadline, key)
-        self._arrive(wish, frame.f_code, frame.f_lasti)
+        terms = self._arrive(wish, frame.f_code, frame.f_lasti)
         try:
             if self._plain:
                 slot = self._core.take(get_ident(), frame.f_code, frame.f_lasti, monotonic())
@@ -352,7 +352,7 @@ class Pool(BasePool[C]):
             slot.by_hand = registry.tell_of_end(self)
             conn = slot.conn
             conn._pool = self
-            self._bind(slot, conn, wish)
+            self._bind(slot, conn, terms)
             slot.conn = None  # last, as in `Checkout`
             return conn  # type: ignore[no-any-return]
         except BaseException:
