@@ -5,7 +5,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -89,13 +89,37 @@ def test_one_can_be_used_again_but_not_twice_at_once() -> None:
         (-1, ValueError, "seconds must be 0 seconds or more, not -1"),
         (math.nan, ValueError, "seconds must be 0 seconds or more, not nan"),
         ("1", TypeError, "seconds must be a number of seconds, not '1'"),
-        (None, TypeError, "seconds must be a number of seconds, not None"),
+        (10**400, ValueError, "math.inf is no limit"),
         (True, TypeError, "seconds must be a number of seconds, not True"),
     ],
 )
 def test_what_is_no_length_of_time_is_refused(value: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=re.escape(says)):
         deadline(value)
+
+
+def test_none_lifts_what_was_declared_outside() -> None:
+    """For work that a request starts and that outlives it."""
+    with deadline(0.5):
+        with deadline(None) as until:
+            assert until.left == left() == math.inf
+            with deadline(5):
+                assert left() == pytest.approx(5, abs=0.1)
+        assert left() == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_block_that_ends_in_another_context_raises_nothing_of_its_own() -> None:
+    """As the teardown of a sync generator may, which frameworks run in a thread: its own exception counts."""
+
+    def dependency() -> Iterator[None]:
+        with deadline(1):
+            yield
+
+    generator = dependency()
+    copy_context().run(next, generator)
+    with pytest.raises(ZeroDivisionError):
+        generator.throw(ZeroDivisionError())
+    assert left() == math.inf
 
 
 def test_infinity_is_none() -> None:

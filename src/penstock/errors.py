@@ -87,6 +87,7 @@ class Overloaded(PoolError):
         if not self.connections:
             why = f"this request came {self.waited:.3f} s after its deadline was declared, and {left}"
             why += ": requests queue before the pool" if self.stands else ""
+            why += " (work that outlives its request: `with penstock.deadline(None):`)" if self.deadline <= 0 else ""
         elif self.waited:
             why = f"this request has waited {self.waited:.3f} s, and {left}{queue}"
         else:

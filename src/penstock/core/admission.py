@@ -156,6 +156,9 @@ class Admission:
         One whose deadline has passed always does. To be asked of every request with a declared deadline; needs no lock.
         """
         patience, age, left = until - since, now - since, until - now
+        if left < -patience:  # no request that waited, but something that outlived one
+            retry_after = self.interval * (1 + self._random())
+            return Forecast(retry_after, 0.0, age, left, False, 0, 0, self.hold)
         late = left <= min(self.hold, patience / 4)
         if not self.upstream.refuses(age, self._target_of(patience), late, now) and left > 0:
             return None

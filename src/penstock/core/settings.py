@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 
@@ -89,5 +90,7 @@ def check_seconds(name: str, value: float) -> None:
     """:raises ValueError: when *value* is no length of time."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if math.isnan(value) or value < 0:
+    if not value >= 0:  # which NaN is not, either
         raise ValueError(f"{name} must be 0 seconds or more, not {value!r}")
+    if sys.float_info.max < value < math.inf:
+        raise ValueError(f"{name} must be a number of seconds, not one that no clock can count: math.inf is no limit")

@@ -6,8 +6,8 @@ fresh, and some come too late, whoever is not fresh is refused at once. That emp
 fresh ones are served.
 
 Age alone proves nothing: a request may do something else first, or borrow a second time. So it is over as soon as fresh
-ones come again, and after an interval in any case; only if it turns out to be needed again at once does it last twice
-as long the next time.
+ones come again, and after an interval in any case. If it is needed again soon, it begins with the first who comes too
+late, and lasts twice as long.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Upstream:
         self._came += 1
         self._late += late
         self._fresh += age <= target
+        if late and not self.stands and not self._fresh and self._ended_lately(now):
+            self._begin(now)
         return self.stands and age > 2 * target
 
     def came_late(self) -> None:
@@ -55,8 +57,14 @@ class Upstream:
         if self.stands:
             self.stands = self._fresh <= SHARE * self._came and now < self._over_at
         elif not self._fresh and self._late > SHARE * self._came:
-            again = now - self._over_at < LONGEST * self._interval
-            self._length = min(2 * self._length, LONGEST * self._interval) if again else self._interval
-            self.stands, self._over_at = True, now + self._length
+            self._begin(now)
         self._begin_interval()
         self.ends = now + self._interval
+
+    def _begin(self, now: float) -> None:
+        longest = LONGEST * self._interval
+        self._length = min(2 * self._length, longest) if self._ended_lately(now) else self._interval
+        self.stands, self._over_at = True, now + self._length
+
+    def _ended_lately(self, now: float) -> bool:
+        return now - self._over_at < LONGEST * self._interval

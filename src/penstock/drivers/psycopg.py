@@ -163,7 +163,11 @@ class PsycopgDriver:
         return conn._loss  # type: ignore[no-any-return]
 
     async def settle(self, conn: Any, commit: bool) -> None:
-        await settled(conn.commit() if commit else conn.rollback())
+        try:
+            await settled(conn.commit() if commit else conn.rollback())
+        except psycopg.Error as error:
+            _failed(conn, error)
+            raise
 
     async def reset(self, conn: Any, baseline: Any) -> bool:
         touched = self._touched(conn, baseline)

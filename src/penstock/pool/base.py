@@ -485,7 +485,7 @@ class BasePool(Generic[C]):
         :raises Overloaded: when the answer would come too late however soon there was a connection.
         """
         terms = _terms(wish or _NO_WISH, declared())
-        if terms.until == math.inf:
+        if terms.until == math.inf or self.closed:
             return terms
         now = self._clock()
         forecast = self._core.admission.comes_late(terms.since, terms.until, now)

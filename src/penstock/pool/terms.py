@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from time import monotonic
 from types import TracebackType
@@ -52,14 +52,16 @@ class deadline:  # named as what it is used as: with penstock.deadline(0.5):
     deadline the earlier one counts. In threads and in asyncio alike: a task started in the block has the deadline too;
     a thread started in it only if it is given the context, as `asyncio.to_thread` does.
 
-    :param seconds: from the beginning of the block.
+    :param seconds: from the beginning of the block; None for no deadline, whatever was declared outside: for work that
+        was started by a request and outlives it.
     :raises ValueError: (or TypeError) when that is no length of time.
     """
 
     __slots__ = ("_token", "_until", "seconds")
 
-    def __init__(self, seconds: float) -> None:
-        check_seconds("seconds", seconds)
+    def __init__(self, seconds: float | None) -> None:
+        if seconds is not None:
+            check_seconds("seconds", seconds)
         self.seconds = seconds
         self._token: Token[Terms | None] | None = None
         self._until = math.inf
@@ -68,8 +70,11 @@ class deadline:  # named as what it is used as: with penstock.deadline(0.5):
         if self._token is not None:
             raise RuntimeError("this deadline is in use already: make one for each block, `with deadline(seconds):`")
         outer, now = declared() or Terms(), monotonic()
-        self._until = now + self.seconds
-        inner = outer._replace(since=now, until=self._until) if self._until < outer.until else outer
+        inner = outer
+        if self.seconds is None:
+            inner = Terms(reading=outer.reading)
+        elif now + self.seconds < outer.until:
+            inner = Terms(now, now + self.seconds, outer.reading)
         self._until = inner.until
         self._token = _terms.set(inner)
         return self
@@ -79,11 +84,12 @@ class deadline:  # named as what it is used as: with penstock.deadline(0.5):
     ) -> None:
         token, self._token = self._token, None
         if token is not None:
-            _terms.reset(token)
+            with suppress(ValueError):  # ended in another context, as generators may be: there it was never declared
+                _terms.reset(token)
 
     @property
     def left(self) -> float:
-        """Seconds from now; less than 0 once it has passed."""
+        """Seconds from now; less than 0 once it has passed, infinity if there is none."""
         return self._until - monotonic()
 
 
