@@ -174,7 +174,7 @@ def from_driver(name: str) -> Exception:
         (errors.under(TooManyRequests, psycopg.OperationalError)("too many"), Trouble.BUSY),
         (Unavailable(), Trouble.BUSY),
         (from_driver("TooManyConnections"), Trouble.BUSY),
-        (from_driver("QueryCanceled"), Trouble.BUSY),
+        (from_driver("QueryCanceled"), Trouble.SLOW),
         (from_driver("AdminShutdown"), Trouble.LOST),
         (from_driver("CannotConnectNow"), Trouble.LOST),
         (from_driver("ConnectionFailure"), Trouble.LOST),

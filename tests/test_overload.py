@@ -179,7 +179,7 @@ def backlog(load: float, workers: int, seconds: float) -> list[tuple[float, floa
         while busy and busy[0][0] <= now:
             ended, slot = heapq.heappop(busy)
             assert core.give(slot, ended)
-        refused = core.admission.comes_late(came, came + DEADLINE, now) is not None
+        refused = core.admission.comes_late(came, came + DEADLINE, False, now) is not None
         slot_or_none = None if refused else core.take(1, None, -1, now)
         assert refused or slot_or_none is not None
         if slot_or_none is not None:
@@ -251,7 +251,7 @@ def test_who_would_wait_in_vain_is_refused_at_once_with_the_figures() -> None:
         assert error.expected_wait == pytest.approx(0.55)
         assert error.deadline == pytest.approx(0.3)
         assert error.retry_after > 0
-        assert error.longest is None
+        assert error.hint is None
         await asyncio.gather(*tasks)
 
     with_pool(scenario)
@@ -491,9 +491,9 @@ def test_a_leak_is_named_to_those_who_are_refused_for_it() -> None:
         assert sum(isinstance(error, Overloaded) and error.waited == 0 for error in errors) >= 15
         last = errors[-1]
         assert isinstance(last, Overloaded)
-        assert last.longest is not None
-        assert re.match(rf"by {re.escape(__file__)}:\d+ in .*leaks.*, for [78]\.\d s", last.longest)
-        assert str(last).endswith(f"Held longest: {last.longest}")
+        assert last.hint is not None
+        assert re.match(rf"Held longest: by {re.escape(__file__)}:\d+ in .*leaks.*, for [78]\.\d s", last.hint)
+        assert str(last).endswith(last.hint)
         for conn in kept:
             await pool.putconn(conn)
 

@@ -723,7 +723,8 @@ class Office:
         key: Hashable = self.random.choice((None, "a", "a", "b"))
         patience = self.random.choice((0.0, 0.05, 1.0, 1000.0))
         priority, declared = self.random.choice(list(Priority)), self.random.random() < 0.5
-        waiter = Waiter(object(), None, -1, self.now, self.now + patience, priority, declared, key)
+        until = self.now + patience if declared else float("inf")
+        waiter = Waiter(object(), None, -1, self.now, self.now + patience, priority, until, key)
         self.waiting.append(waiter)
         self.tell(self.core.acquire, waiter)
 

@@ -49,7 +49,7 @@ class Overloaded(PoolError):
     :ivar waiting: how many requests waited before it.
     :ivar connections: how many connections served them.
     :ivar hold: how long a connection is held, on average, of late.
-    :ivar longest: who has held one the longest, in words; None while that is no longer than usual.
+    :ivar hint: what else is known, in words: that connecting fails, or who has held one for much longer than usual.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Overloaded(PoolError):
         waiting: int = 0,
         connections: int = 0,
         hold: float = 0.0,
-        longest: str | None = None,
+        hint: str | None = None,
     ) -> None:
-        args = (pool, retry_after, expected_wait, waited, deadline, stands, waiting, connections, hold, longest)
+        args = (pool, retry_after, expected_wait, waited, deadline, stands, waiting, connections, hold, hint)
         super().__init__(*args)
         self.pool = pool
         self.retry_after = retry_after
@@ -76,7 +76,7 @@ class Overloaded(PoolError):
         self.waiting = waiting
         self.connections = connections
         self.hold = hold
-        self.longest = longest
+        self.hint = hint
 
     def __str__(self) -> str:
         held = f"{self.connections}, held for {self.hold:.3f} s each"
@@ -93,8 +93,8 @@ class Overloaded(PoolError):
         else:
             standing = "there is a standing queue, and " if self.stands else ""
             why = f"{standing}this request would wait {self.expected_wait:.3f} s, and {left}{queue}"
-        longest = f". Held longest: {self.longest}" if self.longest else ""
-        return f"{self.pool}: overloaded: {why}. Try again in {self.retry_after:.1f} s{longest}"
+        hint = f". {self.hint}" if self.hint else ""
+        return f"{self.pool}: overloaded: {why}. Try again in {self.retry_after:.1f} s{hint}"
 
 
 class PoolDeadlock(PoolTimeout):

@@ -172,7 +172,8 @@ class OpenLoad:
         if slot is not None:
             return self._lent(slot, number, self._now, priority)
         deadline = self._now + (self.wanted if self.declared else self.timeout)
-        waiter = Waiter(number, None, -1, self._now, deadline, priority, self.declared)
+        until = deadline if self.declared else math.inf
+        waiter = Waiter(number, None, -1, self._now, deadline, priority, until)
         self._tell(self.core.acquire, waiter)
         if not waiter.settled:
             self._at(deadline, self._expires, waiter)

@@ -63,7 +63,9 @@ class Shell:
     def acquire(self, owner: Any, patience: float = math.inf, **wish: Any) -> Waiter:
         """*wish*: priority, declared, key."""
         self.asked += 1
-        waiter = Waiter(owner, None, -1, self.now, self.now + patience, **wish)
+        declared = wish.pop("declared", False)
+        until = self.now + patience if declared else math.inf
+        waiter = Waiter(owner, None, -1, self.now, self.now + patience, until=until, **wish)
         self.queue.append(waiter)
         self.event(self.core.acquire, waiter)
         return waiter

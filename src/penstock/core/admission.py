@@ -20,7 +20,9 @@ from .slots import Slot, Waiter
 from .upstream import Upstream
 
 LEAST = 0.005  # seconds of waiting that nobody calls a queue (CoDel's own target)
+SLOW = 10  # times `hold`, after which a connection is not counted on to come back in time
 LONG = 1.0  # seconds; a connection held for longer counts for `hold` only where most are
+LONGEST_RETRY = 5.0  # seconds after which anybody may try again; up to twice as long, by chance
 SHARE = 0.1  # of what a request is willing to wait: its target, if none was set
 TURNS = 2  # holds that a request may wait for while the pool sheds: enough that no connection is ever idle,
 #            and no more than a quarter of its deadline
@@ -73,6 +75,10 @@ class Admission:
         self.moved = True
         self.silent_since = max(self.silent_since, last_lent)
 
+    def is_slow(self, held: float) -> bool:
+        """Whether a connection has been held for so long that nobody should count on it."""
+        return held > max(LONG, SLOW * self.hold)
+
     def sheds_now(self, now: float) -> bool:
         """Whether a queue stands, in the pool or before it; not if nobody has come since, to take note of its end."""
         here = self.overloaded and now < self.ends + self.interval
@@ -84,7 +90,7 @@ class Admission:
         if held > LONG:
             self._long += 1
             self._long_held += held
-        if not self.hold:
+        elif not self.hold:
             self.hold = held  # a first guess, until an interval has ended
 
     def look(self, queue: Queue, now: float) -> None:
@@ -94,7 +100,9 @@ class Admission:
     def end_interval(self, now: float, slots: list[Slot], queue: Queue) -> None:
         """To be called from `ends` on."""
         served = self._measure(slots)
-        if self.overloaded:
+        if now > self.ends + self.interval:  # nobody has had to wait for a while
+            self.overloaded = False
+        elif self.overloaded:
             at_once = served - self.waited
             self.overloaded = at_once <= EASE * served and (served > 0 or len(queue) > 0)
         else:
@@ -113,7 +121,7 @@ class Admission:
         short = served - self._long
         if short > self._long:  # a job that has one for an hour says nothing of what the others do
             self.hold = (held - self._long_held) / short
-        elif served:
+        elif served >= len(slots):
             self.hold = held / served
         self._long, self._long_held = 0, 0.0
         return served
@@ -145,36 +153,39 @@ class Admission:
         silence = now - self.silent_since
         if silence > hold:
             wait += silence
-        if not stands and wait * MARGIN + self._needs(waiter) <= left:
+        in_time = wait * MARGIN <= left and wait * MARGIN + self._needs(waiter) <= waiter.until - now
+        if in_time and not stands:
             return None
-        retry_after = max(wait, self.interval) * (1 + self._random())
-        return Forecast(retry_after, wait, 0.0, left, stands, ahead, connections, self.hold)
+        return Forecast(self._retry_after(wait), wait, 0.0, left, stands, ahead, connections, self.hold)
 
-    def comes_late(self, since: float, until: float, now: float) -> Forecast | None:
+    def _retry_after(self, wait: float = 0.0) -> float:
+        """Not before it may have changed, nor all at once, nor for ever: a wait that long is anybody's guess."""
+        return min(max(wait, self.interval), LONGEST_RETRY) * (1 + self._random())
+
+    def comes_late(self, since: float, until: float, spare: bool, now: float) -> Forecast | None:
         """Whether a request whose deadline was declared at *since* comes too late to be of use, and why.
 
-        One whose deadline has passed always does. To be asked of every request with a declared deadline; needs no lock.
+        One whose deadline has passed always does; *spare*: for no other reason. To be asked of every request with a
+        declared deadline; needs no lock.
         """
         patience, age, left = until - since, now - since, until - now
         if left < -patience:  # no request that waited, but something that outlived one
-            retry_after = self.interval * (1 + self._random())
-            return Forecast(retry_after, 0.0, age, left, False, 0, 0, self.hold)
+            return Forecast(self._retry_after(), 0.0, age, left, False, 0, 0, self.hold)
         late = left <= min(self.hold, patience / 4)
-        if not self.upstream.refuses(age, self._target_of(patience), late, now) and left > 0:
+        refused = self.upstream.refuses(age, self._target_of(patience), late, now)
+        if left > 0 and (spare or not refused):
             return None
-        retry_after = self.interval * (1 + self._random())
-        return Forecast(retry_after, 0.0, age, left, self.upstream.stands, 0, 0, self.hold)
+        return Forecast(self._retry_after(), 0.0, age, left, self.upstream.stands, 0, 0, self.hold)
 
     def _target_of(self, patience: float) -> float:
         """Seconds of waiting from which on a queue counts as standing."""
         target = SHARE * patience if self._target is None else self._target
-        return max(LEAST, target, 2 * TURNS * self.hold)
+        return max(LEAST, target, min(2 * TURNS * self.hold, patience / 4))
 
     def too_late(self, waiter: Waiter, waiting: int, connections: int, now: float) -> Forecast:
         """Why a waiter is shed from the queue."""
-        retry_after = self.interval * (1 + self._random())
         waited, left = now - waiter.since, waiter.deadline - now
-        return Forecast(retry_after, 0.0, waited, left, self.overloaded, waiting, connections, self.hold)
+        return Forecast(self._retry_after(), 0.0, waited, left, self.overloaded, waiting, connections, self.hold)
 
     def has_backlog(self, waiting: int, connections: int) -> bool:
         """Whether more wait than may join while the pool sheds: the newest of them first, then."""
@@ -186,11 +197,13 @@ class Admission:
             return False
         if self.overloaded and now - waiter.since > 2 * self._target_of(waiter.deadline - waiter.since):
             return True
-        return waiter.declared and now + self._needs(waiter) > waiter.deadline
+        # A connection is at hand, so unless a queue stands it has the benefit of the doubt: its own work may be shorter
+        # than that of others.
+        return now + self._needs(waiter, 0.75 if self.overloaded else 0.5) > waiter.until
 
-    def _needs(self, waiter: Waiter) -> float:
-        """Seconds of its deadline that a waiter needs the connection for: as long as others, as far as anybody knows.
+    def _needs(self, waiter: Waiter, most: float = 0.75) -> float:
+        """Seconds that a waiter needs the connection for: as long as others, as far as anybody knows.
 
-        A quarter of its time at most, as its own work may be shorter. A timeout bounds nothing but the wait.
+        *most*: of what it had when it came.
         """
-        return min(self.hold, (waiter.deadline - waiter.since) / 4) if waiter.declared else 0.0
+        return min(self.hold, most * (waiter.until - waiter.since))

@@ -64,20 +64,22 @@ class Breaker:
         """When the next one may, whatever becomes of those before."""
         return max(self._retry_at, self._tried_at + PATIENCE)
 
-    def lost(self, taken_at: float, error: BaseException, now: float) -> None:
-        """A connection that was taken at *taken_at* was lost in use."""
+    def lost(self, taken_at: float, error: BaseException, now: float) -> bool:
+        """A connection that was taken at *taken_at* was lost in use. Whether the breaker opens."""
         if taken_at < self.lost_at:
-            return
+            return False
         if not self.losses:
             self.lost_since = now
         self.losses += 1
         self.lost_at = now
         self.error = error
-        if self.losses >= LOSSES:
-            self.cap, self.sick = 1, True
-            pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(self._opens, 10))
-            self._retry_at = now + pause * (1 - JITTER * self._random())
-            self._opens += 1
+        if self.losses < LOSSES and not self.sick:
+            return False
+        self.cap, self.sick = 1, True
+        pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(self._opens, 10))
+        self._retry_at = now + pause * (1 - JITTER * self._random())
+        self._opens += 1
+        return True
 
     def used(self, taken_at: float) -> None:
         """A connection came back from a use that went well."""

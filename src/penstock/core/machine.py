@@ -208,7 +208,8 @@ class Core:
         """The waiter's deadline has passed. One that was served at the last moment keeps its connection."""
         if waiter.settled:
             return
-        if self.admission.overloaded and self.admission.sheds(waiter):
+        overloaded = self.admission.overloaded and self.admission.sheds(waiter)
+        if overloaded or waiter.deadline >= waiter.until:
             self._dequeue(waiter, now)
             self._refuse_late(waiter, now)
         else:
@@ -653,8 +654,8 @@ class Core:
 
     def _make_room(self, waiter: Waiter, now: float) -> None:
         """Who comes with a higher priority may leave no room for who came last with a lower one."""
-        last = self.waiters.last_below(waiter.priority)
-        if last is not None and self.admission.sheds(last):
+        last = self.waiters.last_below(waiter.priority, self.admission.everybody)
+        if last is not None:
             last.forecast = self._forecast(last, now)
             if last.forecast is not None:
                 self._send_away(last, Refusal.OVERLOADED, now)
@@ -664,13 +665,17 @@ class Core:
         connections = self.max_size
         if self.reserve and waiter.priority != Priority.HIGH:
             connections -= self.reserve
+        if self.pace.failures:  # what is open is all there is
+            connections = min(connections, len(self.slots) - len(self.opening))
         if waiter.key is not None and self.has_its_share(waiter.key):
             connections = min(connections, self._tenants[waiter.key])
             return self.admission.judge(waiter, self.waiters.aside_for(waiter.key) - waiter.aside, connections, now)
+        held = [now - slot.since for slot in self.leases() if slot.owner is not None]
         # A connection that nobody holds can be opened, is on its way, or is being verified: whom it serves waits for no
         # return.
-        free = connections - sum(slot.owner is not None for slot in self.leases()) - self.closing
-        return self.admission.judge(waiter, self.waiters.ahead_of(waiter) - 1 - free, connections, now)
+        free = connections - len(held) - self.closing
+        turning = max(1, connections - sum(map(self.admission.is_slow, held)))
+        return self.admission.judge(waiter, self.waiters.ahead_of(waiter) - 1 - free, turning, now)
 
     def _shed_late(self, now: float) -> None:
         for head in self.waiters.heads():
@@ -684,9 +689,9 @@ class Core:
         self._refuse(waiter, Refusal.OVERLOADED)
 
     def _note_loss(self, slot: Slot, error: BaseException, now: float) -> None:
-        self.breaker.lost(slot.since, error, now)
+        opens = self.breaker.lost(slot.since, error, now)
         self._update_rush()
-        if self.breaker.sick:
+        if opens:
             for waiter in list(self.waiters):
                 self._send_away(waiter, Refusal.UNAVAILABLE, now)
 

@@ -141,10 +141,10 @@ class Queue:
         """The first of every lane."""
         return [head for lanes in self._lanes for head in _heads(lanes)]
 
-    def last_below(self, priority: int) -> Waiter | None:
-        """Of the lowest priority that waits, if it is below *priority*, who came last and declared a deadline."""
+    def last_below(self, priority: int, everybody: bool) -> Waiter | None:
+        """Below *priority*, the lowest first, who came last; of those who declared a deadline unless *everybody*."""
         for lanes in reversed(self._lanes[priority + 1 :]):
-            for lane in (lanes.hurried, lanes.patient):
+            for lane in lanes if everybody else lanes[1:]:
                 if lane:
                     return next(reversed(lane))
         return None

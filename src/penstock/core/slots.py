@@ -123,7 +123,7 @@ class Slot:
 class Waiter:
     """Somebody who waits for a connection; settled once `slot` or `refusal` is set.
 
-    *deadline*: until when it waits. *declared*: that is when the answer itself is wanted, not just the connection.
+    *deadline*: until when it waits. *until*: when the answer itself is wanted, if that was declared.
     """
 
     __slots__ = (
@@ -141,6 +141,7 @@ class Waiter:
         "since",
         "slot",
         "ticket",
+        "until",
         "verdict",
         "wake",
     )
@@ -153,7 +154,7 @@ class Waiter:
         since: float,
         deadline: float,
         priority: int = 1,
-        declared: bool = False,
+        until: float = math.inf,
         key: Hashable = None,
     ) -> None:
         self.owner = owner
@@ -162,7 +163,8 @@ class Waiter:
         self.since = since
         self.deadline = deadline
         self.priority = priority
-        self.declared = declared
+        self.until = until
+        self.declared = until < math.inf
         self.key = key
         self.slot: Slot | None = None
         self.refusal: Refusal | None = None

@@ -5,17 +5,17 @@ the age at which requests come, counted from when their deadline was declared. I
 fresh, and some come too late, whoever is not fresh is refused at once. That empties the queue in no time, and the
 fresh ones are served.
 
-Age alone proves nothing: a request may do something else first, or borrow a second time. So it is over as soon as fresh
-ones come again, and after an interval in any case. If it is needed again soon, it begins with the first who comes too
-late, and lasts twice as long.
+Age alone proves nothing: a request may do something else first, or borrow a second time. So it is over when few are
+refused, or when nobody comes fresh all the same, and after an interval in any case. If it is needed again soon, it
+begins with the first who comes too late, and lasts twice as long.
 """
 
 from __future__ import annotations
 
 import math
 
-SHARE = 0.1  # of the requests that come too late, for it to begin, or fresh, for it to end
-LONGEST = 8  # intervals
+SHARE = 0.1  # of the requests: so many come too late when it begins; when fewer are refused it is over
+LONGEST = 4  # intervals
 
 
 class Upstream:
@@ -36,6 +36,7 @@ class Upstream:
     def _begin_interval(self) -> None:
         self._came = 0
         self._late = 0
+        self._refused = 0
         self._fresh = 0
 
     def refuses(self, age: float, target: float, late: bool, now: float) -> bool:
@@ -47,7 +48,9 @@ class Upstream:
         self._fresh += age <= target
         if late and not self.stands and not self._fresh and self._ended_lately(now):
             self._begin(now)
-        return self.stands and age > 2 * target
+        refused = self.stands and age > target
+        self._refused += refused
+        return refused
 
     def came_late(self) -> None:
         """Too late even to wait for its turn in the pool, as it turned out."""
@@ -55,7 +58,9 @@ class Upstream:
 
     def _end_interval(self, now: float) -> None:
         if self.stands:
-            self.stands = self._fresh <= SHARE * self._came and now < self._over_at
+            if not self._fresh:  # it was no queue, or it would have become short
+                self._over_at = -math.inf
+            self.stands = self._refused > SHARE * self._came and now < self._over_at
         elif not self._fresh and self._late > SHARE * self._came:
             self._begin(now)
         self._begin_interval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, wraps
@@ -54,13 +55,9 @@ _state = attrgetter("pgconn.transaction_status", "_touched", "row_factory", "cur
 # quarter of an hour with unacknowledged data. libpq's names; the last in milliseconds.
 _NETWORK = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
-# The transaction's statements end by the deadline (milliseconds), or sooner if the session says so. No more than the
-# session's own limit: role, database or `configure` may have set one that nobody here knows of.
-_BOUND_STATEMENTS = (
-    b"SELECT set_config('statement_timeout', least(%d, nullif("
-    b"extract(epoch FROM current_setting('statement_timeout')::interval) * 1000, 0))::int::text, true)"
-)
-
+# Milliseconds, as PostgreSQL shows a time: 0, 200ms, 5s, 1min, 2h, 1d.
+_UNITS = {b"": 1, b"ms": 1, b"s": 1000, b"min": 60_000, b"h": 3_600_000, b"d": 86_400_000}
+_TIME = re.compile(rb"(\d+)(\w*)")
 _LONGEST_LIMIT = 2**31 - 1
 
 _READ_ONLY = "25006"
@@ -109,6 +106,7 @@ class PsycopgDriver:
         conn._activity = Activity()
         conn._touched = Touched.NOTHING
         conn._loss = None
+        conn._own_limit = None
         conn.cursor_factory = _tracked(conn.cursor_factory)
         conn.server_cursor_factory = _tracked(conn.server_cursor_factory)
         conn._adopted = (_attributes(conn), _preparing(conn))
@@ -160,7 +158,9 @@ class PsycopgDriver:
         return Reason.READ_ONLY if conn._born_writable else Reason.STANDBY
 
     def loss(self, conn: Any) -> Exception | None:
-        return conn._loss  # type: ignore[no-any-return]
+        if conn._loss is None and conn.broken:  # by COPY, say, whose errors are not seen
+            return psycopg.OperationalError("the connection was lost")
+        return conn._loss or None
 
     async def settle(self, conn: Any, commit: bool) -> None:
         try:
@@ -247,14 +247,35 @@ def _beginning_bounded(conn: Any, execute: Any) -> Any:
 
 
 def _begin_bounded(conn: Any, begin: bytes, until: float) -> Any:
-    milliseconds = min(max(1, math.ceil((until - monotonic()) * 1000)), _LONGEST_LIMIT)
+    """BEGIN, with `statement_timeout` for this transaction: what is left, but no more than the session's own limit.
+
+    With SET, not with set_config: a SELECT would take the transaction's snapshot, before whatever its user wants to do
+    first (LOCK TABLE, SET TRANSACTION). Role, database or `configure` may have set the session's own limit; it is asked
+    for with the first BEGIN, which costs that one a round trip, and again once the user has set something.
+    """
+    if conn._own_limit is None or conn._touched & Touched.SETTINGS:
+        began, shown = yield from _all_results(conn, begin + b"; SHOW statement_timeout")
+        number, unit = _TIME.fullmatch(shown.get_value(0, 0)).groups()  # type: ignore[union-attr]
+        conn._own_limit = int(number) * _UNITS[unit] or _LONGEST_LIMIT
+        yield from _all_results(conn, _limit(conn, until))
+        return began
+    results = yield from _all_results(conn, begin + b"; " + _limit(conn, until))
+    return results[0]
+
+
+def _limit(conn: Any, until: float) -> bytes:
+    left = max(1, math.ceil((until - monotonic()) * 1000))
+    return b"SET LOCAL statement_timeout = %d" % min(left, conn._own_limit)
+
+
+def _all_results(conn: Any, statements: bytes) -> Any:
     conn._check_connection_ok()
-    conn.pgconn.send_query(begin + b"; " + _BOUND_STATEMENTS % milliseconds)
+    conn.pgconn.send_query(statements)
     results = yield from generators.execute(conn.pgconn)
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result, encoding=conn.info.encoding)
-    return results[0]
+    return results
 
 
 async def check_connection(conn: Any) -> None:
@@ -332,6 +353,8 @@ def _begin(conn: Any, statement: Any) -> Activity:
     activity.statement = statement
     activity.thread = get_ident()
     activity.started = monotonic()
+    if conn._bounds is not None and conn._bounds[1]:  # whatever its user may have set
+        conn._autocommit = False
     touched = touches(statement)
     if touched is not _NOTHING:
         conn._touched |= touched
@@ -341,8 +364,8 @@ def _begin(conn: Any, statement: Any) -> Activity:
 def _failed(conn: Any, error: psycopg.Error) -> None:
     """A statement has failed: does that say something of the connection?"""
     if conn.broken:
-        if error.sqlstate not in _LIMITS:
-            conn._loss = type(error)(str(error))  # not the error itself: its frames keep the connection
+        # Not the error itself: its frames keep the connection.
+        conn._loss = False if error.sqlstate in _LIMITS else type(error)(str(error))
     elif error.sqlstate == _READ_ONLY and _is_read_only(conn):
         conn._touched |= Touched.READ_ONLY
 

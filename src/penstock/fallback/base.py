@@ -22,7 +22,7 @@ from ..pool.base import drop_frames
 from ..pool.terms import declared, reading
 from .flight import Flight, Outcome, Ticket
 from .memory import Memory
-from .policy import Answer, Do, Entry, Health, Limits, decide
+from .policy import PAUSE, Answer, Do, Entry, Health, Limits, decide
 from .redis import Redis
 from .snapshot import Snapshot
 from .trouble import Trouble, Unavailable, retry_after, trouble
@@ -68,6 +68,7 @@ class BaseFallback:
         self._store = store
         self._memory = Memory(maxsize)
         self._health = Health()
+        self._slow: dict[str, float] = {}  # keys whose query took too long, and until when nobody tries it again
         self._hits = self._loaded = self._stood_in = self._unavailable = 0
         self._loads = self._failed = self._shared = 0
         self._logged_at = -math.inf
@@ -172,7 +173,8 @@ class BaseFallback:
             entry, flight = self._memory.get(key), self._flights.get(key)
             age = None if entry is None else now - entry.at
             crowded = flight is None and len(self._beside) >= TRIES
-            do = decide(age, limits, down=self._health.down, resting=crowded or self._health.resting(now))
+            resting = crowded or self._health.resting(now) or now < self._slow.get(key, now)
+            do = decide(age, limits, down=self._health.down, resting=resting)
             if do is Do.ANSWER and entry is not None:
                 return self._answer(entry, limits, now)
             if do is Do.REFUSE:
@@ -303,14 +305,14 @@ class BaseFallback:
                 self._memory.put(key, outcome.entry)
                 if self._store is not None:
                     self._writing[flight] = key
-            to_be_logged = self._learn(outcome)
+            to_be_logged = self._learn(key, outcome)
         flight.future.set_result(outcome)
         if to_be_logged:
             kind = type(outcome.error).__name__
             logger.warning("%s: loads fail, the last good values stand in: %s", self.name, kind)
         return current
 
-    def _learn(self, outcome: Outcome) -> bool:
+    def _learn(self, key: str, outcome: Outcome) -> bool:
         """Under the lock. Whether to log it: now and then, as the pool says more, and the figures say how often."""
         if outcome.error is None or outcome.trouble is None:
             if outcome.entry is not None or isinstance(outcome.error, Exception):
@@ -318,7 +320,10 @@ class BaseFallback:
             return False
         now = self._clock()
         drop_frames(outcome.error)  # it is kept for as long as the trouble lasts
-        self._health.failed(outcome.error, outcome.trouble, now)
+        if outcome.trouble is Trouble.SLOW:
+            self._slow = {other: until for other, until in self._slow.items() if until > now} | {key: now + PAUSE}
+        else:
+            self._health.failed(outcome.error, outcome.trouble, now)
         self._failed += 1
         due = now >= self._logged_at + _LOG_SECONDS
         if due:

@@ -40,7 +40,8 @@ class Unavailable(errors.PoolError):
 class Trouble(Enum):
     """What a failed load says of the database."""
 
-    BUSY = "no connection, or no answer, in time"
+    BUSY = "no connection in time, or no room for one"
+    SLOW = "a statement took too long, which says something of that one only"
     LOST = "the connection was lost"
     DOWN = "the database is known to be down"
 
@@ -68,9 +69,9 @@ def trouble(error: BaseException) -> Trouble | None:
         return Trouble.LOST if _is_operational(error) else None
     if state.startswith(("08", "57P")):  # connection exception; the server shuts down, crashed or starts
         return Trouble.LOST
-    if state.startswith("53") or state == _QUERY_CANCELED:  # insufficient resources
+    if state.startswith("53"):  # insufficient resources
         return Trouble.BUSY
-    return None
+    return Trouble.SLOW if state == _QUERY_CANCELED else None
 
 
 def retry_after(error: BaseException | None) -> float:

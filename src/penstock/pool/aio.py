@@ -371,7 +371,7 @@ class AsyncPool(BasePool[C]):
         assert self._loop is not None
         waiter.wake = wake = self._loop.create_future()
         core = self._core
-        core.acquire(waiter, self._clock(), again)
+        core.acquire(waiter, self._clock() if again else waiter.since, again)
         effects = core.effects()
         if effects:
             self._carry_out(effects)

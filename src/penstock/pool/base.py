@@ -477,7 +477,7 @@ class BasePool(Generic[C]):
         wish = wish or _NO_WISH
         until = _terms(wish, terms).until
         latest = since + (self.timeout if wish.timeout is None else wish.timeout)
-        return Waiter(owner, code, lasti, since, min(latest, until), wish.priority, until < math.inf, wish.key)
+        return Waiter(owner, code, lasti, since, min(latest, until), wish.priority, until, wish.key)
 
     def _arrive(self, wish: Wish | None, code: Any, lasti: int) -> Terms:
         """What counts for the lease that somebody comes for.
@@ -488,7 +488,8 @@ class BasePool(Generic[C]):
         if terms.until == math.inf or self.closed:
             return terms
         now = self._clock()
-        forecast = self._core.admission.comes_late(terms.since, terms.until, now)
+        spare = wish is not None and wish.priority is Priority.HIGH
+        forecast = self._core.admission.comes_late(terms.since, terms.until, spare, now)
         if forecast is not None:
             waiter = Waiter(None, code, lasti, now, terms.until)
             waiter.forecast = forecast
@@ -530,7 +531,8 @@ class BasePool(Generic[C]):
                 )
             case Refusal.DEADLOCK:
                 return errors.PoolDeadlock, (
-                    f"{name}: this would wait for ever. All {core.max_size} connections are held by"
+                    f"{name}: this would wait for ever. All {core.max_size - core.reserve} connections"
+                    f"{' beside the reserve' if core.reserve else ''} are held by"
                     f" {'tasks' if self._is_async else 'threads'} that wait for another one, this one included."
                     f" Use the connection in hand instead of a second one, or allow more:\n{report(self.holders())}"
                 )
@@ -540,13 +542,19 @@ class BasePool(Generic[C]):
                 return self._timed_out(waiter, timeout)
 
     def _overloaded(self, forecast: Forecast) -> Exception:
+        kind = errors.under(errors.Overloaded, self._driver.operational_error)
+        return kind(self.name, *forecast, self._hint())
+
+    def _hint(self) -> str | None:
+        """What somebody should know who wonders why there is not enough."""
+        if self._core.paused:
+            return "The pool is paused"
+        if self._core.pace.failures:
+            return f"Connecting fails: {_one_line(self._core.pace.error)}"
         holders = self._recent_holders()
-        longest = holders[0] if holders and holders[0].held > 10 * forecast.hold + 1 else None
-        return errors.under(errors.Overloaded, self._driver.operational_error)(
-            self.name,
-            *forecast,
-            None if longest is None else f"by {longest.site}, for {longest.held:.1f} s",
-        )
+        if holders and self._core.admission.is_slow(holders[0].held):
+            return f"Held longest: by {holders[0].site}, for {holders[0].held:.1f} s"
+        return None
 
     def _unavailable(self, verdict: Verdict) -> str:
         now = self._clock()

@@ -399,6 +399,7 @@ class Pool(BasePool[C]):
     def _salvage(self, slot: Slot | None) -> None:
         """A signal's exception may strike anywhere: a lease whose connection is in its slot is over."""
         if slot is not None and slot.state is State.LEASED and slot.conn is not None and slot.owner == get_ident():
+            self._unbind(slot, slot.conn)
             self._event(self._core.unused, slot)
 
     def _look_before(self, owner: int, code: CodeType, lasti: int) -> None:
