@@ -121,7 +121,7 @@ class Admission:
         short = served - self._long
         if short > self._long:  # a job that has one for an hour says nothing of what the others do
             self.hold = (held - self._long_held) / short
-        elif served >= len(slots):
+        elif served >= max(1, len(slots)):
             self.hold = held / served
         self._long, self._long_held = 0, 0.0
         return served

@@ -665,8 +665,8 @@ class Core:
         connections = self.max_size
         if self.reserve and waiter.priority != Priority.HIGH:
             connections -= self.reserve
-        if self.pace.failures:  # what is open is all there is
-            connections = min(connections, len(self.slots) - len(self.opening))
+        if self.pace.failures and self.leased:  # what is open is all there is
+            connections = min(connections, self.leased)
         if waiter.key is not None and self.has_its_share(waiter.key):
             connections = min(connections, self._tenants[waiter.key])
             return self.admission.judge(waiter, self.waiters.aside_for(waiter.key) - waiter.aside, connections, now)
