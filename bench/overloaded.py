@@ -32,6 +32,7 @@ DEADLINE = 0.5
 WORK = 0.02
 
 Opened = Callable[[str, Work], AbstractAsyncContextManager[Ask]]
+Rank = Callable[[int], penstock.Priority | None]
 OpenedThreaded = Callable[[str, Work], AbstractContextManager[AskInThread]]
 
 REFUSED = (
@@ -58,26 +59,30 @@ def mixed(number: int) -> float:
     return 0.1 if random.Random(number).random() < 0.1 else 0.005
 
 
+def nothing_special(number: int) -> None:
+    """No request has a priority."""
+
+
 @asynccontextmanager
-async def declared(dsn: str, work: Work) -> AsyncIterator[Ask]:
+async def declared(dsn: str, work: Work, priority: Rank = nothing_special) -> AsyncIterator[Ask]:
     """penstock.AsyncPool with every default; each request declares its deadline."""
     async with ours_async(dsn, SIZE, kwargs=AUTOCOMMIT) as pool:
 
         async def ask(number: int, left: float) -> int:
             with penstock.deadline(left):
-                async with pool.connection() as connection:
+                async with pool.connection(priority=priority(number)) as connection:
                     return await ask_psycopg(connection, number, work)
 
         yield ask
 
 
 @asynccontextmanager
-async def opted_in(dsn: str, work: Work) -> AsyncIterator[Ask]:
+async def opted_in(dsn: str, work: Work, priority: Rank = nothing_special) -> AsyncIterator[Ask]:
     """penstock.AsyncPool with `overload=`; the requests have a timeout and declare nothing."""
     async with ours_async(dsn, SIZE, kwargs=AUTOCOMMIT, overload=penstock.Overload()) as pool:
 
         async def ask(number: int, left: float) -> int:
-            async with pool.connection(timeout=left) as connection:
+            async with pool.connection(timeout=left, priority=priority(number)) as connection:
                 return await ask_psycopg(connection, number, work)
 
         yield ask

@@ -13,8 +13,8 @@ import pytest
 
 from penstock import AsyncPool, DatabaseUnavailable, PoolError, PoolTimeout
 from penstock.core import Reason, Refusal, Settings
-from penstock.core.breaker import HEALED_AT, LONGEST_PAUSE, LOSSES, PAUSE, Breaker
-from penstock.core.pace import PATIENCE
+from penstock.core.breaker import HEALED_AT, LOSSES, Breaker
+from penstock.core.pace import LONGEST_PAUSE, PATIENCE, PAUSE
 from penstock.drill.postgres import EmbeddedPostgres
 from penstock.pool import events
 from penstock.pool.terms import reading

@@ -5,15 +5,13 @@ The peers know no priorities; what they answer of the same tenth is what they an
 
 import gc
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 
 import penstock
 from bench.context import Context
-from bench.openloop import Ask, Load, Work, poisson
+from bench.openloop import Load, poisson
 from bench.overload_rounds import WARM_UP, mean, measured, rotated, tasks, told
-from bench.overloaded import SIZE, ask_psycopg, constant, of_asyncpg, of_psycopg_pool, of_sqlalchemy
-from bench.pools import AUTOCOMMIT, ours_async
+from bench.overloaded import constant, declared, of_asyncpg, of_psycopg_pool, of_sqlalchemy, opted_in
 from bench.report import Line, Result, figure
 
 CLAIM = "3x of what the database can do, a tenth of it of high priority"
@@ -32,36 +30,11 @@ def low_or_normal(number: int) -> bool:
     return not high(number)
 
 
-@asynccontextmanager
-async def declared(dsn: str, work: Work) -> AsyncIterator[Ask]:
-    """penstock.AsyncPool with every default; each request declares its deadline, and some a priority."""
-    async with ours_async(dsn, SIZE, kwargs=AUTOCOMMIT) as pool:
-
-        async def ask(number: int, left: float) -> int:
-            with penstock.deadline(left):
-                async with pool.connection(priority=_priority(number)) as connection:
-                    return await ask_psycopg(connection, number, work)
-
-        yield ask
-
-
-@asynccontextmanager
-async def opted_in(dsn: str, work: Work) -> AsyncIterator[Ask]:
-    """penstock.AsyncPool with `overload=`; the requests have a timeout, and some a priority."""
-    async with ours_async(dsn, SIZE, kwargs=AUTOCOMMIT, overload=penstock.Overload()) as pool:
-
-        async def ask(number: int, left: float) -> int:
-            async with pool.connection(timeout=left, priority=_priority(number)) as connection:
-                return await ask_psycopg(connection, number, work)
-
-        yield ask
-
-
 def _priority(number: int) -> penstock.Priority:
     return penstock.Priority.HIGH if high(number) else penstock.Priority.NORMAL
 
 
-OURS = {"deadline": declared, "overload=": opted_in}
+OURS = {"deadline": partial(declared, priority=_priority), "overload=": partial(opted_in, priority=_priority)}
 PEERS = {"asyncpg": of_asyncpg, "psycopg_pool": of_psycopg_pool(), "SQLAlchemy": of_sqlalchemy}
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from penstock import AsyncPool, Pool, PoolError
+from penstock import AsyncPool, PoolError
 
-from .either import settled
+from .either import entered, settled
 
 every_way = pytest.mark.parametrize("way", ["connection", "getconn", "transaction"])
 
@@ -24,13 +24,8 @@ async def lent(pool: Any, way: str = "connection", **wish: Any) -> AsyncIterator
         finally:
             await settled(pool.putconn(conn))
         return
-    block = getattr(pool, way)(**wish)
-    if isinstance(pool, Pool):
-        with block as conn:
-            yield conn
-    else:
-        async with block as conn:
-            yield conn
+    async with entered(getattr(pool, way)(**wish)) as conn:
+        yield conn
 
 
 async def refusal(asking: Awaitable[Any]) -> PoolError:

@@ -34,24 +34,25 @@ async def opened(kind: Kind, conninfo: Any, *, wait: bool = True, **options: Any
 @asynccontextmanager
 async def borrowed(pool: Any, timeout: float | None = None) -> AsyncIterator[Any]:
     """`pool.connection(timeout)`."""
-    checkout = pool.connection(timeout)
-    if isinstance(pool, Pool):
-        with checkout as conn:
-            yield conn
-    else:
-        async with checkout as conn:
-            yield conn
+    async with entered(pool.connection(timeout)) as conn:
+        yield conn
 
 
 @asynccontextmanager
 async def in_transaction(pool: Any, timeout: float | None = None) -> AsyncIterator[Any]:
     """`pool.transaction(timeout)`."""
-    block = pool.transaction(timeout)
-    if isinstance(pool, Pool):
-        with block as conn:
+    async with entered(pool.transaction(timeout)) as conn:
+        yield conn
+
+
+@asynccontextmanager
+async def entered(block: Any) -> AsyncIterator[Any]:
+    """A block that a pool of either kind has made."""
+    if hasattr(block, "__aenter__"):
+        async with block as conn:
             yield conn
     else:
-        async with block as conn:
+        with block as conn:
             yield conn
 
 

@@ -188,8 +188,8 @@ class Admission:
         return Forecast(self._retry_after(), 0.0, waited, left, self.overloaded, waiting, connections, self.hold)
 
     def has_backlog(self, waiting: int, connections: int) -> bool:
-        """Whether more wait than may join while the pool sheds: the newest of them first, then."""
-        return self.overloaded and waiting * self.hold > connections * max(LEAST, TURNS * self.hold)
+        """While the pool sheds: whether more wait than may join now. The newest of them first, then."""
+        return waiting * self.hold > connections * max(LEAST, TURNS * self.hold)
 
     def is_late(self, waiter: Waiter, now: float) -> bool:
         """Whether a waiter is to be shed from the queue: what it was waiting for has come too late."""

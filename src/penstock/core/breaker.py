@@ -10,12 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .pace import PATIENCE, Verdict
+from .pace import PATIENCE, Verdict, backoff
 
 LOSSES = 3
-PAUSE = 0.1  # seconds after the breaker has opened, doubled each time that the one who tries fails
-LONGEST_PAUSE = 2.0
-JITTER = 0.2  # share of a pause that is left to chance, so that processes drift apart
 HEALED_AT = 32  # connections in use at once without a loss
 
 
@@ -76,8 +73,7 @@ class Breaker:
         if self.losses < LOSSES and not self.sick:
             return False
         self.cap, self.sick = 1, True
-        pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(self._opens, 10))
-        self._retry_at = now + pause * (1 - JITTER * self._random())
+        self._retry_at = now + backoff(self._opens, self._random)
         self._opens += 1
         return True
 

@@ -14,11 +14,16 @@ from typing import NamedTuple
 BURST = 32  # connections that may be opened at once
 RATE = 32.0  # and per second from then on
 FIRST_PAUSE = 0.015  # seconds before the second try: one failure proves nothing yet
-PAUSE = 0.1  # before the third, doubled from there on
+PAUSE = 0.1  # before the third, doubled from there on (`backoff`)
 LONGEST_PAUSE = 2.0  # so that a database that has healed is found healthy within about two seconds
 JITTER = 0.2  # share of a pause that is left to chance, so that processes drift apart
 FRESH = 0.025  # a failure this recent is news enough: do not dial again to tell the next caller the same
 PATIENCE = 1.0  # an attempt that takes longer no longer keeps others from being tried
+
+
+def backoff(tries: int, random: Callable[[], float]) -> float:
+    """Seconds before the next try when *tries* in a row have been in vain: doubled each time, up to a limit."""
+    return min(LONGEST_PAUSE, PAUSE * 2.0 ** min(tries, 10)) * (1 - JITTER * random())
 
 
 class Verdict(NamedTuple):
@@ -119,8 +124,9 @@ class Pace:
             self._retry_at = now
 
     def _pause(self) -> float:
-        pause = FIRST_PAUSE if self.failures == 1 else min(LONGEST_PAUSE, PAUSE * 2.0 ** min(self.failures - 2, 10))
-        return pause * (1 - JITTER * self._random())
+        if self.failures == 1:
+            return FIRST_PAUSE * (1 - JITTER * self._random())
+        return backoff(self.failures - 2, self._random)
 
     def _token_at(self, now: float) -> float:
         if self._refilled_at < now:
