@@ -1,19 +1,23 @@
 """Penstock keeps a service's database connections below the line: plan it, hold it, watch it, explain it, prove it."""
 
-from .core import Overload, Priority
+from .core import Multiplex, Overload, Priority
 from .errors import (
+    ConnectionLost,
     DatabaseUnavailable,
     NestedCheckout,
+    NotStandalone,
     Overloaded,
     PoolClosed,
     PoolDeadlock,
     PoolError,
     PoolExhausted,
     PoolTimeout,
+    ResultTooLarge,
+    StatementTimeout,
     TooManyRequests,
     WrongEventLoop,
 )
-from .pool.aio import AsyncPool
+from .multiplex.aio import AsyncPool
 from .pool.holders import CallSite, Holder
 from .pool.snapshot import Snapshot
 from .pool.sync import Pool
@@ -24,9 +28,12 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncPool",
     "CallSite",
+    "ConnectionLost",
     "DatabaseUnavailable",
     "Holder",
+    "Multiplex",
     "NestedCheckout",
+    "NotStandalone",
     "Overload",
     "Overloaded",
     "Pool",
@@ -36,7 +43,9 @@ __all__ = [
     "PoolExhausted",
     "PoolTimeout",
     "Priority",
+    "ResultTooLarge",
     "Snapshot",
+    "StatementTimeout",
     "TooManyRequests",
     "WrongEventLoop",
     "deadline",

@@ -108,6 +108,22 @@ class NestedCheckout(PoolError):
     """A thread or task that holds a connection asked for a second one, and the pool was told ``nested="raise"``."""
 
 
+class NotStandalone(PoolError):
+    """A statement that needs a connection of its own was to share one: it was refused, and not sent."""
+
+
+class ConnectionLost(PoolError):
+    """The connection was lost after a statement was sent and before its answer came: it may have run, or not."""
+
+
+class StatementTimeout(PoolError):
+    """A statement's declared deadline passed after it was sent; the message says whether it may have run."""
+
+
+class ResultTooLarge(PoolError):
+    """A statement's result is larger than `Multiplex.max_result`; what had come of it was thrown away."""
+
+
 class WrongEventLoop(PoolError):
     """An `AsyncPool` was used from an event loop other than the one that it was opened in."""
 

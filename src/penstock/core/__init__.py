@@ -9,10 +9,11 @@ from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .machine import Core
 from .pace import Pace, Verdict
 from .queue import Priority
-from .settings import Overload, Settings
-from .slots import Reason, Refusal, Slot, State, Waiter
+from .settings import Multiplex, Overload, Settings
+from .slots import SLOW, Reason, Refusal, Slot, State, Waiter
 
 __all__ = [
+    "SLOW",
     "Close",
     "Core",
     "Doubt",
@@ -21,6 +22,7 @@ __all__ = [
     "Forecast",
     "Full",
     "GaveUp",
+    "Multiplex",
     "Open",
     "Overload",
     "Pace",

@@ -29,7 +29,7 @@ from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .pace import Pace, Verdict
 from .queue import Priority, Queue
 from .settings import Settings, check_reserve, check_sizes
-from .slots import Reason, Refusal, Slot, State, Waiter
+from .slots import SLOW, Reason, Refusal, Slot, State, Waiter
 
 IDLE, LEASED, OPENING, CLOSING, GONE = State.IDLE, State.LEASED, State.OPENING, State.CLOSING, State.GONE
 
@@ -265,6 +265,36 @@ class Core:
         if slot.state is LEASED:
             slot.owner = None
             self.requite(slot, now)
+
+    # ------------------------------------------------------------------------------------------ sharing
+
+    def share(self, slot: Slot, now: float) -> bool:
+        """Have the next waiter share a connection that is lent already; whether there was one who does.
+
+        Only if it is the next one's turn: whoever wants a connection for itself is not overtaken.
+        """
+        if self.paused or self.breaker.sick or self._reason_to_close(slot, now) is not None:
+            return False
+        return self._serve(slot, now, sharing=True)
+
+    def shared(self, slot: Slot, uses: int, lent: float, now: float) -> None:
+        """So many who shared a connection, *lent* to them then, are served since, or since this was last said."""
+        slot.uses += uses
+        slot.held += now - slot.since
+        self.admission.came_back((now - slot.since) / uses, now)
+        slot.since = now
+        if self._unusual and self.breaker.watching:
+            self.breaker.used(lent)
+            self._update_rush()
+            self._serve_idle(now)
+
+    def parted(self, waiter: Waiter, now: float) -> None:
+        """Somebody who shared a connection is done with it, or goes without: its key may have another."""
+        slot, waiter.slot = waiter.slot, None
+        if slot is not None and waiter.shares and waiter.key is not None and self.share_of(waiter.key) is not None:
+            self._give_up_share(waiter.key)
+            self._serve_idle(now)
+
     def _place(self, slot: Slot, now: float) -> None:
         reason = self._reason_to_close(slot, now)
         if reason is not None:
@@ -279,10 +309,13 @@ class Core:
             self.admission.came_back(now - slot.since, now)
         if slot.tenant is not None:
             key, slot.tenant = slot.tenant, None
-            self._tenants[key] -= 1
-            if not self._tenants[key]:
-                del self._tenants[key]
-            self.waiters.call_back(key)
+            self._give_up_share(key)
+
+    def _give_up_share(self, key: Hashable) -> None:
+        self._tenants[key] -= 1
+        if not self._tenants[key]:
+            del self._tenants[key]
+        self.waiters.call_back(key)
 
     def _settle(self, now: float) -> None:
         """Bring order into the idle connections after `give` and `acquire` may have missed each other."""
@@ -327,7 +360,7 @@ class Core:
             self._retire(reason)
         if self.idle and reason in (Reason.DEAD, Reason.BROKEN):
             self._effects.append(Doubt())
-        elif self._unusual:
+        else:
             self._serve_idle(now)  # what was kept from somebody because this one was out
 
     def reject(self, slot: Slot, reason: Reason, now: float, error: BaseException | None = None) -> None:
@@ -472,6 +505,8 @@ class Core:
         """:raises ValueError: when no pool can have these sizes; nothing has changed then."""
         check_sizes(min_size, max_size)
         check_reserve(self.reserve, max_size)
+        for _ in range(max_size - self.max_size):
+            self.waiters.call_back(SLOW)  # they may have more
         self.min_size, self.max_size = min_size, max_size
         self._update_rush()
         self._settle(now)  # of a smaller minimum it may be full already, and of a larger maximum less is kept back
@@ -606,10 +641,13 @@ class Core:
 
     # ------------------------------------------------------------------------------------------ overload
 
-    def _serve(self, slot: Slot, now: float) -> bool:
-        """Hand a connection that is nobody's to the next waiter; false if there is none who may have it."""
+    def _serve(self, slot: Slot, now: float, sharing: bool = False) -> bool:
+        """Hand a connection that is nobody's to the next waiter; false if there is none who may have it.
+
+        *sharing*: it is lent to some who share it, and the next one joins them, if that one shares.
+        """
         waiters, admission, only_high = self.waiters, self.admission, False
-        if self._unusual:
+        if self._unusual and not sharing:
             if self.paused or (self.breaker.sick and not self.breaker.allows(now, self._trying(slot))):
                 return False
             only_high = self.leased - 1 >= self.max_size - self.reserve
@@ -619,7 +657,7 @@ class Core:
             if not admission.moved:
                 admission.look(waiters, now)
             newest_first = admission.overloaded and admission.has_backlog(waiters.ready, self.max_size)
-            waiter = waiters.next(newest_first, only_high)
+            waiter = waiters.next(newest_first, only_high, self._may_pass if sharing else None)
             if waiter is None:
                 return False
             if waiter.key is not None and self.has_its_share(waiter.key):
@@ -629,15 +667,26 @@ class Core:
                 admission.waited += 1
             self._end_wait(waiter, now)
             if not (admission.overloaded or waiter.declared) or not admission.is_late(waiter, now):
-                self._lease(slot, waiter, now)
+                if not sharing:
+                    self._lease(slot, waiter, now)
+                self._serve_with(slot, waiter)
                 return True
             self._refuse_late(waiter, now)
             self._leave_share(waiter)
         return False
 
+    def _may_pass(self, waiter: Waiter) -> bool:
+        """Whether a connection that is shared may go on being so, with this one next: it joins, or must stand aside."""
+        return waiter.shares or (waiter.key is not None and self.has_its_share(waiter.key))
+
     def has_its_share(self, key: Hashable) -> bool:
         """Whether the key has as many connections as one may have."""
-        return self.max_per_key is not None and self._tenants[key] >= self.max_per_key
+        share = self.share_of(key)
+        return share is not None and self._tenants[key] >= share
+
+    def share_of(self, key: Hashable) -> int | None:
+        """How many connections the key may have at once; None for any number."""
+        return max(1, self.max_size - 1) if key is SLOW else self.max_per_key
 
     def _is_shed(self, waiter: Waiter, now: float) -> bool:
         """Whether somebody who has just joined the queue is to leave it at once, because the wait would be in vain."""
@@ -712,14 +761,17 @@ class Core:
         slot.code = waiter.code
         slot.lasti = waiter.lasti
         slot.since = now
-        if waiter.key is not None and self.max_per_key is not None:
-            slot.tenant = waiter.key
-            self._tenants[waiter.key] += 1
-        waiter.slot = slot
-        self._effects.append(waiter)
         if self.breaker.sick:
             self.breaker.tried(now)
             self._effects.append(Wake(self.breaker.next_at()))
+
+    def _serve_with(self, slot: Slot, waiter: Waiter) -> None:
+        waiter.slot = slot
+        self._effects.append(waiter)
+        if waiter.key is not None and self.share_of(waiter.key) is not None:
+            self._tenants[waiter.key] += 1
+            if not waiter.shares:  # or it is given up by `parted`: others go on with the connection
+                slot.tenant = waiter.key
 
     def _rest(self, slot: Slot, now: float) -> None:
         slot.since = now
@@ -771,7 +823,7 @@ class Core:
 
     def _leave_share(self, waiter: Waiter) -> None:
         """The waiter goes without the connection that it was called back for, if it was: the next of its key may."""
-        if self.max_per_key is not None and not self.has_its_share(waiter.key):
+        if waiter.key is not None and not self.has_its_share(waiter.key):
             self.waiters.call_back(waiter.key)
 
     def _end_wait(self, waiter: Waiter, now: float) -> None:

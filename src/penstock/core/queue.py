@@ -10,7 +10,7 @@ Priorities first; within one, first come first served. Two things bend that orde
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from enum import IntEnum
 from itertools import chain
 from typing import NamedTuple
@@ -83,10 +83,15 @@ class Queue:
         else:
             self.ready -= 1
 
-    def next(self, newest_first: bool, only_high: bool) -> Waiter | None:
-        """Who is next, and no longer waits. *newest_first*: of those who declared a deadline."""
+    def next(
+        self, newest_first: bool, only_high: bool, only_if: Callable[[Waiter], bool] | None = None
+    ) -> Waiter | None:
+        """Who is next, and no longer waits. *newest_first*: of those who declared a deadline.
+
+        *only_if*: nobody, unless this is true of whoever is next.
+        """
         if self.ready == len(self._usual) and not only_high:
-            if not self.ready:
+            if not self.ready or (only_if is not None and not only_if(next(iter(self._usual)))):
                 return None
             waiter, _ = self._usual.popitem(last=False)
             waiter.lane = None
@@ -94,6 +99,9 @@ class Queue:
             self.ready -= 1
             return waiter
         chosen = self._next(newest_first, self._lanes[:1] if only_high else self._lanes)
+        if chosen is not None and only_if is not None and not only_if(chosen):
+            self._turns -= 1  # it keeps its turn
+            return None
         if chosen is not None:
             self.remove(chosen)
         return chosen
@@ -128,7 +136,7 @@ class Queue:
         """One connection of this key has come back: the first of those aside waits in turn again."""
         lane = self._aside.get(key)
         if lane:
-            waiter = next(iter(lane))
+            waiter = min(lane, key=_priority)
             self.remove(waiter)
             self._entered -= 1  # it has been counted
             self.push(waiter, first=True)
@@ -157,6 +165,10 @@ class Queue:
 
 def _heads(lanes: Lanes) -> list[Waiter]:
     return [next(iter(lane)) for lane in lanes if lane]
+
+
+def _priority(waiter: Waiter) -> int:
+    return waiter.priority
 
 
 def _came(waiter: Waiter) -> float:

@@ -29,6 +29,31 @@ class Overload:
 
 
 @dataclass(slots=True, frozen=True)
+class Multiplex:
+    """How statements share connections: `AsyncPool(..., multiplex=Multiplex())`.
+
+    :param target: seconds that a statement may wait on a connection behind others. It bounds how many are sent on one
+        connection before their answers come, and a statement that takes longer than this, as far as is known of its
+        text, gets a connection to itself.
+    :param max_in_flight: statements sent on one connection and not answered, at most.
+    :param max_result: bytes of one statement's result, at most: what is larger is refused, and not kept. 64 KiB is the
+        least.
+    :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
+    """
+
+    target: float = 0.005
+    max_in_flight: int = 256
+    max_result: int = 16 * 2**20
+
+    def __post_init__(self) -> None:
+        check_seconds("target", self.target)
+        if not 0.0001 <= self.target <= 60:
+            raise ValueError(f"target must be 0.0001 to 60 seconds, not {self.target!r}")
+        check_count("max_in_flight", self.max_in_flight, at_least=1)
+        check_count("max_result", self.max_result, at_least=2**16)
+
+
+@dataclass(slots=True, frozen=True)
 class Settings:
     """Sizes in connections, times in seconds.
 

@@ -10,6 +10,13 @@ from types import CodeType
 from typing import Any
 
 
+class _Slow(Enum):
+    SLOW = "slow statements"
+
+
+SLOW = _Slow.SLOW  # the key of those who would keep all connections from the quick: they never have the last one
+
+
 class State(Enum):
     """The one owner that a slot has at any moment."""
 
@@ -138,6 +145,7 @@ class Waiter:
         "owner",
         "priority",
         "refusal",
+        "shares",
         "since",
         "slot",
         "ticket",
@@ -166,6 +174,7 @@ class Waiter:
         self.until = until
         self.declared = until < math.inf
         self.key = key
+        self.shares = False  # it needs no connection for itself: one that is lent to others who share will do
         self.slot: Slot | None = None
         self.refusal: Refusal | None = None
         self.verdict: Any = None  # what was known of the database when it was refused

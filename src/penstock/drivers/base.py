@@ -47,6 +47,8 @@ class Driver(Protocol):
     """
 
     operational_error: type[Exception]
+    programming_error: type[Exception]
+    query_canceled: type[Exception]
 
     def check_conninfo(self, conninfo: str) -> None:
         """:raises ValueError: when *conninfo* does not parse; the message shows no secret of it."""
@@ -95,6 +97,9 @@ class Driver(Protocol):
 
     def unfit(self, conn: Any) -> Reason | None:
         """Why nobody should have this connection again although it works: it cannot write any more, for one."""
+
+    def failed(self, conn: Any, error: Exception) -> None:
+        """A statement has failed that was sent past the driver's own cursors: note what that says of the connection."""
 
     def loss(self, conn: Any) -> Exception | None:
         """What a statement raised when the server, or the network, ended the connection in the midst of it."""

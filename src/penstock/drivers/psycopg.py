@@ -70,6 +70,8 @@ class PsycopgDriver:
     """Satisfies `penstock.drivers.base.Driver`."""
 
     operational_error: type[Exception] = psycopg.OperationalError
+    programming_error: type[Exception] = psycopg.ProgrammingError
+    query_canceled: type[Exception] = psycopg.errors.QueryCanceled
     state = staticmethod(_state)
 
     def __init__(self, connection_class: Any, is_async: bool) -> None:
@@ -156,6 +158,10 @@ class PsycopgDriver:
         if not conn._touched & Touched.READ_ONLY:
             return None
         return Reason.READ_ONLY if conn._born_writable else Reason.STANDBY
+
+    def failed(self, conn: Any, error: Exception) -> None:
+        if isinstance(error, psycopg.Error):
+            _failed(conn, error)
 
     def loss(self, conn: Any) -> Exception | None:
         if conn._loss is None and conn.broken:  # by COPY, say, whose errors are not seen
@@ -255,12 +261,17 @@ def _begin_bounded(conn: Any, begin: bytes, until: float) -> Any:
     """
     if conn._own_limit is None or conn._touched & Touched.SETTINGS:
         began, shown = yield from _all_results(conn, begin + b"; SHOW statement_timeout")
-        number, unit = _TIME.fullmatch(shown.get_value(0, 0)).groups()  # type: ignore[union-attr]
-        conn._own_limit = int(number) * _UNITS[unit] or _LONGEST_LIMIT
+        conn._own_limit = milliseconds(shown.get_value(0, 0))
         yield from _all_results(conn, _limit(conn, until))
         return began
     results = yield from _all_results(conn, begin + b"; " + _limit(conn, until))
     return results[0]
+
+
+def milliseconds(shown: bytes) -> int:
+    """A limit as the server shows it; the longest there is for none."""
+    number, unit = _TIME.fullmatch(shown).groups()  # type: ignore[union-attr]
+    return int(number) * _UNITS[unit] or _LONGEST_LIMIT
 
 
 def _limit(conn: Any, until: float) -> bytes:

@@ -47,7 +47,14 @@ class Trouble(Enum):
 
 
 # Bugs of the program: an answer in their place would hide them until the last good values are too old.
-_BUGS = (errors.PoolClosed, errors.PoolDeadlock, errors.NestedCheckout, errors.WrongEventLoop)
+_BUGS = (
+    errors.PoolClosed,
+    errors.PoolDeadlock,
+    errors.NestedCheckout,
+    errors.WrongEventLoop,
+    errors.NotStandalone,
+    errors.ResultTooLarge,
+)
 
 _QUERY_CANCELED = "57014"  # a statement timeout
 
@@ -61,6 +68,10 @@ def trouble(error: BaseException) -> Trouble | None:
         return None
     if isinstance(error, errors.DatabaseUnavailable):
         return Trouble.DOWN
+    if isinstance(error, errors.ConnectionLost):
+        return Trouble.LOST
+    if isinstance(error, errors.StatementTimeout):
+        return Trouble.SLOW
     if isinstance(error, errors.PoolError):
         return Trouble.BUSY
     error = _unwrapped(error)

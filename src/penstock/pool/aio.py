@@ -347,16 +347,8 @@ class AsyncPool(BasePool[C]):
 
     async def _acquire(self, slot: Slot | None, wish: Wish | None, code: CodeType, lasti: int) -> Slot:
         """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
-        if self._core.closed or get_running_loop() is not self._loop:
-            self._check_open()
-        if self._opened_implicitly:
-            self._warn_opened_implicitly(call_site(code, lasti))
-        assert self._loop is not None
-        owner, since = _owner(self._loop), self._clock()
-        if self._nested != "allow":
-            self._check_nested(owner, code, lasti)
-        waiter = self._waiter(owner, wish, code, lasti, since)
-        timeout = waiter.deadline - since
+        waiter = self._ask(wish, code, lasti)
+        since, timeout = waiter.since, waiter.deadline - waiter.since
         again = False
         while True:
             if slot is None:
@@ -366,6 +358,18 @@ class AsyncPool(BasePool[C]):
                     self._emit_acquired(slot, self._clock() - since)
                 return slot
             slot, waiter.slot, again = None, None, True
+
+    def _ask(self, wish: Wish | None, code: CodeType, lasti: int) -> Waiter:
+        """Somebody asks for a connection, here and now; raises if there is no asking."""
+        if self._core.closed or get_running_loop() is not self._loop:
+            self._check_open()
+        if self._opened_implicitly:
+            self._warn_opened_implicitly(call_site(code, lasti))
+        assert self._loop is not None
+        owner = _owner(self._loop)
+        if self._nested != "allow":
+            self._check_nested(owner, code, lasti)
+        return self._waiter(owner, wish, code, lasti, self._clock())
 
     async def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
         assert self._loop is not None

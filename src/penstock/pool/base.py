@@ -15,7 +15,21 @@ from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 from weakref import ref
 
 from .. import errors
-from ..core import Close, Core, Forecast, Overload, Priority, Reason, Refusal, Settings, Slot, Verdict, Waiter
+from ..core import (
+    SLOW,
+    Close,
+    Core,
+    Forecast,
+    Multiplex,
+    Overload,
+    Priority,
+    Reason,
+    Refusal,
+    Settings,
+    Slot,
+    Verdict,
+    Waiter,
+)
 from ..core.settings import check_count, check_seconds
 from ..drivers import load
 from ..drivers.base import Status
@@ -76,6 +90,7 @@ class BasePool(Generic[C]):
         overload: Overload | None = None,
         reserve: int = 0,
         max_per_key: int | None = None,
+        multiplex: Multiplex | None = None,
     ) -> None:
         """See the class. Connects to nothing yet, unless *open* says so.
 
@@ -99,6 +114,8 @@ class BasePool(Generic[C]):
         if nested not in ("allow", "warn", "raise"):
             raise ValueError(f"nested must be 'allow', 'warn' or 'raise', not {nested!r}")
         check_count("num_workers", num_workers, at_least=1)
+        if multiplex is not None and not isinstance(multiplex, Multiplex):
+            raise TypeError(f"multiplex must be a penstock.Multiplex, not {multiplex!r}")
         self._check_source("conninfo", conninfo, str)
         self._check_source("kwargs", {} if kwargs is None else kwargs, Mapping)
         hooks = {"configure": configure, "check": check, "reset": reset, "reconnect_failed": reconnect_failed}
@@ -117,6 +134,7 @@ class BasePool(Generic[C]):
         self._leak_after = leak_after
         self._leak_reclaim = leak_reclaim
         self._nested = nested
+        self._multiplex = multiplex or Multiplex()
         self._kit = Kit(
             name=self.name,
             driver=self._driver,
@@ -474,7 +492,7 @@ class BasePool(Generic[C]):
         terms = declared()
         if wish is None and terms is None:
             return Waiter(owner, code, lasti, since, since + self.timeout)
-        wish = wish or _NO_WISH
+        wish = wish or NO_WISH
         until = _terms(wish, terms).until
         latest = since + (self.timeout if wish.timeout is None else wish.timeout)
         return Waiter(owner, code, lasti, since, min(latest, until), wish.priority, until, wish.key)
@@ -484,7 +502,7 @@ class BasePool(Generic[C]):
 
         :raises Overloaded: when the answer would come too late however soon there was a connection.
         """
-        terms = _terms(wish or _NO_WISH, declared())
+        terms = _terms(wish or NO_WISH, declared())
         if terms.until == math.inf or self.closed:
             return terms
         now = self._clock()
@@ -588,6 +606,8 @@ class BasePool(Generic[C]):
             return errors.PoolTimeout, f"{start}: the pool is paused"
         if core.has_its_share(waiter.key):
             share = f"key {waiter.key!r} holds {core.max_per_key}, all that max_per_key allows"
+            if waiter.key is SLOW:
+                share = f"slow statements hold {core.share_of(SLOW)}, and the last one is kept for the quick"
             return errors.PoolExhausted, f"{start}: {share}\n{report(self._recent_holders())}"
         if core.reserve and waiter.priority != Priority.HIGH and core.leased >= core.max_size - core.reserve:
             held = f"{core.leased} of {core.max_size} are held, and {core.reserve} kept in reserve for Priority.HIGH"
@@ -739,7 +759,7 @@ class BasePool(Generic[C]):
 
 
 _NO_TERMS = Terms()
-_NO_WISH = Wish(None, -math.inf, math.inf, Priority.NORMAL, None)
+NO_WISH = Wish(None, -math.inf, math.inf, Priority.NORMAL, None)
 
 
 def _terms(wish: Wish, terms: Terms | None) -> Terms:

@@ -39,6 +39,9 @@ class Snapshot:
     lost: int  # idle connections found dead
     refusals: Mapping[Refusal, int]
     closes: Mapping[Reason, int]
+    multiplexed: int = 0  # leased connections that statements share
+    in_flight: int = 0  # statements sent on them and not answered
+    statements: int = 0  # statements answered on them
 
     @property
     def open(self) -> int:

@@ -168,6 +168,7 @@ class Pool(BasePool[C]):
         deadline or not. Without it only those that do are.
     :param reserve: connections kept for `Priority.HIGH`: health checks, operators.
     :param max_per_key: connections that requests of one ``key=`` may hold at once; None for any number.
+    :param multiplex: how statements share connections in an `AsyncPool`; accepted here, and means nothing.
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
 

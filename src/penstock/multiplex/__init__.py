@@ -1,0 +1,1 @@
+"""Autocommit statements of many tasks, pipelined over few connections."""

@@ -1,0 +1,235 @@
+"""`AsyncPool` as users have it: with statements that need no connection of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from asyncio import CancelledError, TimerHandle, get_running_loop
+from collections.abc import Coroutine, Hashable
+from sys import _getframe
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .. import errors
+from ..core import Priority, Slot
+from ..pool import aio
+from ..pool.holders import Holder, call_site, statement_text
+from ..pool.snapshot import Snapshot
+from ..pool.terms import Wish
+from .multiplexer import Multiplexer
+from .standalone import refusal
+from .statement import Statement
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+    from psycopg.rows import TupleRow
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    C = TypeVarWithDefault("C", default=AsyncConnection[TupleRow])
+else:
+    C = TypeVar("C")
+
+GRACE = 0.005  # seconds that the server has to end a statement by itself, and to say so
+
+
+class AsyncPool(aio.AsyncPool[C]):
+    __doc__ = aio.AsyncPool.__doc__
+
+    def _start_anew(self) -> None:
+        super()._start_anew()
+        self._multiplexer = Multiplexer(self, self._multiplex)
+
+    # ------------------------------------------------------------------------------------------ statements
+
+    def fetch(
+        self,
+        query: Any,
+        params: Any = None,
+        *,
+        row_factory: Any = None,
+        idempotent: bool = False,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """All rows of a statement that stands alone; none if it returns none.
+
+        It holds no connection: statements of many tasks are sent on a few, one behind the other. It is a transaction of
+        its own (autocommit), and another one's error is nothing to it.
+
+        :param query: as psycopg takes it: text, or `psycopg.sql` objects, with ``%s`` or ``%(name)s`` for parameters.
+        :param params: a sequence or a mapping.
+        :param row_factory: psycopg's; by default the connection's own (``kwargs={"row_factory": ...}``).
+        :param idempotent: that it does no harm if it runs twice: when its connection is lost before the answer has come
+            it is sent again on another one.
+        :param timeout: seconds to wait until it can be sent; by default the pool's.
+        :param priority: who is served first and shed last where requests wait; by default NORMAL.
+        :param deadline: seconds from now by which the answer is wanted, as `penstock.deadline` declares it.
+        :param key: whose request it is (a tenant, an endpoint), where the pool has a `max_per_key`.
+        :raises psycopg.Error: what the server has against it, and nothing has come of it then.
+        :raises NotStandalone: when it would change the session or needs a transaction. It was not sent.
+        :raises ConnectionLost: when the connection was lost before the answer came: it may have run.
+        :raises StatementTimeout: when a declared deadline passed before the answer came: it may have run.
+        :raises ResultTooLarge: when the rows take more than `Multiplex.max_result` bytes.
+        :raises PoolError: as `connection` does, when it could not be sent in time.
+        """
+        frame = _getframe(1)
+        wish = self._wish(timeout, priority, deadline, key)
+        return self._fetch(Statement(query, params, row_factory, False, idempotent, frame.f_code, frame.f_lasti), wish)
+
+    def fetchrow(
+        self,
+        query: Any,
+        params: Any = None,
+        *,
+        row_factory: Any = None,
+        idempotent: bool = False,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """The first row of a statement that stands alone, or None. Otherwise as `fetch`."""
+        frame = _getframe(1)
+        wish = self._wish(timeout, priority, deadline, key)
+        return self._fetchrow(
+            Statement(query, params, row_factory, True, idempotent, frame.f_code, frame.f_lasti), wish
+        )
+
+    def fetchval(
+        self,
+        query: Any,
+        params: Any = None,
+        *,
+        idempotent: bool = False,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """The first column of the first row, or None if there is no row. Otherwise as `fetch`."""
+        frame = _getframe(1)
+        wish = self._wish(timeout, priority, deadline, key)
+        return self._fetchval(Statement(query, params, None, True, idempotent, frame.f_code, frame.f_lasti), wish)
+
+    def execute(
+        self,
+        query: Any,
+        params: Any = None,
+        *,
+        idempotent: bool = False,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        deadline: float | None = None,
+        key: Hashable = None,
+    ) -> Coroutine[Any, Any, str]:
+        """Run a statement that stands alone. Returns what the server says was done: ``"UPDATE 3"``.
+
+        Rows, if it returns any, are thrown away. Otherwise as `fetch`.
+        """
+        frame = _getframe(1)
+        wish = self._wish(timeout, priority, deadline, key)
+        return self._execute(Statement(query, params, None, True, idempotent, frame.f_code, frame.f_lasti), wish)
+
+    async def _fetch(self, statement: Statement, wish: Wish | None) -> list[Any]:
+        await self._answer(statement, wish)
+        return statement.codec.rows(statement.answers, statement.row_factory)
+
+    async def _fetchrow(self, statement: Statement, wish: Wish | None) -> Any:
+        await self._answer(statement, wish)
+        return statement.codec.first_row(statement.answers, statement.row_factory)
+
+    async def _fetchval(self, statement: Statement, wish: Wish | None) -> Any:
+        await self._answer(statement, wish)
+        return statement.codec.value(statement.answers)
+
+    async def _execute(self, statement: Statement, wish: Wish | None) -> str:
+        await self._answer(statement, wish)
+        return (statement.tag or b"").decode()
+
+    async def _answer(self, statement: Statement, wish: Wish | None) -> None:
+        """Wait until it is answered. Raises here whatever there is to raise."""
+        statement.text = _text(statement.query)
+        self._check_standalone(statement)
+        loop = get_running_loop()
+        statement.future = loop.create_future()
+        self._multiplexer.submit(statement, wish, loop)
+        timer = None if statement.until is None else self._alarm(statement.until, statement)
+        try:
+            await statement.future
+        except CancelledError:
+            self._multiplexer.withdraw(statement)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if statement.waiter is not None:
+                self._multiplexer.part(statement)
+        if statement.waiter is not None and statement.waiter.refusal is not None:
+            self._refuse(statement.waiter, statement.waiter.deadline - statement.waiter.since)
+        if statement.error is not None:
+            raise statement.error
+        if statement.failure is not None:
+            raise statement.codec.error(statement.failure)
+
+    def _check_standalone(self, statement: Statement) -> None:
+        why = refusal(statement.text, statement.params is not None)
+        if why is not None:
+            raise errors.under(errors.NotStandalone, self._driver.programming_error)(
+                f"{self.name}: this statement {why}: it needs a connection of its own, `async with pool.connection() as"
+                f" conn: await conn.execute(...)`: {statement_text(statement.text)}"
+            )
+
+    def _alarm(self, until: float, statement: Statement) -> TimerHandle:
+        assert self._loop is not None
+        return self._loop.call_later(max(0.0, until - self._clock()) + GRACE, self._too_late, statement)
+
+    def _too_late(self, statement: Statement) -> None:
+        if statement.gone or not statement.sends:
+            return  # what waits is sent away by the pool
+        base = self._driver.query_canceled
+        statement.settle(
+            errors.under(errors.StatementTimeout, base)(
+                f"{self.name}: the statement's deadline has passed and there is no answer: it may have run, or not"
+            )
+        )
+        self._multiplexer.withdraw(statement)
+
+    # ------------------------------------------------------------------------------------------ what can be asked
+
+    def snapshot(self) -> Snapshot:
+        multiplexer = self._multiplexer
+        return dataclasses.replace(
+            super().snapshot(),
+            multiplexed=multiplexer.connections,
+            in_flight=multiplexer.in_flight,
+            statements=multiplexer.answered,
+        )
+
+    def _holder(self, slot: Slot, now: float) -> Holder | None:
+        pipeline = self._multiplexer.of(slot)
+        if pipeline is None:
+            return super()._holder(slot, now)
+        statements = [entry for entry in pipeline.flight if isinstance(entry, Statement)]
+        if not statements:
+            return None
+        oldest = statements[0]
+        return Holder(
+            site=call_site(oldest.code, oldest.lasti),
+            held=now - oldest.sent,
+            idle=None,
+            statement=statement_text(oldest.query),
+            status="ACTIVE",
+            owner=f"multiplexed ({len(statements)} in flight)",
+            stack=(),
+        )
+
+
+def _text(query: Any) -> str:
+    """*query* as text, whatever psycopg takes for one."""
+    if type(query) is str:
+        return query
+    if isinstance(query, bytes):
+        return query.decode(errors="replace")
+    from psycopg import sql
+
+    return sql.as_string(query)

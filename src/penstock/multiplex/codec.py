@@ -1,0 +1,98 @@
+"""Parameters out and rows in, by psycopg's own adaptation, for statements that share one connection.
+
+Nothing here sends or receives. The transformer that a cursor makes for each statement is made once: a connection's
+adapters and encoding do not change while it is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import AsyncCursor, errors
+from psycopg._queries import PostgresQuery
+from psycopg.adapt import Transformer
+from psycopg.pq import DiagnosticField
+from psycopg.pq.abc import PGresult
+from psycopg.rows import tuple_row
+
+UNKNOWN_NAME = "26000"
+MOST_QUERIES = 500  # kept parsed; all are forgotten together, which costs a microsecond each
+LONGEST_QUERY = 4096  # characters; longer ones are made by programs, and seldom the same twice
+
+
+class Codec:
+    """One connection's. It refers to the connection, so it lives no longer than that is shared."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self._tx = Transformer(conn)
+        self._encoding: str = conn.info.encoding
+        self._queries: dict[Any, PostgresQuery] = {}
+        self._cursor: tuple[Any, Any] = (None, None)  # the last row factory that needed one
+
+    def convert(self, query: Any, params: Any) -> PostgresQuery:
+        """*query* as the server takes it, with its parameters and their types.
+
+        :raises psycopg.Error: (or TypeError) when they do not fit one another, or cannot be adapted.
+        """
+        known = self._queries.get(query) if params is not None and type(query) is str else None
+        if known is not None:
+            known.dump(params)
+            return known
+        made = PostgresQuery(self._tx)
+        made.convert(query, params)
+        if params is not None and type(query) is str and len(query) <= LONGEST_QUERY:
+            if len(self._queries) >= MOST_QUERIES:
+                self._queries.clear()
+            self._queries[query] = made
+        return made
+
+    def rows(self, answers: Sequence[PGresult], row_factory: Any) -> list[Any]:
+        """The rows of a result that came in parts, as a cursor with this row factory makes them (None: as its own)."""
+        row_factory = row_factory or self._conn.row_factory
+        make_row = tuple if row_factory is tuple_row else None
+        rows: list[Any] = []
+        for answer in answers:
+            if count := answer.ntuples:
+                make_row = make_row or self._row_maker(answer, row_factory)
+                self._tx.set_pgresult(answer)
+                rows += self._tx.load_rows(0, count, make_row)
+        return rows
+
+    def first_row(self, answers: Sequence[PGresult], row_factory: Any) -> Any:
+        """The first of these rows, or None."""
+        rows = self.rows(answers[:1], row_factory)
+        return rows[0] if rows else None
+
+    def value(self, answers: Sequence[PGresult]) -> Any:
+        """The first column of the first row, or None."""
+        row = self.first_row(answers, tuple_row)
+        return row[0] if row else None
+
+    def error(self, failure: PGresult) -> Exception:
+        """The server's error, as psycopg raises it."""
+        return errors.error_from_result(failure, encoding=self._encoding)
+
+    def _row_maker(self, answer: PGresult, row_factory: Any) -> Any:
+        """A row factory is made for a cursor: it gets one that has this result."""
+        known, cursor = self._cursor
+        if known is not row_factory:
+            cursor = AsyncCursor(self._conn, row_factory=row_factory)
+            self._cursor = (row_factory, cursor)
+        cursor._tx = self._tx
+        cursor._results[:] = [answer]
+        cursor._select_current_result(0)
+        return cursor._make_row
+
+
+def sqlstate(failure: PGresult) -> str:
+    return (failure.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+
+
+def plan_is_gone(failure: PGresult) -> bool:
+    """Whether a prepared statement failed before it ran, for being prepared: forgotten by the session, or outdated."""
+    state = failure.error_field(DiagnosticField.SQLSTATE)
+    if state == b"0A000":  # its table was altered: "cached plan must not change result type"
+        return failure.error_field(DiagnosticField.SOURCE_FUNCTION) == b"RevalidateCachedQuery"
+    return state == UNKNOWN_NAME.encode()
