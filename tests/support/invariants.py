@@ -22,6 +22,7 @@ class Invariants:
         self._never_above_the_limit(core)
         self._every_slot_has_one_owner(core)
         self._nobody_waits_beside_an_idle_connection(core)
+        self._nobody_stands_aside_in_vain(core)
         for waiter in core.waiters:
             if waiter.settled:
                 raise Broken(f"3: a settled waiter still waits: {waiter.slot or waiter.refusal}")
@@ -40,9 +41,18 @@ class Invariants:
             return
         only_high = core.leased >= core.max_size - core.reserve
         for waiter in core.waiters:
-            has_its_share = waiter.aside and core._tenants[waiter.key] >= (core.max_per_key or 0)
+            has_its_share = waiter.aside and core.has_its_share(waiter.key)
             if not has_its_share and (waiter.priority == Priority.HIGH or not only_high):
                 raise Broken(f"3: {len(core.waiters)} wait beside {len(core.idle)} idle connections")
+
+    def _nobody_stands_aside_in_vain(self, core: Core) -> None:
+        """Those of a key who wait in turn, and those who have a connection, are as many as may, or nobody is aside."""
+        aside = {waiter.key for waiter in core.waiters if waiter.aside}
+        in_turn = Counter(waiter.key for waiter in core.waiters if not waiter.aside)
+        for key in aside:
+            share = core.share_of(key)
+            if share is None or core._tenants[key] + in_turn[key] < share:
+                raise Broken(f"3: of {key} some stand aside, {core._tenants[key]} have a connection, {share} may")
 
     def _every_slot_has_one_owner(self, core: Core) -> None:
         states = Counter(slot.state for slot in core.slots.values())

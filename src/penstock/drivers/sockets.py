@@ -16,6 +16,11 @@ def stirred(fd: int) -> Callable[[int], object]:
     return poller.poll
 
 
+def has_ended(polled: object) -> bool:
+    """Whether `stirred` tells of the end of the connection, and not only of input."""
+    return isinstance(polled, list) and any(events & (select.POLLERR | select.POLLHUP) for _, events in polled)
+
+
 def wait_for_end(fd: int, seconds: float) -> None:
     """Wait, *seconds* at most, until the other side has closed *fd*; then close it here."""
     poller = select.poll()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from asyncio import CancelledError, TimerHandle, get_running_loop
-from collections.abc import Coroutine, Hashable
+from asyncio import TimerHandle, get_running_loop
+from collections.abc import Callable, Coroutine, Hashable
 from sys import _getframe
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +15,6 @@ from ..pool.holders import Holder, call_site, statement_text
 from ..pool.snapshot import Snapshot
 from ..pool.terms import Wish
 from .multiplexer import Multiplexer
-from .standalone import refusal
 from .statement import Statement
 
 if TYPE_CHECKING:
@@ -74,7 +73,9 @@ class AsyncPool(aio.AsyncPool[C]):
         """
         frame = _getframe(1)
         wish = self._wish(timeout, priority, deadline, key)
-        return self._fetch(Statement(query, params, row_factory, False, idempotent, frame.f_code, frame.f_lasti), wish)
+        return self._answer(
+            Statement(query, params, row_factory, False, idempotent, frame.f_code, frame.f_lasti), wish, _rows
+        )
 
     def fetchrow(
         self,
@@ -91,8 +92,8 @@ class AsyncPool(aio.AsyncPool[C]):
         """The first row of a statement that stands alone, or None. Otherwise as `fetch`."""
         frame = _getframe(1)
         wish = self._wish(timeout, priority, deadline, key)
-        return self._fetchrow(
-            Statement(query, params, row_factory, True, idempotent, frame.f_code, frame.f_lasti), wish
+        return self._answer(
+            Statement(query, params, row_factory, True, idempotent, frame.f_code, frame.f_lasti), wish, _first_row
         )
 
     def fetchval(
@@ -109,7 +110,7 @@ class AsyncPool(aio.AsyncPool[C]):
         """The first column of the first row, or None if there is no row. Otherwise as `fetch`."""
         frame = _getframe(1)
         wish = self._wish(timeout, priority, deadline, key)
-        return self._fetchval(Statement(query, params, None, True, idempotent, frame.f_code, frame.f_lasti), wish)
+        return self._answer(Statement(query, params, None, True, idempotent, frame.f_code, frame.f_lasti), wish, _value)
 
     def execute(
         self,
@@ -128,35 +129,17 @@ class AsyncPool(aio.AsyncPool[C]):
         """
         frame = _getframe(1)
         wish = self._wish(timeout, priority, deadline, key)
-        return self._execute(Statement(query, params, None, True, idempotent, frame.f_code, frame.f_lasti), wish)
+        return self._answer(Statement(query, params, None, True, idempotent, frame.f_code, frame.f_lasti), wish, _tag)
 
-    async def _fetch(self, statement: Statement, wish: Wish | None) -> list[Any]:
-        await self._answer(statement, wish)
-        return statement.codec.rows(statement.answers, statement.row_factory)
-
-    async def _fetchrow(self, statement: Statement, wish: Wish | None) -> Any:
-        await self._answer(statement, wish)
-        return statement.codec.first_row(statement.answers, statement.row_factory)
-
-    async def _fetchval(self, statement: Statement, wish: Wish | None) -> Any:
-        await self._answer(statement, wish)
-        return statement.codec.value(statement.answers)
-
-    async def _execute(self, statement: Statement, wish: Wish | None) -> str:
-        await self._answer(statement, wish)
-        return (statement.tag or b"").decode()
-
-    async def _answer(self, statement: Statement, wish: Wish | None) -> None:
-        """Wait until it is answered. Raises here whatever there is to raise."""
-        statement.text = _text(statement.query)
-        self._check_standalone(statement)
+    async def _answer(self, statement: Statement, wish: Wish | None, read: Callable[[Statement], Any]) -> Any:
+        """Wait until it is answered, and *read* the answer. Raises here whatever there is to raise."""
         loop = get_running_loop()
         statement.future = loop.create_future()
         self._multiplexer.submit(statement, wish, loop)
         timer = None if statement.until is None else self._alarm(statement.until, statement)
         try:
             await statement.future
-        except CancelledError:
+        except BaseException:
             self._multiplexer.withdraw(statement)
             raise
         finally:
@@ -170,14 +153,7 @@ class AsyncPool(aio.AsyncPool[C]):
             raise statement.error
         if statement.failure is not None:
             raise statement.codec.error(statement.failure)
-
-    def _check_standalone(self, statement: Statement) -> None:
-        why = refusal(statement.text, statement.params is not None)
-        if why is not None:
-            raise errors.under(errors.NotStandalone, self._driver.programming_error)(
-                f"{self.name}: this statement {why}: it needs a connection of its own, `async with pool.connection() as"
-                f" conn: await conn.execute(...)`: {statement_text(statement.text)}"
-            )
+        return read(statement)
 
     def _alarm(self, until: float, statement: Statement) -> TimerHandle:
         assert self._loop is not None
@@ -224,12 +200,17 @@ class AsyncPool(aio.AsyncPool[C]):
         )
 
 
-def _text(query: Any) -> str:
-    """*query* as text, whatever psycopg takes for one."""
-    if type(query) is str:
-        return query
-    if isinstance(query, bytes):
-        return query.decode(errors="replace")
-    from psycopg import sql
+def _rows(statement: Statement) -> list[Any]:
+    return statement.codec.rows(statement.parts, statement.row_factory)
 
-    return sql.as_string(query)
+
+def _first_row(statement: Statement) -> Any:
+    return statement.codec.first_row(statement.parts, statement.row_factory)
+
+
+def _value(statement: Statement) -> Any:
+    return statement.codec.value(statement.parts)
+
+
+def _tag(statement: Statement) -> str:
+    return statement.tag

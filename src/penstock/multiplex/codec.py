@@ -16,7 +16,11 @@ from psycopg.pq import DiagnosticField
 from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
+# SQLSTATEs, as PostgreSQL's documentation lists them in appendix A.
 UNKNOWN_NAME = "26000"
+CANCELED = "57014"
+READ_ONLY = "25006"
+_SEQUENCES = (tuple, list)
 MOST_QUERIES = 500  # kept parsed; all are forgotten together, which costs a microsecond each
 LONGEST_QUERY = 4096  # characters; longer ones are made by programs, and seldom the same twice
 
@@ -38,7 +42,13 @@ class Codec:
         """
         known = self._queries.get(query) if params is not None and type(query) is str else None
         if known is not None:
-            known.dump(params)
+            formats = known._want_formats
+            if formats and known._order is None and type(params) in _SEQUENCES and len(params) == len(formats):
+                known.params = self._tx.dump_sequence(params, formats)
+                known.types = self._tx.types or ()
+                known.formats = self._tx.formats
+            else:
+                known.dump(params)  # which knows what may be wrong with them
             return known
         made = PostgresQuery(self._tx)
         made.convert(query, params)
@@ -48,27 +58,28 @@ class Codec:
             self._queries[query] = made
         return made
 
-    def rows(self, answers: Sequence[PGresult], row_factory: Any) -> list[Any]:
+    def rows(self, parts: Sequence[PGresult], row_factory: Any) -> list[Any]:
         """The rows of a result that came in parts, as a cursor with this row factory makes them (None: as its own)."""
         row_factory = row_factory or self._conn.row_factory
         make_row = tuple if row_factory is tuple_row else None
         rows: list[Any] = []
-        for answer in answers:
-            if count := answer.ntuples:
-                make_row = make_row or self._row_maker(answer, row_factory)
-                self._tx.set_pgresult(answer)
-                rows += self._tx.load_rows(0, count, make_row)
+        for part in parts:
+            make_row = make_row or self._row_maker(part, row_factory)
+            self._tx.set_pgresult(part)
+            rows += self._tx.load_rows(0, part.ntuples, make_row)
         return rows
 
-    def first_row(self, answers: Sequence[PGresult], row_factory: Any) -> Any:
+    def first_row(self, parts: Sequence[PGresult], row_factory: Any) -> Any:
         """The first of these rows, or None."""
-        rows = self.rows(answers[:1], row_factory)
+        rows = self.rows(parts[:1], row_factory)
         return rows[0] if rows else None
 
-    def value(self, answers: Sequence[PGresult]) -> Any:
+    def value(self, parts: Sequence[PGresult]) -> Any:
         """The first column of the first row, or None."""
-        row = self.first_row(answers, tuple_row)
-        return row[0] if row else None
+        if not parts or not parts[0].nfields:
+            return None
+        self._tx.set_pgresult(parts[0])
+        return self._tx.load_row(0, tuple)[0]
 
     def error(self, failure: PGresult) -> Exception:
         """The server's error, as psycopg raises it."""
@@ -91,8 +102,11 @@ def sqlstate(failure: PGresult) -> str:
 
 
 def plan_is_gone(failure: PGresult) -> bool:
-    """Whether a prepared statement failed before it ran, for being prepared: forgotten by the session, or outdated."""
-    state = failure.error_field(DiagnosticField.SQLSTATE)
-    if state == b"0A000":  # its table was altered: "cached plan must not change result type"
-        return failure.error_field(DiagnosticField.SOURCE_FUNCTION) == b"RevalidateCachedQuery"
-    return state == UNKNOWN_NAME.encode()
+    """Whether a prepared statement failed before it ran, for being prepared: forgotten by the session, or outdated.
+
+    By where the server's source says so, and not from within a function that the statement has called.
+    """
+    if failure.error_field(DiagnosticField.CONTEXT) is not None:
+        return False
+    where = failure.error_field(DiagnosticField.SOURCE_FUNCTION)
+    return where in (b"FetchPreparedStatement", b"RevalidateCachedQuery")

@@ -1,4 +1,4 @@
-"""How long a statement takes the server, judged by how long others of the same text have taken.
+"""What is known of a statement by its text: how long it takes the server, judged by how long others have taken.
 
 The mean tells how long others wait in a row behind such statements. It hides the text that is quick ninety-nine times
 and slow once, of which that one keeps all behind it waiting: such a text is erratic. Not every slow one makes it so, as
@@ -21,24 +21,26 @@ class Record:
 
     :ivar mean: that one takes the server.
     :ivar expected: that others should expect to wait for one.
+    :ivar alone: whether it was found to stand alone without parameters (True), with them (False).
     :ivar erratic: quick mostly, and slow too often for anybody to wait behind it.
     """
 
-    __slots__ = ("_seen", "_slow", "_target", "erratic", "expected", "mean")
+    __slots__ = ("_seen", "_slow", "_target", "alone", "erratic", "expected", "mean")
 
     def __init__(self, target: float) -> None:
         self.expected = UNKNOWN * target
+        self.alone: set[bool] = set()
         self.mean = 0.0
         self.erratic = False
         self._target = target
         self._slow = 0.0  # share of those that take longer than the target
         self._seen = 0
 
-    def note(self, seconds: float) -> None:
-        """One has taken *seconds*."""
-        self._seen += 1
-        self.mean += max(GAIN, 1 / self._seen) * (seconds - self.mean)
-        self._slow += max(RARE_GAIN, 1 / self._seen) * ((seconds > self._target) - self._slow)
+    def note(self, seconds: float, count: int = 1) -> None:
+        """As many as *count* have taken *seconds* each."""
+        self._seen += count
+        self.mean += min(1.0, count * max(GAIN, 1 / self._seen)) * (seconds - self.mean)
+        self._slow += min(1.0, count * max(RARE_GAIN, 1 / self._seen)) * ((seconds > self._target) - self._slow)
         self.erratic = self._slow > RARE
         self.expected = max(self.mean, 2 * self._target) if self.erratic else self.mean
 

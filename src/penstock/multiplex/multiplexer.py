@@ -13,12 +13,15 @@ from asyncio import AbstractEventLoop
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from .. import errors
 from ..core import SLOW, Multiplex, Reason, Slot, Waiter
 from ..pool.base import NO_WISH
+from ..pool.holders import statement_text
 from ..pool.terms import Wish, declared
 from .history import History
 from .pulse import Pulse
 from .schedule import choose
+from .standalone import refusal
 from .statement import Statement
 
 if TYPE_CHECKING:
@@ -82,7 +85,12 @@ class Multiplexer:
         pool = self._pool
         core = pool._core
         statement.wish = wish
-        record = statement.record = self._history.of(statement.text)
+        query = statement.query
+        text = statement.text = query if type(query) is str else _text(query)
+        record = statement.record = self._history.of(text)
+        if statement.params is None not in record.alone:
+            self._check_alone(statement)
+            record.alone.add(statement.params is None)
         if wish is not None or declared() is not None:
             terms = pool._arrive(wish, statement.code, statement.lasti)
             statement.reading = terms.reading
@@ -100,7 +108,16 @@ class Multiplexer:
             if slot is not None:
                 self._lend(slot, statement)
                 return
-        self._queue(statement, pool._ask(wish, statement.code, statement.lasti), quick)  # type: ignore[arg-type]
+        self._queue(statement, pool._ask(wish, statement.code, statement.lasti), quick)
+
+    def _check_alone(self, statement: Statement) -> None:
+        why = refusal(statement.text, placeholders=statement.params is not None)
+        if why is not None:
+            pool = self._pool
+            raise errors.under(errors.NotStandalone, pool._driver.programming_error)(
+                f"{pool.name}: this statement {why}: it needs a connection of its own, `async with pool.connection() as"
+                f" conn: await conn.execute(...)`: {statement_text(statement.text)}"
+            )
 
     def _queue(self, statement: Statement, waiter: Waiter, quick: bool) -> None:
         pool = self._pool
@@ -274,3 +291,21 @@ class Multiplexer:
         if statement.waiter is not None:
             self._pool._event(self._pool._core.parted, statement.waiter)
             statement.waiter.wake = None  # or it, and the answer with it, would be part of a circle
+
+
+def _text(query: Any) -> str:
+    """*query* as text, whatever psycopg takes for one. Values in it are left out: they say nothing of what it does.
+
+    :raises TypeError: when it is no query.
+    """
+    if isinstance(query, (str, bytes)):
+        return query if isinstance(query, str) else query.decode(errors="replace")
+    from psycopg import sql
+
+    if isinstance(query, sql.Composed):
+        return "".join(map(_text, query))
+    if isinstance(query, sql.Literal):
+        return "''"
+    if isinstance(query, sql.Composable) or type(query).__name__ == "Template":
+        return sql.as_string(query)
+    raise TypeError(f"query must be text, bytes or an object of psycopg.sql, not {type(query).__name__}")

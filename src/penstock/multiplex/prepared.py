@@ -18,6 +18,7 @@ class Prepared:
     :ivar able: whether this connection is known to be able to prepare.
     :ivar limit: milliseconds that the session gives a statement.
     :ivar limiter: the name under which what limits one statement is prepared; None if it is not.
+    :ivar roomy: libpq's buffer has grown, so a large result may come in a single read.
     :ivar rtt: seconds that the quickest answer took: what the network takes, and hardly more.
     """
 
@@ -26,6 +27,7 @@ class Prepared:
         self.direct = False  # no pooler stands between
         self.limit = 0
         self.limiter: bytes | None = None
+        self.roomy = False
         self.rtt = 0.0
         self._threshold = threshold
         self._most = sys.maxsize if most is None else most

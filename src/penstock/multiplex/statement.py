@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future
+from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -20,45 +21,66 @@ if TYPE_CHECKING:
 MOST_SENDS = 3  # of a statement that may be sent again: one that ends its server must not do so for ever
 
 
-class Statement:
+class Sent:
+    """What is under way on a connection, and what has come of it so far.
+
+    :ivar sent: when it was sent last.
+    :ivar expected: seconds that it is reckoned with.
+    :ivar before: messages of its own before it that have not been answered.
+    :ivar in_parts: its rows are asked for in parts.
+    :ivar parts: those that have come, and *last* the last of them, kept or not.
+    :ivar final: what ends them.
+    :ivar failure: the server's error; *early* if that was about something sent before it.
+    :ivar then: what to do once it is answered, if there is more to do than to tell.
+    """
+
+    # Most of these keep their first value most of the time, so they are the class's.
+    record: Record
+    sent = 0.0
+    expected = 0.0
+    before = 0
+    in_parts = False
+    one_row = False  # no more than that is wanted
+    parts: list[PGresult] | tuple[()] = ()
+    last: PGresult | None = None
+    final: PGresult | None = None
+    failure: PGresult | None = None
+    early = False
+    then: Callable[[], object] | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Nobody waits for the answer any more."""
+        return False
+
+    def settle(self, error: Exception | None = None) -> None:
+        """There is an answer, or there will never be one."""
+
+
+class Statement(Sent):
     """What was asked, where it stands, and what has come of it.
 
     :ivar future: done once there is an answer, or will never be one; it carries none itself, so that rows are made, and
         errors raised, where the statement was asked.
-    :ivar failure: the server's error.
+    :ivar until: when the answer is wanted, by the monotonic clock; None if that was not declared.
+    :ivar sends: how often it was sent.
     :ivar error: our own.
     """
 
-    __slots__ = (
-        "answers",
-        "before",
-        "code",
-        "codec",
-        "error",
-        "expected",
-        "failure",
-        "future",
-        "idempotent",
-        "key",
-        "lasti",
-        "name",
-        "one_row",
-        "params",
-        "pipeline",
-        "prepares",
-        "query",
-        "reading",
-        "record",
-        "row_factory",
-        "sends",
-        "sent",
-        "size",
-        "tag",
-        "text",
-        "until",
-        "waiter",
-        "wish",
-    )
+    future: Future[None]
+    text: str
+    codec: Codec
+    pipeline: Pipeline | None = None
+    wish: Wish | None = None
+    waiter: Waiter | None = None
+    until: float | None = None
+    reading = False
+    key: Key | None = None
+    name: bytes | None = None  # under which it was prepared; None if it was sent in full
+    sends = 0
+    in_parts = True
+    size = 0  # bytes of its parts, as far as they were counted
+    error: Exception | None = None
 
     def __init__(
         self,
@@ -67,7 +89,7 @@ class Statement:
         row_factory: Any,
         one_row: bool,
         idempotent: bool,
-        code: CodeType | None,
+        code: CodeType,
         lasti: int,
     ) -> None:
         self.query = query
@@ -77,42 +99,40 @@ class Statement:
         self.idempotent = idempotent
         self.code = code
         self.lasti = lasti
-        self.future: Future[None]
-        self.wish: Wish | None = None
-        self.waiter: Waiter | None = None  # while it waits to be sent
-        self.text = ""  # of the query, for its history and for people
-        self.record: Record
-        self.until: float | None = None  # when the answer is wanted, by the monotonic clock
-        self.reading = False
-        # Once it is sent.
-        self.pipeline: Pipeline | None = None
-        self.codec: Codec
-        self.key: Key | None = None
-        self.name: bytes | None = None  # under which it was prepared; None if it was sent in full
-        self.prepares = False  # it was sent with the order to prepare it
-        self.expected = 0.0  # seconds that it was expected to take
-        self.sent = 0.0
-        self.sends = 0
-        self.before = 0  # messages of its own before it that have not been answered
-        self.answers: list[PGresult] = []
-        self.size = 0  # bytes of them, as far as they were counted
-        self.tag: bytes | None = None  # what the server says was done
-        self.failure: PGresult | None = None
-        self.error: Exception | None = None
 
     @property
     def gone(self) -> bool:
         """Nobody waits for the answer any more."""
         return self.future.done()
 
+    @property
+    def tag(self) -> str:
+        """What the server says was done. libpq has it with the last part, or after it if that was a full one."""
+        tags = [result.command_status for result in (self.final, self.last) if result is not None]
+        return next((tag.decode() for tag in tags if tag), "")
+
     def start_over(self) -> None:
         """Nothing has come of it so far: it is to be sent again."""
-        self.failure = self.tag = None
-        self.answers.clear()
+        self.failure = self.last = self.final = self.then = None
+        self.parts = ()
         self.before = self.size = 0
+        self.early = False
 
     def settle(self, error: Exception | None = None) -> None:
         """There is an answer, or there will never be one."""
         if not self.future.done():
             self.error = error
             self.future.set_result(None)
+
+
+class Errand(Sent):
+    """What is asked for the connection's own sake, between the statements."""
+
+    def __init__(self, record: Record, sent: float, before: int) -> None:
+        self.record = record
+        self.sent = sent
+        self.before = before
+
+    def value(self, column: int) -> bytes | None:
+        """Of the first row, if there is one."""
+        return self.parts[0].get_value(0, column) if self.parts and self.failure is None else None
