@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.core import Reason, Settings, Slot
+from penstock.core import SLOW, Reason, Settings, Slot
 from support.model import Model
-from support.shell import Shell
+from test_schedules import SHARERS, SharingShell
 
 SIZES = st.tuples(st.integers(0, 3), st.integers(1, 5)).map(lambda sizes: (min(sizes), max(sizes)))
 DRAW = st.data()
@@ -17,12 +17,12 @@ DRAW = st.data()
 class PoolMachine(RuleBasedStateMachine):
     """Each rule is one event, told to the core and to the model."""
 
-    shell: Shell
+    shell: SharingShell
     model: Model
 
     @initialize(sizes=SIZES)
     def open(self, sizes: tuple[int, int]) -> None:
-        self.shell = Shell(Settings(min_size=sizes[0], max_size=sizes[1]))
+        self.shell = SharingShell(Settings(min_size=sizes[0], max_size=sizes[1]))
         self.shell.event(self.shell.core.open)
         self.model = Model(*sizes)
         self.borrowers = 0
@@ -35,11 +35,31 @@ class PoolMachine(RuleBasedStateMachine):
         self.collect()
 
     @rule()
+    def ask_to_share(self) -> None:
+        self.borrowers += 1
+        waiter = self.shell.ask_to_share(self.borrowers)
+        assert (waiter.refusal is None) == self.model.ask(self.borrowers, shares=True)
+        self.collect()
+
+    @rule()
+    def ask_slow(self) -> None:
+        self.borrowers += 1
+        waiter = self.shell.acquire(self.borrowers, key=SLOW)
+        assert (waiter.refusal is None) == self.model.ask(self.borrowers, slow=True)
+        self.collect()
+
+    @rule()
     def take(self) -> None:
         """The way without the lock gives what the other would give at once, or nothing."""
         self.borrowers += 1
         if self.shell.take(self.borrowers) is not None:
             assert self.model.ask(self.borrowers)
+
+    @precondition(lambda self: self.shell.open_to_others())
+    @rule(draw=DRAW)
+    def share(self, draw: st.DataObject) -> None:
+        slot = draw.draw(st.sampled_from(self.shell.open_to_others()))
+        assert self.shell.share(slot) == self.model.share(slot.number)
 
     @precondition(lambda self: self.shell.queue)
     @rule(draw=DRAW)
@@ -52,8 +72,12 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(draw=DRAW, good=st.booleans())
     def give_back(self, draw: st.DataObject, good: bool) -> None:
         slot = draw.draw(st.sampled_from(list(self.shell.held)))
+        if self.shell.shared.get(slot):
+            self.shell.answered(slot, len(self.shell.shared[slot]))
         if good:
             self.shell.give(slot)
+        elif slot in self.shell.shared:
+            self.shell.end(slot, Reason.UNCLEAN)
         else:
             self.shell.discard(slot, Reason.UNCLEAN)
         self.model.back(slot.number, good)
@@ -108,8 +132,10 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def both_show_the_same_pool(self) -> None:
         shell, model = self.shell, self.model
-        assert [waiter.owner for waiter in shell.queue] == model.queue
-        assert {slot.number: owner for slot, owner in shell.held.items()} == model.lent
+        assert [waiter.owner for waiter in shell.core.waiters if not waiter.aside] == model.queue
+        assert sorted(waiter.owner for waiter in shell.core.waiters if waiter.aside) == model.aside
+        assert {slot.number for slot in shell.held} == model.lent.keys()
+        assert all(owner in (SHARERS, model.lent[slot.number]) for slot, owner in shell.held.items())
         assert numbers(shell.core.idle) == model.idle
         assert sorted(numbers(shell.to_open)) == sorted(model.opening)
         assert sorted(numbers(shell.to_close)) == sorted(model.closing)

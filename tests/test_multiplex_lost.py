@@ -1,6 +1,7 @@
 """A shared connection is lost: what was never sent goes elsewhere, what may have run says so, nothing runs twice."""
 
 import asyncio
+import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -68,6 +69,8 @@ def test_what_may_have_run_says_so(postgres: EmbeddedPostgres, dsn: str) -> None
                     assert isinstance(error, psycopg.OperationalError)
                     assert "may have run" in str(error)
                     assert "idempotent=True" in str(error)
+                    again = pickle.loads(pickle.dumps(error))
+                    assert (type(again), str(again)) == (type(error), str(error))
                 assert isinstance(errors[0].__cause__, psycopg.errors.AdminShutdown)
                 assert await pool.fetchval("SELECT 4") == 4
                 assert pool.snapshot().closes == {Reason.BROKEN: 1}
@@ -454,6 +457,41 @@ def test_the_server_falls_silent(proxy: ChaosProxy, dsn: str) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("wish", [{"deadline": 0.2}, {"timeout": 0.2}], ids=str)
+def test_a_new_connection_falls_silent(proxy: ChaosProxy, dsn: str, wish: dict[str, float]) -> None:
+    """The first statement on it is no exception: it has its answer in time, or is told."""
+
+    async def scenario() -> None:
+        async with shared(proxy.through(dsn), size=2) as pool:
+            proxy.silence()
+            started = time.monotonic()
+            for error in await errors_of(*(pool.fetch("SELECT 2", **wish) for _ in range(3))):  # type: ignore[arg-type]
+                assert isinstance(error, PoolError)
+            assert 0.19 <= time.monotonic() - started < 2
+            await soon(lambda: pool.snapshot().closes, seconds=8)
+            proxy.heal()
+            await served(pool)
+
+    run(scenario)
+
+
+def test_a_new_connection_is_lost_before_it_has_answered_anything(proxy: ChaosProxy, dsn: str) -> None:
+    """Whether that happens before the first statement was sent or after: each is answered, or told."""
+
+    async def scenario() -> None:
+        for steps in range(12):
+            async with shared(proxy.through(dsn)) as pool:
+                asked = asyncio.ensure_future(errors_of(*(pool.fetchval("SELECT %s::int", (n,)) for n in range(4))))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                proxy.reset()
+                for number, answer in enumerate(await asyncio.wait_for(asked, 5)):
+                    assert answer == number or isinstance(answer, ConnectionLost)
+                await served(pool)
+
+    run(scenario)
+
+
 def test_one_that_is_to_be_sent_again_waits_no_longer_than_it_may(postgres: EmbeddedPostgres, dsn: str) -> None:
     """There is no connection for it: it times out as any request does, although nothing else happens in the pool."""
 
@@ -505,11 +543,12 @@ def test_the_figures_right_afterwards(postgres: EmbeddedPostgres, dsn: str) -> N
                 await asked
                 invariants.check()
                 snapshot = pool.snapshot()
-                assert (snapshot.in_flight, snapshot.multiplexed, snapshot.waiting) == (0, 0, 0)
+                assert (snapshot.in_flight, snapshot.waiting) == (0, 0)
                 assert snapshot.open <= 2
                 assert snapshot.closes == {Reason.BROKEN: 1}
                 assert pool.holders() == []
                 assert pool.get_stats()["returns_bad"] == 1
+                await at_rest(pool)
                 await soon(lambda: pool.snapshot().idle == 2)
 
     run(scenario)

@@ -363,6 +363,23 @@ def test_a_dumper_that_fails_is_its_caller_s_error(dsn: str, registered: dict[st
     run(scenario)
 
 
+def test_a_dumper_that_fails_when_its_turn_comes(dsn: str, registered: dict[str, Any]) -> None:
+    """The statement had to wait, so that it is not its own caller who finds out first."""
+
+    async def scenario() -> None:
+        async with shared(dsn, **registered) as pool:
+            async with pool.connection():
+                asked = [pool.fetchval("SELECT %s::int", (n if n % 2 else Unsayable(),)) for n in range(20)]
+                waiting = asyncio.gather(*asked, return_exceptions=True)
+                while pool.snapshot().waiting < 20:
+                    await asyncio.sleep(0)
+            answers = await waiting
+            assert answers[1::2] == list(range(1, 20, 2))
+            assert {type(answer) for answer in answers[::2]} == {LookupError}
+
+    run(scenario)
+
+
 # ------------------------------------------------------------------------------------------ queries and parameters
 
 

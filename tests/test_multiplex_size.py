@@ -254,6 +254,29 @@ def test_nothing_is_left_for_the_garbage_collector(dsn: str) -> None:
     run(scenario)
 
 
+def test_a_parameter_is_kept_no_longer_than_it_takes(dsn: str) -> None:
+    """Not until its statement's text is used again, though the connection is never idle."""
+
+    async def scenario() -> None:
+        async with shared(dsn) as pool:
+            done = False
+
+            async def keep_busy() -> None:
+                while not done:
+                    await pool.fetch("SELECT 1")
+
+            busy = [asyncio.create_task(keep_busy()) for _ in range(5)]
+            assert await pool.fetchval("SELECT 0, length(%s)", (b"x" * (10 * MIB),)) == 0
+            async with no_more_than(64 * MIB):
+                for number in range(12):
+                    query = f"SELECT {number}, length(%s)"
+                    assert await pool.fetchval(query, (b"x" * (10 * MIB),)) == number
+            done = True
+            await asyncio.gather(*busy)
+
+    run(scenario)
+
+
 # ------------------------------------------------------------------------------------------ much in both directions
 
 

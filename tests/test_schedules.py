@@ -130,6 +130,8 @@ class SharingShell(Shell):
         self.shared: dict[Slot, list[Waiter | None]] = {}
         self.leaving: list[Waiter] = []
         self._alone: set[Slot] = set()
+        self._lent: dict[Slot, float] = {}
+        self._random = random
         super().__init__(settings, random)
 
     def open_to_others(self) -> list[Slot]:
@@ -144,8 +146,14 @@ class SharingShell(Shell):
         waiter.shares = True
         self.asked += 1
         self.queue.append(waiter)
-        self.event(self.core.acquire, waiter)
+        if not any(self._share_at_once(waiter, slot) for slot in self.open_to_others()):
+            self.event(self.core.acquire, waiter)
         return waiter
+
+    def _share_at_once(self, waiter: Waiter, slot: Slot) -> bool:
+        shares = self._random() < 0.5 and self.core.share_at_once(waiter, slot, self.now)
+        self.note_effects()
+        return shares
 
     def begin(self) -> None:
         """Somebody takes a connection without waiting, for others to join."""
@@ -199,7 +207,10 @@ class SharingShell(Shell):
     def _begin(self, slot: Slot, waiter: Waiter | None) -> None:
         self.held[slot] = slot.owner = SHARERS
         self.shared[slot] = [waiter]
-        if waiter is not None and not waiter.shares:
+        self._lent[slot] = slot.since
+        if waiter is None or waiter.shares:
+            self.core.lend_to_many(slot)
+        else:
             self._alone.add(slot)
 
     # ------------------------------------------------------------------------------------------ going
@@ -209,7 +220,8 @@ class SharingShell(Shell):
         sharers = self.shared[slot]
         self.leaving += filter(None, sharers[:count])
         del sharers[:count]
-        self.event(self.core.shared, slot, count)
+        if slot not in self._alone:
+            self.event(self.core.shared, slot, count, self._lent[slot])
 
     def leave(self, waiter: Waiter) -> None:
         self.leaving.remove(waiter)
@@ -220,24 +232,35 @@ class SharingShell(Shell):
         waiter, self.shared[slot][place] = self.shared[slot][place], None
         self.event(self.core.parted, waiter)
 
+    def hold_up(self, slot: Slot) -> None:
+        """The one that runs there takes its time, or does no more."""
+        if slot.tenant is None:
+            self.core.held_up(slot)
+            self.check()
+        else:
+            self.event(self.core.goes_on, slot)
+
     def end(self, slot: Slot, reason: Reason | None = None) -> None:
         """Nobody shares it any more."""
         self._forget(slot)
-        slot.owner = None
         if reason is None:
             self.event(self.core.requite, slot)
         else:
             self.event(self.core.discard, slot, reason)
 
     def lose(self, slot: Slot, again: int) -> None:
-        """It is lost with all who share it; *again*: so many of them ask anew."""
+        """It is lost with all who share it; *again*: so many of them come again, before all others."""
+        self.asked -= len(self.shared[slot]) - (slot in self._alone)  # they are neither served nor refused
         sharers = self._forget(slot)
-        self.asked += 1 - len(sharers)  # the core counts them as one
         self.leaving += filter(None, sharers)
         self.event(self.core.discard, slot, Reason.BROKEN, error=ConnectionResetError("lost"))
         for waiter in filter(None, sharers[:again]):
             self.leave(waiter)
-            self.ask_to_share(None, 1000.0)
+            anew = Waiter(None, None, -1, self.now, math.inf)
+            anew.shares = True
+            self.asked += 1
+            self.queue.insert(0, anew)
+            self.event(self.core.acquire, anew, again=True)
 
     def give(self, slot: Slot) -> None:
         if slot not in self.shared:
@@ -250,6 +273,7 @@ class SharingShell(Shell):
     def _forget(self, slot: Slot) -> list[Waiter | None]:
         del self.held[slot]
         self._alone.discard(slot)
+        del self._lent[slot]
         return self.shared.pop(slot)
 
     # ------------------------------------------------------------------------------------------ books
@@ -273,7 +297,8 @@ class SharingShell(Shell):
             return
         for other in earlier:
             ready = not other.aside and not other.declared and other.priority == waiter.priority
-            if ready and not (other.shares and waiter.shares) and other.key is None:
+            again = other.ticket == -1
+            if ready and not again and other.key is None and not (other.shares and waiter.shares):
                 raise Broken(f"3: {waiter.owner} ({waiter.key}) was served, {other.owner} came first")
 
     def check(self) -> None:
@@ -471,6 +496,11 @@ def end(shell: "SharingShell", random: Random) -> None:
         shell.end(random.choice(slots), random.choice((None, None, None, Reason.UNCLEAN, Reason.READ_ONLY)))
 
 
+def hold_up(shell: "SharingShell", random: Random) -> None:
+    if slots := shell.open_to_others():
+        shell.hold_up(random.choice(slots))
+
+
 def lose(shell: "SharingShell", random: Random) -> None:
     if shell.shared:
         shell.lose(random.choice(list(shell.shared)), again=random.choice((0, 0, 1, 3)))
@@ -492,5 +522,5 @@ DEEDS_OF_SHARING: list[Callable[[Any, Random], None]] = [
     *[ask_to_share, ask_to_share, ask_to_share, ask_to_share, wish_to_share, wish_to_share, ask_slow, ask_slow],
     *[begin, begin, join, join, share, share, share, share, collect, collect],
     *[answered, answered, answered, answered, leave, leave, leave, end, end, end, end, give, give],
-    *[go, go, lose, find_unfit],
+    *[go, go, lose, find_unfit, hold_up, hold_up],
 ]

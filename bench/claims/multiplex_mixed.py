@@ -38,7 +38,7 @@ BAR = "p99 of the quick ones <= the best leased pool's"
 SIZE = 4
 TASKS = 32
 SLOW = 0.02  # seconds
-CALM = 0.7  # of what the best leased pool does in a closed loop
+CALM = 0.5  # of what the best leased pool does in a closed loop
 PATIENT = 10.0  # seconds; nobody is to be refused here
 LEASED_POOLS = {"asyncpg": ASYNCPG, "psycopg_pool": PSYCOPG_POOL, "our connection()": LEASED}
 
@@ -71,7 +71,7 @@ def slow(number: int) -> bool:
 
 
 def run(ctx: Context) -> Result:
-    rounds, seconds = (1, 0.6) if ctx.quick else (3, 1.0)
+    rounds, seconds = (1, 0.5) if ctx.quick else (3, 0.8)
     with accounts(ctx):
         return [
             line

@@ -18,17 +18,17 @@ from bench.multiplexed import OURS, POINT, accounts, numbers
 from bench.pools import AUTOCOMMIT, ours, psycopg_pool_sync
 from bench.report import Line, Result, figure, listed
 
-CLAIM = "point query by 8, 32 and 200 threads on 4 connections, borrowed or shared through one loop"
+CLAIM = "point query by 1, 8, 32 and 200 threads on 4 connections, borrowed or shared through one loop"
 BAR = "none: it shows whether sharing would pay"
 
 SIZE = 4
-THREADS = (8, 32, 200)
+THREADS = (1, 8, 32, 200)
 
 Ask = Callable[[int], int]
 
 
 def run(ctx: Context) -> Result:
-    rounds, seconds = (1, 0.6) if ctx.quick else (5, 0.8)
+    rounds, seconds = (1, 0.6) if ctx.quick else (5, 0.7)
     with accounts(ctx), ExitStack() as pools:
         asks = {
             "shared": pools.enter_context(_through_a_loop(ctx.dsn)),
@@ -43,7 +43,7 @@ def _line(threads: int, asks: dict[str, Ask], rounds: int, seconds: float) -> Li
     middle = {name: median(turns) for name, turns in found.items()}
     shared = middle.pop("shared")
     return Line(
-        f"point query, {threads} threads, shared through one loop / connection()",
+        f"point query, {threads} thread{'s' * (threads > 1)}, shared through one loop / connection()",
         f"{figure(shared)} /s",
         listed(middle, "/s"),
         f"{shared / middle['connection()']:.2f}x",

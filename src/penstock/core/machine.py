@@ -34,6 +34,7 @@ from .slots import SLOW, Reason, Refusal, Slot, State, Waiter
 IDLE, LEASED, OPENING, CLOSING, GONE = State.IDLE, State.LEASED, State.OPENING, State.CLOSING, State.GONE
 
 WAITER_SLACK = 0.005  # seconds by which a deadline may be missed, so that thousands of them are not as many timers
+SHARING_PATIENCE = 0.02  # seconds that who waits for room on a shared connection waits before another is opened
 LIFETIME_JITTER = 0.1  # share of max_lifetime taken off at random, so that a fleet does not reconnect in one second
 
 
@@ -277,6 +278,15 @@ class Core:
             return False
         return self._serve(slot, now, sharing=True)
 
+    def share_at_once(self, waiter: Waiter, slot: Slot, now: float) -> bool:
+        """Have somebody who has just come share it, instead of `acquire`; only if nobody waits."""
+        if self.waiters.ready or self.paused or self.breaker.sick or self._reason_to_close(slot, now) is not None:
+            return False
+        if waiter.key is not None and self.has_its_share(waiter.key):
+            return False
+        self._serve_with(slot, waiter)
+        return True
+
     def shared(self, slot: Slot, uses: int, lent: float, now: float) -> None:
         """So many who shared a connection, *lent* to them then, are served since, or since this was last said."""
         slot.uses += uses
@@ -286,6 +296,24 @@ class Core:
         if self._unusual and self.breaker.watching:
             self.breaker.used(lent)
             self._update_rush()
+            self._serve_idle(now)
+
+    def lend_to_many(self, slot: Slot) -> None:
+        """Others may share this connection, until it comes back."""
+        slot.shared = True
+        slot.lent = slot.since
+
+    def held_up(self, slot: Slot) -> None:
+        """One of those who share it does not come to an end: until it does, the connection counts as a slow one's."""
+        if slot.tenant is None:
+            slot.tenant = SLOW
+            self._tenants[SLOW] += 1
+
+    def goes_on(self, slot: Slot, now: float) -> None:
+        """After `held_up`: it has come to an end."""
+        if slot.tenant is SLOW:
+            slot.tenant = None
+            self._give_up_share(SLOW)
             self._serve_idle(now)
 
     def parted(self, waiter: Waiter, now: float) -> None:
@@ -303,7 +331,10 @@ class Core:
             self._rest(slot, now)
 
     def _end_lease(self, slot: Slot, now: float) -> None:
-        if slot.owner is not None:  # the pool's own leases, to verify a connection, are no use of it
+        if slot.shared:  # its uses were counted one by one
+            slot.shared = False
+            slot.since = slot.lent
+        elif slot.owner is not None:  # the pool's own leases, to verify a connection, are no use of it
             slot.uses += 1
             slot.held += now - slot.since
             self.admission.came_back(now - slot.since, now)
@@ -554,8 +585,22 @@ class Core:
             return len(self.slots) - self.closing < self.min_size
         # Whoever waits comes first: to fill up at the same time would make their connection slower to come.
         under_way = self._on_time(now)
-        # One is always worth trying; more only for those whom neither it nor a return will have served by then.
-        return not under_way or self.waiters.ready > under_way + self._returns_meanwhile(now)
+        sharing = self.waiters.sharing
+        if sharing == self.waiters.ready and any(slot.shared for slot in self.slots.values()):
+            # What they share may be slow to begin with, or short of the processor's time, where more would not help.
+            return not under_way and self._share_in_vain(now)
+        # One is always worth trying; more only for those whom neither it nor a return will have served by then. All who
+        # share may find room on one.
+        wanted = self.waiters.ready - sharing + (sharing > 0)
+        return not under_way or wanted > under_way + self._returns_meanwhile(now)
+
+    def _share_in_vain(self, now: float) -> bool:
+        """Whether the first who waits to share a connection has waited for longer than opening one takes."""
+        patience = max(SHARING_PATIENCE, self.pace.mean_seconds)
+        waited = now - min(head.since for head in self.waiters.heads())
+        if waited < patience:
+            self._effects.append(Wake(now + patience - waited))
+        return waited >= patience
 
     def _returns_meanwhile(self, now: float) -> float:
         """How many connections will come back while one is opened: leases x seconds to connect / seconds held.

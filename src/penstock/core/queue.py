@@ -47,6 +47,7 @@ class Queue:
         self._turns = 0
         self.size = 0  # as `len`, without the call
         self.ready = 0  # those who do not stand aside
+        self.sharing = 0  # of these, those who share
         # Where everybody is who asks for nothing special: most queues are nothing else.
         self._usual = self._lanes[Priority.NORMAL].patient
 
@@ -70,6 +71,7 @@ class Queue:
         self._entered += 1
         self.size += 1
         self.ready += 1
+        self.sharing += waiter.shares
 
     def remove(self, waiter: Waiter) -> None:
         lane, waiter.lane = waiter.lane, None
@@ -82,6 +84,7 @@ class Queue:
                 del self._aside[waiter.key]
         else:
             self.ready -= 1
+            self.sharing -= waiter.shares
 
     def next(
         self, newest_first: bool, only_high: bool, only_if: Callable[[Waiter], bool] | None = None
@@ -97,6 +100,7 @@ class Queue:
             waiter.lane = None
             self.size -= 1
             self.ready -= 1
+            self.sharing -= waiter.shares
             return waiter
         chosen = self._next(newest_first, self._lanes[:1] if only_high else self._lanes)
         if chosen is not None and only_if is not None and not only_if(chosen):

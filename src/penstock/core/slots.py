@@ -76,6 +76,7 @@ class Slot:
         "held",
         "key",
         "lasti",
+        "lent",
         "noted_held",
         "noted_uses",
         "number",
@@ -86,6 +87,7 @@ class Slot:
         "ref",
         "reported",
         "retire",
+        "shared",
         "since",
         "started",
         "state",
@@ -108,6 +110,8 @@ class Slot:
         self.code: CodeType | None = None
         self.lasti = -1
         self.tenant: Any = None  # the key that it was asked for under
+        self.shared = False  # others may join those who have it,
+        self.lent = math.nan  # since then: each answer moves `since`
         self.bound = False  # its transactions have limits of this lease's own
         self.by_hand: Any = None  # who took it with getconn(), so that nothing but their care gives it back
         self.dropped = False  # nobody refers to its connection any more: it is about to be taken back

@@ -48,6 +48,7 @@ class Driver(Protocol):
 
     operational_error: type[Exception]
     programming_error: type[Exception]
+    data_error: type[Exception]
     query_canceled: type[Exception]
 
     def check_conninfo(self, conninfo: str) -> None:

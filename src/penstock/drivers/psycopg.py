@@ -71,6 +71,7 @@ class PsycopgDriver:
 
     operational_error: type[Exception] = psycopg.OperationalError
     programming_error: type[Exception] = psycopg.ProgrammingError
+    data_error: type[Exception] = psycopg.DataError
     query_canceled: type[Exception] = psycopg.errors.QueryCanceled
     state = staticmethod(_state)
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine, Hashable
 from sys import _getframe
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import errors
 from ..core import Priority, Slot
 from ..pool import aio
 from ..pool.holders import Holder, call_site, statement_text
@@ -150,7 +149,7 @@ class AsyncPool(aio.AsyncPool[C]):
         if statement.waiter is not None and statement.waiter.refusal is not None:
             self._refuse(statement.waiter, statement.waiter.deadline - statement.waiter.since)
         if statement.error is not None:
-            raise statement.error
+            raise statement.taken_error()
         if statement.failure is not None:
             raise statement.codec.error(statement.failure)
         return read(statement)
@@ -162,12 +161,7 @@ class AsyncPool(aio.AsyncPool[C]):
     def _too_late(self, statement: Statement) -> None:
         if statement.gone or not statement.sends:
             return  # what waits is sent away by the pool
-        base = self._driver.query_canceled
-        statement.settle(
-            errors.under(errors.StatementTimeout, base)(
-                f"{self.name}: the statement's deadline has passed and there is no answer: it may have run, or not"
-            )
-        )
+        statement.settle(self._multiplexer.complaints.unanswered(statement))
         self._multiplexer.withdraw(statement)
 
     # ------------------------------------------------------------------------------------------ what can be asked

@@ -1,8 +1,12 @@
 """What stands between a connection and the server: a pooler perhaps, and whether it knows prepared statements.
 
-It is asked once of each connection, along with the first statements, so that nobody waits for it. A pooler that hands
-the statements of one client to several server connections gives its clients process numbers of its own. If it keeps
-account of prepared statements, it gives those names of its own, too.
+Each new connection is asked once. A pooler that hands the statements of one client to several server connections
+gives its clients process numbers of its own. If it keeps account of prepared statements, it gives those names of its
+own, too.
+
+One that does not (PgBouncer before 1.21) takes the server connection back as soon as it has seen as many answers as
+Syncs, even if the beginning of the next statement is on its way there already: the rest of that then goes elsewhere,
+and meets what somebody else has begun. So nothing is sent behind another statement there, nor before it is known.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from psycopg import capabilities
 
 from ..drivers.psycopg import milliseconds
 from .limit import LIMIT, LIMITER, TEXT
+from .prepared import Route
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
@@ -24,22 +29,21 @@ _IS_NAMED = b"SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)
 
 
 def look(pipeline: Pipeline) -> None:
-    """Find out, and have `pipeline.prepared` say it."""
+    """Ask; `pipeline.found` is told."""
     pipeline.pgconn.send_query_params(_PROBE, None)
     pipeline.errand(lambda probe: _looked(pipeline, probe))
 
 
 def _looked(pipeline: Pipeline, probe: Errand) -> None:
     pid, limit = probe.value(0), probe.value(1)
-    if limit is None:
-        return  # no server that is known here: nothing is prepared, nor cancelled
-    prepared = pipeline.prepared
-    prepared.limit = milliseconds(limit)
-    prepared.direct = pid == b"%d" % pipeline.pgconn.backend_pid
-    if prepared.direct:
-        _may_prepare(pipeline)
-    elif capabilities.has_send_close_prepared():
+    if limit is not None:
+        pipeline.prepared.limit = milliseconds(limit)
+    if pid == b"%d" % pipeline.pgconn.backend_pid:
+        _may_prepare(pipeline, direct=True)
+    elif pid is not None and capabilities.has_send_close_prepared():
         _ask_for_names(pipeline)
+    else:  # no server that is known here: nothing is prepared, nor cancelled
+        pipeline.found(Route(known=True))
 
 
 def _ask_for_names(pipeline: Pipeline) -> None:
@@ -53,11 +57,13 @@ def _ask_for_names(pipeline: Pipeline) -> None:
 
 def _told_names(pipeline: Pipeline, probe: Errand) -> None:
     if probe.value(0) == b"f":
-        _may_prepare(pipeline)
+        _may_prepare(pipeline, direct=False)
+    else:
+        pipeline.found(Route(known=True))
 
 
-def _may_prepare(pipeline: Pipeline) -> None:
-    pipeline.prepared.able = True
+def _may_prepare(pipeline: Pipeline, direct: bool) -> None:
+    pipeline.found(Route(known=True, direct=direct, able=True))
     if pipeline.conn.prepare_threshold is not None:
         pipeline.pgconn.send_prepare(LIMITER, LIMIT, [TEXT])
         pipeline.errand(lambda errand: _limiter_prepared(pipeline, errand))

@@ -16,13 +16,14 @@ from psycopg.pq import DiagnosticField
 from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
+from .history import LONGEST_TEXT
+
 # SQLSTATEs, as PostgreSQL's documentation lists them in appendix A.
 UNKNOWN_NAME = "26000"
 CANCELED = "57014"
 READ_ONLY = "25006"
 _SEQUENCES = (tuple, list)
 MOST_QUERIES = 500  # kept parsed; all are forgotten together, which costs a microsecond each
-LONGEST_QUERY = 4096  # characters; longer ones are made by programs, and seldom the same twice
 
 
 class Codec:
@@ -52,7 +53,7 @@ class Codec:
             return known
         made = PostgresQuery(self._tx)
         made.convert(query, params)
-        if params is not None and type(query) is str and len(query) <= LONGEST_QUERY:
+        if params is not None and type(query) is str and len(query) <= LONGEST_TEXT:
             if len(self._queries) >= MOST_QUERIES:
                 self._queries.clear()
             self._queries[query] = made

@@ -8,17 +8,18 @@ more is sent, until a connection has run empty and can be handed over.
 
 from __future__ import annotations
 
+import logging
 import math
 from asyncio import AbstractEventLoop
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from .. import errors
 from ..core import SLOW, Multiplex, Reason, Slot, Waiter
 from ..pool.base import NO_WISH
-from ..pool.holders import statement_text
 from ..pool.terms import Wish, declared
-from .history import History
+from .complaints import Complaints
+from .history import History, Record
+from .prepared import Route
 from .pulse import Pulse
 from .schedule import choose
 from .standalone import refusal
@@ -27,6 +28,9 @@ from .statement import Statement
 if TYPE_CHECKING:
     from .aio import AsyncPool
     from .pipeline import Pipeline
+
+
+logger = logging.getLogger("penstock.pool")
 
 
 class _Turn:
@@ -56,6 +60,8 @@ class Multiplexer:
         self._pool = pool
         self._settings = settings
         self._history = History(settings.target)
+        self.complaints = Complaints(pool.name, pool._driver)
+        self.route = Route()
         self._by_slot: dict[Slot, Pipeline] = {}
         self.pipelines: list[Pipeline] = []
         self.answered = 0
@@ -85,53 +91,59 @@ class Multiplexer:
         pool = self._pool
         core = pool._core
         statement.wish = wish
+        statement.timeout = pool.timeout if wish is None or wish.timeout is None else wish.timeout
         query = statement.query
         text = statement.text = query if type(query) is str else _text(query)
         record = statement.record = self._history.of(text)
-        if statement.params is None not in record.alone:
+        bare = statement.params is None
+        if bare not in record.alone:
             self._check_alone(statement)
-            record.alone.add(statement.params is None)
+            record.alone.add(bare)
         if wish is not None or declared() is not None:
             terms = pool._arrive(wish, statement.code, statement.lasti)
             statement.reading = terms.reading
             statement.until = terms.until if terms.until < math.inf else None
-        target = self._settings.target
-        quick = record.mean <= target
         # Otherwise there is more to ask first, or somebody to wait behind.
-        if quick and not core._rush and loop is pool._loop and pool._nested == "allow" and not pool._opened_implicitly:
+        if not core._rush and loop is pool._loop and pool._nested == "allow" and not pool._opened_implicitly:
             now = pool._clock()
-            pipeline = choose(self.pipelines, target, record.erratic, bool(core.idle), now)
+            pipeline = self._choose(record, now)
             if pipeline is not None:
                 pipeline.send(statement, now)
                 return
-            slot = core.take(self, statement.code, statement.lasti, now)
+            slot = None if record.slow else core.take(None, statement.code, statement.lasti, now)
             if slot is not None:
                 self._lend(slot, statement)
                 return
-        self._queue(statement, pool._ask(wish, statement.code, statement.lasti), quick)
+        self._queue(statement, pool._ask(wish, statement.code, statement.lasti))
+
+    def _choose(self, record: Record, now: float) -> Pipeline | None:
+        """One to send it on now; none if it is slow, which may be known only after having looked at them."""
+        core = self._pool._core
+        idle = len(core.idle) > core.reserve
+        pipeline = choose(self.pipelines, self._settings.target, idle, now)
+        return None if record.slow else pipeline
 
     def _check_alone(self, statement: Statement) -> None:
+        from psycopg import capabilities
+
+        capabilities.has_pipeline(check=True)  # libpq 14
         why = refusal(statement.text, placeholders=statement.params is not None)
         if why is not None:
-            pool = self._pool
-            raise errors.under(errors.NotStandalone, pool._driver.programming_error)(
-                f"{pool.name}: this statement {why}: it needs a connection of its own, `async with pool.connection() as"
-                f" conn: await conn.execute(...)`: {statement_text(statement.text)}"
-            )
+            raise self.complaints.not_standalone(statement, why)
 
-    def _queue(self, statement: Statement, waiter: Waiter, quick: bool) -> None:
+    def _queue(self, statement: Statement, waiter: Waiter) -> None:
         pool = self._pool
-        waiter.shares = quick
-        if not quick and waiter.key is None:
+        core = pool._core
+        pipeline = self._choose(statement.record, waiter.since)
+        waiter.shares = not statement.record.slow
+        if not waiter.shares and core.max_per_key is None:
             waiter.key = SLOW
         waiter.wake = _Turn(self, statement)
         statement.waiter = waiter
-        self._wait(waiter)
-        if waiter.settled:
-            return
-        if pool._core.waiters.size == 1:  # or those before it were offered what there is
-            for pipeline in self.pipelines:
-                self._pull(pipeline)
+        if pipeline is not None and core.share_at_once(waiter, pipeline.slot, waiter.since):
+            pool._carry_out(core.effects())
+        else:
+            self._wait(waiter)
 
     def _wait(self, waiter: Waiter, again: bool = False) -> None:
         pool = self._pool
@@ -181,11 +193,13 @@ class Multiplexer:
         """One for a statement that must wait after all, when it is not its own task that runs."""
         wish, now = statement.wish or NO_WISH, self._pool._clock()
         until = math.inf if statement.until is None else statement.until
-        latest = min(now + (self._pool.timeout if wish.timeout is None else wish.timeout), until)
+        latest = min(now + statement.timeout, until)
+        if statement.waiter is not None and not statement.sends:  # it waits on
+            latest = min(latest, statement.waiter.deadline)
         code, lasti = statement.code, statement.lasti
         waiter = Waiter(None, code, lasti, now, latest, wish.priority, until, wish.key)
         statement.waiter = waiter
-        waiter.shares = True
+        waiter.shares = not statement.record.slow
         waiter.wake = _Turn(self, statement)
         return waiter
 
@@ -198,15 +212,18 @@ class Multiplexer:
         now = pool._clock()
         assert pool._loop is not None
         self._pulse = self._pulse or Pulse(pool._loop, pool._clock)
-        pipeline = Pipeline(self, slot, conn, pool._driver, self._settings, pool._loop, pool._clock, self._pulse)
+        pipeline = Pipeline(
+            self, slot, conn, pool._driver, self._settings, pool._loop, pool._clock, self._pulse, self.complaints
+        )
         slot.owner = pipeline
         self._by_slot[slot] = pipeline
         waiter = statement.waiter
-        if waiter is None or waiter.shares:
+        if not statement.record.slow:
             self.pipelines.append(pipeline)
+            pool._core.lend_to_many(slot)
         if pool._listeners:
             pool._emit_acquired(slot, 0.0 if waiter is None else now - waiter.since)
-        pipeline.send(statement, now)
+        pipeline.begin(statement, now)
         if not pipeline.busy:
             self._soon(pipeline)
 
@@ -223,7 +240,7 @@ class Multiplexer:
         reason = pipeline.end()
         self._forget(pipeline)
         conn = pipeline.conn
-        slot.owner = None  # its uses were counted one by one
+        slot.since = pipeline.lent  # it was out for all of them
         if reason is not None:
             pool._returned(slot, conn, reason)
         elif pool._kit.reset is None and pool._state(conn) == slot.baseline:
@@ -243,7 +260,8 @@ class Multiplexer:
         pool = self._pool
         if answered:
             self.answered += answered
-            pool._event(pool._core.shared, pipeline.slot, answered, pipeline.lent)
+            if pipeline.slot.shared:
+                pool._event(pool._core.shared, pipeline.slot, answered, pipeline.lent)
         if pool._core.waiters.size:
             self._pull(pipeline)
         if not pipeline.busy:
@@ -264,14 +282,22 @@ class Multiplexer:
             served = core.share(pipeline.slot, now)
             pool._carry_out(core.effects())  # whoever was served, and whoever was refused on the way
 
-    def lost(self, pipeline: Pipeline, again: list[Statement]) -> None:
+    def held_up(self, pipeline: Pipeline) -> None:
+        self._pool._core.held_up(pipeline.slot)
+
+    def goes_on(self, pipeline: Pipeline) -> None:
+        self._pool._event(self._pool._core.goes_on, pipeline.slot)
+
+    def lost(self, pipeline: Pipeline, again: list[Statement], why: str) -> None:
         """The connection is no good any more; these are to be sent elsewhere."""
         pool = self._pool
+        logger.warning("%s: a connection was lost that statements shared: %s", pool.name, why)
         self._forget(pipeline)
         pool._returned(pipeline.slot, pipeline.conn, pipeline.retiring or Reason.BROKEN)
+        pipeline.slot.owner = None  # which it refers to
         for statement in again:
             self.part(statement)
-            self._wait(self._stand_in(statement))
+            self._wait(self._stand_in(statement), again=True)
 
     def spawn(self, job: Coroutine[Any, Any, Any]) -> Any:
         return self._pool._spawn(job)
@@ -306,6 +332,8 @@ def _text(query: Any) -> str:
         return "".join(map(_text, query))
     if isinstance(query, sql.Literal):
         return "''"
-    if isinstance(query, sql.Composable) or type(query).__name__ == "Template":
+    if isinstance(query, sql.Composable):
+        return query.as_string(None)
+    if type(query).__name__ == "Template":
         return sql.as_string(query)
     raise TypeError(f"query must be text, bytes or an object of psycopg.sql, not {type(query).__name__}")

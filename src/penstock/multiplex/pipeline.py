@@ -11,7 +11,7 @@ be told so when a statement becomes the first of those under way, before anythin
 from __future__ import annotations
 
 import math
-from asyncio import AbstractEventLoop, Event, timeout
+from asyncio import AbstractEventLoop, Event, TimerHandle, timeout
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
@@ -23,15 +23,16 @@ from psycopg import capabilities
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from .. import errors
 from ..core import Reason
 from ..drivers import sockets
+from ..pool.base import drop_frames, one_line
 from .between import look
 from .codec import CANCELED, READ_ONLY, UNKNOWN_NAME, Codec, plan_is_gone, sqlstate
+from .complaints import Complaints
 from .history import Record
 from .libpq import sender
 from .limit import send_limits
-from .prepared import Prepared
+from .prepared import COLD, Prepared, Route
 from .pulse import Pulse, busy
 from .schedule import FILL
 from .statement import MOST_SENDS, Errand, Sent, Statement
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from ..core import Multiplex, Slot
     from ..drivers.base import Driver
 
-ROWS = 64  # in one part of a result
+ROWS = 16  # in one part of a result
 MANY_READS = 2  # of the socket for one answer; what came in fewer is small (libpq reads what its buffer holds)
+LEAST_TIMEOUT = 0.05  # seconds behind others that even who will not wait to be sent must bear
+STUCK = 4  # times the target by which an answer is late: it waits for a lock, say, and so will others of its text
 LARGE = 2**16  # bytes, a few times libpq's first buffer
 DRAIN_SECONDS = 0.02  # behind a pooler: it takes its server connection back only when all have been answered
 STALL = 0.001  # seconds without an answer that are not shared out among all that come then
@@ -69,12 +72,20 @@ _REPORTED = (
 
 
 class Home(Protocol):
-    """Whom a pipeline belongs to."""
+    """Whom a pipeline belongs to. *route*: what stood between its last new connection and the server."""
+
+    route: Route
 
     def moved(self, pipeline: Pipeline, answered: int) -> None:
         """So many statements were answered, or something else has changed: there may be room."""
 
-    def lost(self, pipeline: Pipeline, again: list[Statement]) -> None:
+    def held_up(self, pipeline: Pipeline) -> None:
+        """The first of those under way takes longer than it should."""
+
+    def goes_on(self, pipeline: Pipeline) -> None:
+        """It has come to an end."""
+
+    def lost(self, pipeline: Pipeline, again: list[Statement], why: str) -> None:
         """The connection is no good any more; these are to be sent elsewhere."""
 
     def spawn(self, job: Any) -> Any: ...
@@ -98,25 +109,37 @@ class Pipeline:
         loop: AbstractEventLoop,
         clock: Callable[[], float],
         pulse: Pulse,
+        complaints: Complaints,
     ) -> None:
         self.slot = slot
         self.lent = slot.since
         self.conn = conn
         self.flight: deque[Sent] = deque()
         self.retiring: Reason | None = None
+        self._done: list[Sent] = []  # answered, and not told yet
         self._home = home
         self._driver = driver
-        self._most = settings.max_in_flight
+        self._settings = settings
+        self._most = 1
         self._most_bytes = settings.max_result
+        self._target = settings.target
         self._patience = FILL * settings.target  # seconds by which an answer may be late
         self._loop = loop
         self._clock = clock
         self._pulse = pulse
+        self._complaints = complaints
+        self._alarm: TimerHandle | None = None  # for the first who will have stood behind another for too long
+        self._alarm_at = math.inf
         self._filled = 0.0  # when something was last sent while nothing was under way
         self._worked = busy()  # when the last answer came, or the first statement was sent
         self.pgconn = conn.pgconn
         self._fd: int = conn.pgconn.socket
         self._codec = Codec(conn)
+        self._reported = self._report()
+        known: Prepared | None = getattr(conn, "_shared", None)
+        self._is_new = known is None
+        self.prepared = conn._shared = known or Prepared(conn.prepare_threshold, conn.prepared_max, home.route)
+        self._first: Statement | None = None  # it waits for what stands between to be known
         self._unread = Record(settings.target)  # how long errands take is nobody's business
         self._backlog = 0.0  # seconds that all under way are expected to take
         self._reads = 0  # of the socket, since the last answer was complete
@@ -125,30 +148,45 @@ class Pipeline:
         self._to_flush = False  # something was written that waits to be sent
         self._stuffed = False  # the socket takes no more for now
         self._shut = False  # nothing more may be sent: it is being cancelled, to be closed, or lost
+        self._stuck: Sent | None = None  # the first of those under way, which takes longer than it should
         self._cancelling = False
         self._progress = Event()  # something was answered, since this was last cleared
         self._lost = False
         self._over = False  # and everybody has been told
-        self._in_parts = self._asking_for_parts()
-        self._begin()
+        self._in_parts = self._asking_for_parts(ROWS)
+        self._row_by_row = self._asking_for_parts(1)
 
-    def _asking_for_parts(self) -> Callable[[], None]:
+    def _asking_for_parts(self, rows: int) -> Callable[[], None]:
         """A function that has the rows of the first statement under way come in parts; of one row before libpq 17."""
         if capabilities.has_stream_chunked():
-            return partial(self.pgconn.set_chunked_rows_mode, ROWS)
+            return partial(self.pgconn.set_chunked_rows_mode, rows)
         return self.pgconn.set_single_row_mode  # type: ignore[no-any-return]
 
-    def _begin(self) -> None:
-        self.pgconn.enter_pipeline_mode()
-        self._loop.add_reader(self._fd, self._readable)
-        prepared: Prepared | None = getattr(self.conn, "_shared", None)
-        if prepared is None:
-            prepared = self.conn._shared = Prepared(self.conn.prepare_threshold, self.conn.prepared_max)
-            self.prepared = prepared
-            self._reported = self._report()
-            look(self)
-        self.prepared = prepared
-        self._reported = self._report()
+    def begin(self, statement: Statement, now: float) -> None:
+        """Make the connection ready for many, and send the first of them."""
+        try:
+            self.pgconn.enter_pipeline_mode()
+            self._loop.add_reader(self._fd, self._readable)
+            if self._is_new:
+                look(self)
+        except psycopg.Error as error:  # it was lost since it was looked at
+            self._lose(error, [statement])
+        else:
+            self._first = statement
+            self._route_changed()
+
+    def found(self, route: Route) -> None:
+        """What stands between this connection and the server."""
+        self.prepared.route = self._home.route = route
+        self._route_changed()
+
+    def _route_changed(self) -> None:
+        route = self.prepared.route
+        self._most = self._settings.max_in_flight if route.able else 1
+        if self._first is not None and route.known:
+            first, self._first = self._first, None
+            if not first.gone:
+                self.send(first, self._clock())
 
     def _report(self) -> tuple[bytes | None, ...]:
         return tuple(map(self.pgconn.parameter_status, _REPORTED))
@@ -169,6 +207,7 @@ class Pipeline:
         return None
 
     def _deaf(self) -> None:
+        self._set_alarm(math.inf, 0.0)
         self._loop.remove_reader(self._fd)
         if self._stuffed:
             self._loop.remove_writer(self._fd)
@@ -178,11 +217,11 @@ class Pipeline:
     def wait(self, now: float) -> float:
         """Seconds until a statement sent now would begin; infinity if none may be sent."""
         flight = self.flight
-        if self._stuffed or self._shut or now >= self.slot.expires:
+        if self._stuffed or self._shut or self._first is not None or now >= self.slot.expires:
             return math.inf
         if not flight:
             return 0.0
-        if len(flight) >= self._most or (not self.prepared.direct and now - self._filled > DRAIN_SECONDS):
+        if len(flight) >= self._most or (not self.prepared.route.direct and now - self._filled > DRAIN_SECONDS):
             return math.inf
         if now - self._moved > self._patience:
             return self._backlog + self._late(flight[0], now)
@@ -191,12 +230,23 @@ class Pipeline:
     def _late(self, head: Sent, now: float) -> float:
         """Seconds for which the first of those under way takes longer than expected."""
         late = now - max(head.sent + self.prepared.rtt, self._moved) - head.expected
-        return late if late > self._patience and not self.slot.probe(0) else 0.0  # what has come already is not late
+        if late <= self._patience or self.slot.probe(0):  # what has come already is not late
+            return 0.0
+        if self._stuck is None and late > STUCK * self._target:
+            self._stuck = head
+            head.record.stuck += 1
+            self._home.held_up(self)
+        return late
+
+    def _goes_on(self) -> None:
+        if self._stuck is not None:
+            self._stuck.record.stuck -= 1
+            self._stuck = None
 
     @property
     def busy(self) -> bool:
         """Whether it must be kept, although nothing may be under way."""
-        return bool(self.flight) or self._cancelling
+        return bool(self.flight) or self._cancelling or self._first is not None
 
     # ------------------------------------------------------------------------------------------ sending
 
@@ -206,7 +256,7 @@ class Pipeline:
         try:
             query = codec.convert(statement.query, statement.params)
         except Exception as error:
-            statement.settle(error)
+            statement.settle(error.with_traceback(None))  # its frames refer to the statement
             return
         statement.codec = codec
         statement.pipeline = self
@@ -237,15 +287,39 @@ class Pipeline:
                 pgconn.send_query_params(query.query, query.params, query.types, query.formats)
         except Exception as error:
             if prepares:
+                statement.then = None
                 prepared.failed(key)
             self._not_sent(statement, error)
             return
+        query.params = None  # the codec keeps the query
         statement.sends += 1
         self.flight.append(statement)
         self._backlog += statement.expected
         self._sync(at_once=first)
-        if first and not statement.before and not self._lost:
-            self._in_parts()
+        if not first and now + statement.timeout < self._alarm_at:
+            self._set_alarm(now + max(statement.timeout, LEAST_TIMEOUT), now)
+        if first and not self._lost:
+            self._expect(statement)
+
+    def _set_alarm(self, at: float, now: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = None if at == math.inf else self._loop.call_later(at - now, self._tell_who_waits)
+
+    def _tell_who_waits(self) -> None:
+        """Nobody stands behind another one for longer than they would wait to be sent."""
+        now, head = self._clock(), next(iter(self.flight), None)
+        due = math.inf
+        for entry in self.flight:
+            if entry is head or not isinstance(entry, Statement) or entry.gone:
+                continue
+            until = entry.sent + max(entry.timeout, LEAST_TIMEOUT)
+            if until > now:
+                due = min(due, until)
+            elif isinstance(head, Statement):
+                entry.settle(self._complaints.behind(entry, head, now))
+        self._set_alarm(due, now)
 
     def _deallocate(self, name: bytes) -> None:
         """By the protocol where libpq can (since 17): a pooler that renames them knows no other way."""
@@ -321,10 +395,14 @@ class Pipeline:
     # ------------------------------------------------------------------------------------------ receiving
 
     def _readable(self) -> None:
-        self._read()
-        # Of a connection that was reset uvloop tells once, and no more: whatever has come is to be read now.
-        while not self._over and self.flight and sockets.has_ended(self.slot.probe(0)):
+        try:
             self._read()
+            # Of a connection that was reset uvloop tells once, and no more: whatever has come is to be read now.
+            while not self._over and self.flight and sockets.has_ended(self.slot.probe(0)):
+                self._read()
+        except Exception as error:  # a bug, ours or psycopg's: nobody may be left waiting because of it
+            self._lose(error)
+            raise
 
     def _read(self) -> None:
         error: Exception | None = None
@@ -334,10 +412,11 @@ class Pipeline:
         except psycopg.Error as caught:
             error = caught
         try:
-            done = self._receive()
+            self._receive()
         except psycopg.Error as caught:
-            done, error = [], caught
-        answered = self._note(done, self._clock())
+            error = caught
+        answered = self._note(self._done, self._clock())
+        self._done.clear()
         if self._over:
             return
         if error is not None or self.pgconn.status == BAD:
@@ -345,11 +424,10 @@ class Pipeline:
         else:
             self._home.moved(self, answered)
 
-    def _receive(self) -> list[Sent]:
-        """Take what has come; returns what has been answered to the end."""
-        flight, pgconn = self.flight, self.pgconn
+    def _receive(self) -> None:
+        """Take what has come, and what has been answered to the end out of what is under way."""
+        flight, pgconn, done = self.flight, self.pgconn, self._done
         is_busy, get_result = pgconn.is_busy, pgconn.get_result
-        done: list[Sent] = []
         while flight and not is_busy():
             head = flight[0]
             result = get_result()
@@ -366,7 +444,6 @@ class Pipeline:
             else:
                 get_result()  # the end of this message's results, which never has to be waited for
                 self._finish(head, result, status)
-        return done
 
     def _finish(self, head: Sent, result: PGresult, status: int) -> None:
         """The last result of one message."""
@@ -387,7 +464,10 @@ class Pipeline:
     def _expect(self, head: Sent) -> None:
         """It is the first of those under way now, and so is its statement itself."""
         if not head.before and head.failure is None and head.in_parts:
-            self._in_parts()
+            if head.one_row:
+                self._row_by_row()
+            else:
+                self._in_parts()
 
     def _keep(self, head: Sent, part: PGresult) -> None:
         head.last = part
@@ -395,6 +475,8 @@ class Pipeline:
             head.parts = [part]
         elif not head.one_row and not head.gone:
             head.parts.append(part)
+        else:
+            return
         if isinstance(head, Statement) and (self._reads >= MANY_READS or self.prepared.roomy):
             self._measure(head, part)
 
@@ -406,13 +488,7 @@ class Pipeline:
         most = self._most_bytes
         if statement.size > most:
             statement.parts = ()
-            statement.settle(
-                errors.under(errors.ResultTooLarge, psycopg.DataError)(
-                    f"the result is larger than max_result={most:,} bytes and was thrown away, though the statement may"
-                    " have run to its end: read it in parts, with `async with pool.connection() as conn, conn.cursor()"
-                    " as cursor:` and `cursor.stream(query)`"
-                )
-            )
+            statement.settle(self._complaints.too_large(statement, most))
             self.withdraw(statement)
 
     # ------------------------------------------------------------------------------------------ answers
@@ -427,16 +503,15 @@ class Pipeline:
             rtt = now - first.sent
             if rtt < self.prepared.rtt or not self.prepared.rtt:
                 self.prepared.rtt = rtt
+        if self._stuck is not None:
+            self._goes_on()
+            self._home.goes_on(self)
         gap = self._took(first, now)
         self._moved = now
         self._pulse.beat()
-        # Each is answered as soon as it is done: a long silence was the first one's, whose answer ended it.
-        stalled = gap >= STALL
-        if stalled:
-            first.record.note(gap)
-        counts = Counter([entry.record for entry in (done[1:] if stalled else done)])
-        for record, count in counts.items():
-            record.note(0.0 if stalled else gap / len(done), count)
+        if self.prepared.answers >= COLD or gap >= self._target:
+            self._learn(done, gap)
+        self.prepared.answers += len(done)
         for entry in done:
             self._backlog -= entry.expected
             if entry.then is not None:
@@ -448,9 +523,19 @@ class Pipeline:
                 self._failed(entry, entry.failure, now)
         if not self.flight:
             self._backlog = 0.0  # sums of fractions drift
+        elif self.flight[0].gone:
+            self._stop_what_nobody_wants()
         if self._report() != self._reported:  # a function has changed the session
             self._retire(Reason.UNCLEAN)
         return sum(isinstance(entry, Statement) for entry in done)
+
+    def _learn(self, done: list[Sent], gap: float) -> None:
+        """Each is answered as soon as it is done: a long silence was the first one's, whose answer ended it."""
+        stalled = gap >= STALL
+        if stalled:
+            done[0].record.note(gap)
+        for record, count in Counter([entry.record for entry in (done[1:] if stalled else done)]).items():
+            record.note(0.0 if stalled else gap / len(done), count)
 
     def _took(self, first: Sent, now: float) -> float:
         """Seconds that the server has certainly worked since it could begin with what is now answered first."""
@@ -467,7 +552,7 @@ class Pipeline:
             self._forget(statement, statement.name, state)
             self._again(statement, now)  # it has not run
         elif state == CANCELED and statement.until is not None and now >= statement.until:
-            statement.settle(self._ended_in_time(statement.codec.error(failure)))
+            statement.settle(self._complaints.ended(statement, statement.codec.error(failure)))
         else:
             if state == READ_ONLY:
                 self._driver.failed(self.conn, statement.codec.error(failure))
@@ -477,13 +562,6 @@ class Pipeline:
     def _retire(self, reason: Reason | None) -> None:
         if reason is not None:
             self.retiring, self._shut = reason, True
-
-    def _ended_in_time(self, cause: Exception) -> Exception:
-        error = errors.under(errors.StatementTimeout, psycopg.errors.QueryCanceled)(
-            "the statement's deadline has passed: the server has ended it, and nothing of it was done"
-        )
-        error.__cause__ = cause
-        return error
 
     def _prepared(self, statement: Statement) -> None:
         """It was sent with the order to prepare it, just before it."""
@@ -513,9 +591,13 @@ class Pipeline:
         Nothing is sent until the server has heard it and the answer is there, or it might hit who comes next. Behind a
         pooler it might all the same, so there nothing is asked. A connection that keeps silent is given up.
         """
-        if self._cancelling or self._lost:
+        if statement in self.flight:
+            self._stop_what_nobody_wants()
+
+    def _stop_what_nobody_wants(self) -> None:
+        if self._cancelling or self._lost or not all(entry.gone or isinstance(entry, Errand) for entry in self.flight):
             return
-        if statement in self.flight and all(entry.gone or isinstance(entry, Errand) for entry in self.flight):
+        if any(entry.gone for entry in self.flight):
             self._cancelling = self._shut = True
             self._home.spawn(self._cancel())
 
@@ -523,7 +605,7 @@ class Pipeline:
         try:
             while self.flight and not self._over:  # a request stops only the one that runs
                 self._progress.clear()
-                if self.prepared.direct:
+                if self.prepared.route.direct:
                     await self._driver.cancel(self.conn, CANCEL_SECONDS)
                 if self.flight:
                     async with timeout(CANCEL_SECONDS):
@@ -544,25 +626,27 @@ class Pipeline:
         if not self._lost:
             self._deaf()
         self._over = self._lost = self._shut = True
+        self._goes_on()
         self._progress.set()
+        for entry in self._done:  # these were answered
+            entry.settle()
         flight, again = list(self.flight), again or []
         self.flight.clear()
+        if self._first is not None:
+            again.append(self._first)
+            self._first = None
+        told = [entry for entry in flight if entry.failure is not None]  # the server's last words
+        cause = self._codec.error(told[0].failure) if told and told[0].failure is not None else error
+        if told and cause is not None:
+            self._driver.failed(self.conn, cause)
+        drop_frames(cause)
         for entry in flight:
+            entry.then = None
             if not isinstance(entry, Statement) or entry.gone:
                 continue
             if entry.idempotent and entry.sends < MOST_SENDS:
                 entry.start_over()
                 again.append(entry)
             else:
-                cause = error if entry.failure is None else entry.codec.error(entry.failure)
-                entry.settle(self._may_have_run(entry, cause))
-        self._home.lost(self, again)
-
-    def _may_have_run(self, statement: Statement, cause: Exception | None) -> Exception:
-        why = " ".join(str(cause).split()) if cause else "the server closed it"
-        lost = errors.under(errors.ConnectionLost, psycopg.OperationalError)(
-            f"the connection was lost before the answer came, so the statement may have run, or not: {why}."
-            " (One that may be run twice, `idempotent=True`, is sent again elsewhere)"
-        )
-        lost.__cause__ = cause
-        return lost
+                entry.settle(self._complaints.lost(entry, cause))
+        self._home.lost(self, again, one_line(cause))

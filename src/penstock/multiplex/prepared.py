@@ -8,25 +8,42 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from typing import NamedTuple
+
+COLD = 10  # answers of a new session, from which nothing is learnt of the statements
 
 Key = tuple[bytes, tuple[int, ...]]  # the statement, with $1 for its parameters, and their types
+
+
+class Route(NamedTuple):
+    """What stands between a connection and the server.
+
+    :ivar known: somebody has looked.
+    :ivar direct: nothing does.
+    :ivar able: it keeps account of prepared statements, or nothing stands between.
+    """
+
+    known: bool = False
+    direct: bool = False
+    able: bool = False
 
 
 class Prepared:
     """A connection's account. *threshold*: None to prepare nothing. It refers to no connection.
 
-    :ivar able: whether this connection is known to be able to prepare.
+    :ivar route: what leads to the server, as far as it is known.
     :ivar limit: milliseconds that the session gives a statement.
     :ivar limiter: the name under which what limits one statement is prepared; None if it is not.
+    :ivar answers: that it has given: a new session is slow with the first of them.
     :ivar roomy: libpq's buffer has grown, so a large result may come in a single read.
     :ivar rtt: seconds that the quickest answer took: what the network takes, and hardly more.
     """
 
-    def __init__(self, threshold: int | None, most: int | None) -> None:
-        self.able = False
-        self.direct = False  # no pooler stands between
+    def __init__(self, threshold: int | None, most: int | None, route: Route) -> None:
+        self.route = route
         self.limit = 0
         self.limiter: bytes | None = None
+        self.answers = 0
         self.roomy = False
         self.rtt = 0.0
         self._threshold = threshold
@@ -45,7 +62,7 @@ class Prepared:
 
     def is_due(self, key: Key) -> bool:
         """One more use of a statement that is not prepared: whether it should be, now."""
-        if self._threshold is None or not self.able or not self._most or key in self._pending:
+        if self._threshold is None or not self.route.able or not self._most or key in self._pending:
             return False
         uses = self._uses.pop(key, 0)
         if uses >= self._threshold:

@@ -18,18 +18,16 @@ class Open(Protocol):
 P = TypeVar("P", bound=Open)
 
 
-def choose(pipelines: Sequence[P], target: float, erratic: bool, idle: bool, now: float) -> P | None:
+def choose(pipelines: Sequence[P], target: float, idle: bool, now: float) -> P | None:
     """The connection to send one more statement on; None if it should rather have another than any of these.
 
     The first on which it would wait for hardly anybody; then, if there is no *idle* connection to be had, the one that
-    will be free soonest, if that is within *target* seconds. One whose like are *erratic* prefers an idle connection
-    from the beginning.
+    will be free soonest, if that is within *target* seconds.
     """
     soonest, least = None, target
-    fill = 0.0 if erratic else FILL * target
     for pipeline in pipelines:
         wait = pipeline.wait(now)
-        if wait <= fill:
+        if wait <= FILL * target:
             return pipeline
         if wait <= least:
             soonest, least = pipeline, wait

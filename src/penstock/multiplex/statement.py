@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from asyncio import Future
 from collections.abc import Callable
 from types import CodeType
@@ -74,6 +75,7 @@ class Statement(Sent):
     wish: Wish | None = None
     waiter: Waiter | None = None
     until: float | None = None
+    timeout = math.inf  # seconds that it may wait to be sent, and again behind others
     reading = False
     key: Key | None = None
     name: bytes | None = None  # under which it was prepared; None if it was sent in full
@@ -117,6 +119,12 @@ class Statement(Sent):
         self.parts = ()
         self.before = self.size = 0
         self.early = False
+
+    def taken_error(self) -> Exception:
+        """Our own error, for who raises it: nothing that its frames refer to may keep it, or it would keep them."""
+        error, self.error = self.error, None
+        assert error is not None, "bug: there is no error"
+        return error
 
     def settle(self, error: Exception | None = None) -> None:
         """There is an answer, or there will never be one."""

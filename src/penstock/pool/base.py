@@ -568,7 +568,7 @@ class BasePool(Generic[C]):
         if self._core.paused:
             return "The pool is paused"
         if self._core.pace.failures:
-            return f"Connecting fails: {_one_line(self._core.pace.error)}"
+            return f"Connecting fails: {one_line(self._core.pace.error)}"
         holders = self._recent_holders()
         if holders and self._core.admission.is_slow(holders[0].held):
             return f"Held longest: by {holders[0].site}, for {holders[0].held:.1f} s"
@@ -588,12 +588,12 @@ class BasePool(Generic[C]):
             what = "no connection can be made"
         return (
             f"{self.name}: {what}, for {now - verdict.since:.1f} s now, last tried"
-            f" {max(0.0, now - verdict.tried_at):.1f} s ago: {_one_line(verdict.error)}"
+            f" {max(0.0, now - verdict.tried_at):.1f} s ago: {one_line(verdict.error)}"
         )
 
     def _not_filled(self, timeout: float) -> errors.PoolError:
         core = self._core
-        why = f": {_one_line(core.pace.error)}" if core.pace.error else ""
+        why = f": {one_line(core.pace.error)}" if core.pace.error else ""
         return errors.under(errors.PoolTimeout, self._driver.operational_error)(
             f"{self.name}: {len(core.idle)} of {core.min_size} connections are idle after {timeout:g} sec,"
             f" {len(core.opening)} are being opened; the pool is closed{why}"
@@ -613,7 +613,7 @@ class BasePool(Generic[C]):
             held = f"{core.leased} of {core.max_size} are held, and {core.reserve} kept in reserve for Priority.HIGH"
             return errors.PoolExhausted, f"{start}: {held}\n{report(self._recent_holders())}"
         if core.leased < core.max_size:
-            why = f": {_one_line(core.pace.error)}" if core.pace.error else ""
+            why = f": {one_line(core.pace.error)}" if core.pace.error else ""
             opening = f"{core.leased} of {core.max_size} are held, {len(core.opening)} are being opened"
             return errors.PoolTimeout, f"{start}: {opening}{why}"
         held = f"all {core.max_size} are held, {len(core.waiters)} more requests wait"
@@ -722,7 +722,7 @@ class BasePool(Generic[C]):
     def _log_failed(self, error: BaseException, seconds: float) -> None:
         if self._core.closed:
             return  # given up with the pool
-        self._log_failure(_one_line(error), seconds)
+        self._log_failure(one_line(error), seconds)
         self._emit(events.ConnectFailed(self.name, error, seconds))
         drop_frames(error)
 
@@ -768,7 +768,7 @@ def _terms(wish: Wish, terms: Terms | None) -> Terms:
     return terms if terms.until <= wish.until else Terms(wish.since, wish.until, terms.reading)
 
 
-def _one_line(error: BaseException | None) -> str:
+def one_line(error: BaseException | None) -> str:
     if error is None:
         return "no error known"
     text = " ".join([*str(error).split(), *(f"({note})" for note in getattr(error, "__notes__", ()))])
