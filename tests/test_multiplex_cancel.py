@@ -200,6 +200,24 @@ def test_cancelled_at_any_step_of_the_loop(dsn: str) -> None:
     run(scenario)
 
 
+def test_cancelled_at_any_step_of_a_new_connection_s_first_statement(dsn: str) -> None:
+    """Before or after it is known what the connection leads to: it serves the next."""
+
+    async def scenario() -> None:
+        for steps in range(12):
+            async with shared(dsn) as pool:
+                one = asyncio.create_task(pool.fetchval("SELECT 1"))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                one.cancel()
+                await asyncio.wait([one])
+                assert await pool.fetchval("SELECT 2") == 2
+                await at_rest(pool)
+                assert pool.snapshot().connects == 1
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("steps", range(6))
 def test_cancelled_while_a_connection_is_opened_for_it(dsn: str, steps: int) -> None:
     """It outlives who started it, and serves the next."""

@@ -173,6 +173,8 @@ class SharingShell(Shell):
         self.book()
         if len(self.shared[slot]) - before != shared:
             raise Broken(f"2: share said {shared}, and {self.shared[slot][before:]} came")
+        if shared and (self.core.paused or self.core.closed or self.core.breaker.sick or self.now >= slot.expires):
+            raise Broken(f"7: {slot!r} went on being shared, which should have come back")
         return shared
 
     def collect(self, waiter: Waiter) -> Slot:
@@ -250,7 +252,8 @@ class SharingShell(Shell):
 
     def lose(self, slot: Slot, again: int) -> None:
         """It is lost with all who share it; *again*: so many of them come again, before all others."""
-        self.asked -= len(self.shared[slot]) - (slot in self._alone)  # they are neither served nor refused
+        if slot not in self._alone:
+            self.asked -= len(self.shared[slot])  # they are neither served nor refused
         sharers = self._forget(slot)
         self.leaving += filter(None, sharers)
         self.event(self.core.discard, slot, Reason.BROKEN, error=ConnectionResetError("lost"))
@@ -285,6 +288,7 @@ class SharingShell(Shell):
         if slot is None:
             return
         self._check_turn(waiter, earlier)
+        self._check_share(waiter)
         if slot in self.shared:
             if slot in self._alone:
                 raise Broken(f"2: {slot!r} is shared, and one has it alone")
@@ -300,6 +304,13 @@ class SharingShell(Shell):
             again = other.ticket == -1
             if ready and not again and other.key is None and not (other.shares and waiter.shares):
                 raise Broken(f"3: {waiter.owner} ({waiter.key}) was served, {other.owner} came first")
+
+    def _check_share(self, waiter: Waiter) -> None:
+        """Just served, it has no more than it may: a key's share, and the slow all but one."""
+        core = self.core
+        most = max(1, core.max_size - 1) if waiter.key is SLOW else core.max_per_key
+        if waiter.key is not None and most is not None and core._tenants[waiter.key] > most:
+            raise Broken(f"2: {waiter.key} has {core._tenants[waiter.key]} of {core.max_size} connections")
 
     def check(self) -> None:
         super().check()

@@ -204,28 +204,35 @@ class Multiplexer:
         return waiter
 
     def _begin(self, slot: Slot, statement: Statement) -> None:
-        from .pipeline import Pipeline  # what needs psycopg is loaded with the first connection, as the driver is
-
-        pool = self._pool
+        pool, waiter = self._pool, statement.waiter
         conn, slot.conn = slot.conn, None
         conn._pool = pool
         now = pool._clock()
-        assert pool._loop is not None
-        self._pulse = self._pulse or Pulse(pool._loop, pool._clock)
-        pipeline = Pipeline(
-            self, slot, conn, pool._driver, self._settings, pool._loop, pool._clock, self._pulse, self.complaints
-        )
+        if pool._listeners:
+            pool._emit_acquired(slot, 0.0 if waiter is None else now - waiter.since)
+        try:
+            pipeline = self._pipeline(slot, conn)
+        except pool._driver.operational_error:  # it was lost since it was looked at
+            pool._returned(slot, conn, Reason.BROKEN)
+            self._wait(self._stand_in(statement), again=True)
+            return
         slot.owner = pipeline
         self._by_slot[slot] = pipeline
-        waiter = statement.waiter
         if not statement.record.slow:
             self.pipelines.append(pipeline)
             pool._core.lend_to_many(slot)
-        if pool._listeners:
-            pool._emit_acquired(slot, 0.0 if waiter is None else now - waiter.since)
         pipeline.begin(statement, now)
         if not pipeline.busy:
             self._soon(pipeline)
+
+    def _pipeline(self, slot: Slot, conn: Any) -> Pipeline:
+        from .pipeline import Pipeline  # what needs psycopg is loaded with the first connection, as the driver is
+
+        pool = self._pool
+        assert pool._loop is not None
+        pulse = self._pulse = self._pulse or Pulse(pool._loop, pool._clock)
+        settings, clock = self._settings, pool._clock
+        return Pipeline(self, slot, conn, pool._driver, settings, pool._loop, clock, pulse, self.complaints)
 
     def _soon(self, pipeline: Pipeline) -> None:
         """Give it back, unless those who are woken now have something to send: they come first."""
