@@ -67,6 +67,7 @@ class PoolMachine(RuleBasedStateMachine):
         waiter = draw.draw(st.sampled_from(self.shell.queue))
         self.shell.cancel(waiter)
         self.model.cancel(waiter.owner)
+        self.collect()
 
     @precondition(lambda self: self.shell.held)
     @rule(draw=DRAW, good=st.booleans())
@@ -102,6 +103,7 @@ class PoolMachine(RuleBasedStateMachine):
     def resize(self, sizes: tuple[int, int]) -> None:
         self.shell.event(self.shell.core.resize, *sizes)
         self.model.resize(*sizes)
+        self.collect()
 
     @rule()
     def drain(self) -> None:
@@ -128,6 +130,7 @@ class PoolMachine(RuleBasedStateMachine):
     def collect(self) -> None:
         for waiter in list(self.shell.served):
             self.shell.collect(waiter)
+        self.model.collect()
 
     @invariant()
     def both_show_the_same_pool(self) -> None:

@@ -75,6 +75,29 @@ def test_a_lone_one_that_is_cancelled_ends_on_the_server_too(postgres: EmbeddedP
     run(scenario)
 
 
+def test_cancelled_in_the_moment_of_being_sent(postgres: EmbeddedPostgres, dsn: str) -> None:
+    """A request to stop that comes before the server has begun is in vain: it is made again. 40 times."""
+
+    async def scenario() -> None:
+        with Gate(postgres) as gate:
+            async with shared(dsn) as pool:
+                assert await pool.fetchval("SELECT 1") == 1
+                for number in range(40):
+                    tasks = [asyncio.create_task(pool.fetchval(gate.query, (n,))) for n in range(1 + number % 3)]
+                    while not pool.snapshot().in_flight:
+                        await asyncio.sleep(0)
+                    for one in tasks:
+                        one.cancel()
+                    await ended(*tasks)
+                    started = time.monotonic()
+                    assert await pool.fetchval("SELECT 2", timeout=5) == 2
+                    assert time.monotonic() - started < 1.5
+                assert gate.held == 0
+                assert pool.snapshot().closes == {}
+
+    run(scenario)
+
+
 def test_one_of_several_is_cancelled_and_the_others_are_answered(postgres: EmbeddedPostgres, dsn: str) -> None:
     """Whichever it is, the one that runs included: what shares its connection is not hit in its place."""
 

@@ -110,7 +110,6 @@ class Soak:
         self.ends: Counter[str] = Counter()
         self.done: set[int] = set()
         self.failed: set[int] = set()
-        self.answers = 0
         self.pool: AsyncPool[Any]
         self._postgres = postgres
         self._name = f"soak-{seed}"
@@ -147,7 +146,6 @@ class Soak:
             "reserve": self.random.choice((0, 0, 0, 1)),
             "check": self.random.choice((None, None, None, AsyncPool.check_connection)),
         }
-        self.ends[f"settings: {settings['multiplex']}"] = 0
         async with AsyncPool(self._postgres.dsn, open=False, **settings) as self.pool:
             await self._all_at_once()
             await self._as_good_as_new()

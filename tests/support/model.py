@@ -21,6 +21,7 @@ class Model:
         self.closing: list[int] = []
         self.doomed: set[int] = set()  # lent, or being opened, when the pool was drained
         self.sharing: set[int] = set()  # borrowers who share
+        self.shared: set[int] = set()  # connections
         self.slow: set[int] = set()
         self.called: set[int] = set()  # back, from standing aside
         self.paused = self.closed = False
@@ -48,6 +49,10 @@ class Model:
         if borrower in self.queue:
             self.grow()
         return True
+
+    def collect(self) -> None:
+        """Whoever was served knows it: what was lent to one who shares is open to others."""
+        self.shared = {number for number, borrower in self.lent.items() if borrower in self.sharing}
 
     def cancel(self, borrower: int) -> None:
         (self.aside if borrower in self.aside else self.queue).remove(borrower)
@@ -141,8 +146,10 @@ class Model:
             self.opening.append(self.last)
 
     def wants_more(self) -> bool:
-        """All who share may find room on one."""
-        if self.queue and not self.paused:
-            whole = [borrower for borrower in self.queue if borrower not in self.sharing]
-            return len(whole) + (len(whole) < len(self.queue)) > len(self.opening)
-        return self.usable < self.minimum
+        """All who share may find room on one, and need none where some share one already."""
+        if not self.queue or self.paused:
+            return self.usable < self.minimum
+        whole = len([borrower for borrower in self.queue if borrower not in self.sharing])
+        if not whole and self.shared & self.lent.keys():
+            return False
+        return whole + (whole < len(self.queue)) > len(self.opening)

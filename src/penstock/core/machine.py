@@ -287,14 +287,14 @@ class Core:
         self._serve_with(slot, waiter)
         return True
 
-    def shared(self, slot: Slot, uses: int, lent: float, now: float) -> None:
-        """So many who shared a connection, *lent* to them then, are served since, or since this was last said."""
+    def shared(self, slot: Slot, uses: int, began: float, now: float) -> None:
+        """So many who share a connection have been served since this was last said; the last of them began then."""
         slot.uses += uses
         slot.held += now - slot.since
         self.admission.came_back((now - slot.since) / uses, now)
         slot.since = now
         if self._unusual and self.breaker.watching:
-            self.breaker.used(lent)
+            self.breaker.used(began)
             self._update_rush()
             self._serve_idle(now)
 
@@ -536,9 +536,10 @@ class Core:
         """:raises ValueError: when no pool can have these sizes; nothing has changed then."""
         check_sizes(min_size, max_size)
         check_reserve(self.reserve, max_size)
-        for _ in range(max_size - self.max_size):
-            self.waiters.call_back(SLOW)  # they may have more
+        share = self.share_of(SLOW)
         self.min_size, self.max_size = min_size, max_size
+        for _ in range((self.share_of(SLOW) or 0) - (share or 0)):
+            self.waiters.call_back(SLOW)  # they may have more
         self._update_rush()
         self._settle(now)  # of a smaller minimum it may be full already, and of a larger maximum less is kept back
         self._grow(now)
@@ -597,10 +598,10 @@ class Core:
     def _share_in_vain(self, now: float) -> bool:
         """Whether the first who waits to share a connection has waited for longer than opening one takes."""
         patience = max(SHARING_PATIENCE, self.pace.mean_seconds)
-        waited = now - min(head.since for head in self.waiters.heads())
-        if waited < patience:
-            self._effects.append(Wake(now + patience - waited))
-        return waited >= patience
+        at = min(head.since for head in self.waiters.heads()) + patience
+        if now < at:
+            self._effects.append(Wake(at))
+        return now >= at
 
     def _returns_meanwhile(self, now: float) -> float:
         """How many connections will come back while one is opened: leases x seconds to connect / seconds held.

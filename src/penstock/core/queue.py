@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from enum import IntEnum
-from itertools import chain
+from itertools import chain, count, takewhile
 from typing import NamedTuple
 
 from .slots import Waiter
@@ -44,6 +44,7 @@ class Queue:
         self._lanes = tuple(Lanes(OrderedDict(), OrderedDict()) for _ in Priority)
         self._aside: dict[Hashable, Lane] = {}
         self._entered = 0
+        self._numbers = count(1)
         self._turns = 0
         self.size = 0  # as `len`, without the call
         self.ready = 0  # those who do not stand aside
@@ -57,17 +58,18 @@ class Queue:
     def __iter__(self) -> Iterator[Waiter]:
         return chain(*chain.from_iterable(self._lanes), *self._aside.values())
 
-    def __contains__(self, waiter: Waiter) -> bool:
-        return waiter.lane is not None
+    def __contains__(self, waiter: Waiter | None) -> bool:
+        return waiter is not None and waiter.lane is not None
 
     def push(self, waiter: Waiter, first: bool = False) -> None:
         """*first*: before all others of its priority, in any order."""
         patient, hurried = self._lanes[waiter.priority]
         lane = waiter.lane = hurried if waiter.declared and not first else patient
         waiter.ticket = -1 if first else self._entered
+        waiter.came = waiter.came or next(self._numbers)
         lane[waiter] = None
         if first:
-            lane.move_to_end(waiter, last=False)
+            self._to_front(waiter)
         self._entered += 1
         self.size += 1
         self.ready += 1
@@ -138,12 +140,20 @@ class Queue:
 
     def call_back(self, key: Hashable) -> None:
         """One connection of this key has come back: the first of those aside waits in turn again."""
-        lane = self._aside.get(key)
-        if lane:
-            waiter = min(lane, key=_priority)
+        aside = self._aside.get(key)
+        if aside:
+            waiter = min(aside, key=_rank)
             self.remove(waiter)
             self._entered -= 1  # it has been counted
             self.push(waiter, first=True)
+            # Others may have been called back before, and wait still: they are served as they came.
+            lane: Lane = waiter.lane or OrderedDict()
+            for other in sorted(takewhile(lambda other: other.ticket == waiter.ticket, lane), key=_rank, reverse=True):
+                self._to_front(other)
+
+    def _to_front(self, waiter: Waiter) -> None:
+        assert waiter.lane is not None, f"bug: {waiter!r} does not wait"
+        waiter.lane.move_to_end(waiter, last=False)
 
     def aside_for(self, key: Hashable) -> int:
         """How many of this key stand aside."""
@@ -171,8 +181,8 @@ def _heads(lanes: Lanes) -> list[Waiter]:
     return [next(iter(lane)) for lane in lanes if lane]
 
 
-def _priority(waiter: Waiter) -> int:
-    return waiter.priority
+def _rank(waiter: Waiter) -> tuple[int, int]:
+    return waiter.priority, waiter.came
 
 
 def _came(waiter: Waiter) -> float:

@@ -139,6 +139,7 @@ class Waiter:
 
     __slots__ = (
         "aside",
+        "came",
         "code",
         "deadline",
         "declared",
@@ -186,6 +187,7 @@ class Waiter:
         # The queue's: where it stands, and which turn it has.
         self.lane: OrderedDict[Waiter, None] | None = None
         self.ticket = 0
+        self.came = 0
         self.aside = False
         self.wake: Any = None  # the shell's: a lock or a future
 

@@ -159,7 +159,7 @@ class AsyncPool(aio.AsyncPool[C]):
         return self._loop.call_later(max(0.0, until - self._clock()) + GRACE, self._too_late, statement)
 
     def _too_late(self, statement: Statement) -> None:
-        if statement.gone or not statement.sends:
+        if statement.gone or statement.waiter in self._core.waiters:
             return  # what waits is sent away by the pool
         statement.settle(self._multiplexer.complaints.unanswered(statement))
         self._multiplexer.withdraw(statement)

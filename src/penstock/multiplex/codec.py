@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from psycopg import AsyncCursor, errors
-from psycopg._queries import PostgresQuery
+from psycopg import AsyncCursor, AsyncRawCursor, errors
+from psycopg._queries import PostgresQuery, PostgresRawQuery
 from psycopg.adapt import Transformer
 from psycopg.pq import DiagnosticField
 from psycopg.pq.abc import PGresult
@@ -33,6 +33,8 @@ class Codec:
         self._conn = conn
         self._tx = Transformer(conn)
         self._encoding: str = conn.info.encoding
+        raw = issubclass(conn.cursor_factory, AsyncRawCursor)
+        self._query_class = PostgresRawQuery if raw else PostgresQuery  # $1 or %s for a parameter
         self._queries: dict[Any, PostgresQuery] = {}
         self._cursor: tuple[Any, Any] = (None, None)  # the last row factory that needed one
 
@@ -51,7 +53,7 @@ class Codec:
             else:
                 known.dump(params)  # which knows what may be wrong with them
             return known
-        made = PostgresQuery(self._tx)
+        made = self._query_class(self._tx)
         made.convert(query, params)
         if params is not None and type(query) is str and len(query) <= LONGEST_TEXT:
             if len(self._queries) >= MOST_QUERIES:

@@ -37,6 +37,14 @@ class Complaints:
         error.__cause__ = cause
         return error
 
+    def silent(self, statement: Statement) -> Exception:
+        return errors.under(errors.PoolTimeout, self._driver.operational_error)(
+            self._told("this statement was not sent: its connection is new, and does not answer", statement)
+        )
+
+    def sets_transactions(self, statement: Statement) -> Exception:
+        return self.not_standalone(statement, "is to run at the isolation level that `configure` has set")
+
     def unanswered(self, statement: Statement) -> Exception:
         return self._timeout(
             "the deadline has passed and there is no answer: this statement may have run, or not", statement

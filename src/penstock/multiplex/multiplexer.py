@@ -268,7 +268,7 @@ class Multiplexer:
         if answered:
             self.answered += answered
             if pipeline.slot.shared:
-                pool._event(pool._core.shared, pipeline.slot, answered, pipeline.lent)
+                pool._event(pool._core.shared, pipeline.slot, answered, pipeline.proven)
         if pool._core.waiters.size:
             self._pull(pipeline)
         if not pipeline.busy:
@@ -303,8 +303,12 @@ class Multiplexer:
         pool._returned(pipeline.slot, pipeline.conn, pipeline.retiring or Reason.BROKEN)
         pipeline.slot.owner = None  # which it refers to
         for statement in again:
-            self.part(statement)
-            self._wait(self._stand_in(statement), again=True)
+            self.resend(statement)
+
+    def resend(self, statement: Statement) -> None:
+        """Send it elsewhere."""
+        self.part(statement)
+        self._wait(self._stand_in(statement), again=True)
 
     def spawn(self, job: Coroutine[Any, Any, Any]) -> Any:
         return self._pool._spawn(job)

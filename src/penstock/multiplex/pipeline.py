@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 ROWS = 16  # in one part of a result
 MANY_READS = 2  # of the socket for one answer; what came in fewer is small (libpq reads what its buffer holds)
+SILENCE = 5.0  # seconds, at most, for which a new connection may not answer
 LEAST_TIMEOUT = 0.05  # seconds behind others that even who will not wait to be sent must bear
 STUCK = 4  # times the target by which an answer is late: it waits for a lock, say, and so will others of its text
 LARGE = 2**16  # bytes, a few times libpq's first buffer
@@ -88,6 +89,9 @@ class Home(Protocol):
     def lost(self, pipeline: Pipeline, again: list[Statement], why: str) -> None:
         """The connection is no good any more; these are to be sent elsewhere."""
 
+    def resend(self, statement: Statement) -> None:
+        """It could not be sent here: it is to be sent elsewhere."""
+
     def spawn(self, job: Any) -> Any: ...
 
 
@@ -95,6 +99,7 @@ class Pipeline:
     """A connection for as long as statements share it.
 
     :ivar lent: when it was leased.
+    :ivar proven: when what was answered last was sent: the connection has worked since.
     :ivar flight: what was sent and not answered, the oldest first.
     :ivar retiring: why the connection must not be used after those, if it must not.
     """
@@ -112,11 +117,11 @@ class Pipeline:
         complaints: Complaints,
     ) -> None:
         self.slot = slot
-        self.lent = slot.since
+        self.lent = self.proven = slot.since
         self.conn = conn
         self.flight: deque[Sent] = deque()
         self.retiring: Reason | None = None
-        self._done: list[Sent] = []  # answered, and not told yet
+        self._done: deque[Sent] = deque()  # answered, and not told yet
         self._home = home
         self._driver = driver
         self._settings = settings
@@ -135,6 +140,9 @@ class Pipeline:
         self.pgconn = conn.pgconn
         self._fd: int = conn.pgconn.socket
         self._codec = Codec(conn)
+        # What psycopg would begin its transactions with; there are none here.
+        self._reading: bool = conn.read_only is True
+        self._sets_transactions = conn.isolation_level is not None or conn.deferrable is not None
         self._reported = self._report()
         known: Prepared | None = getattr(conn, "_shared", None)
         self._is_new = known is None
@@ -174,6 +182,9 @@ class Pipeline:
         else:
             self._first = statement
             self._route_changed()
+            if self._first is not None:
+                until = math.inf if statement.until is None else statement.until
+                self._set_alarm(min(now + min(statement.timeout, SILENCE), until), now)
 
     def found(self, route: Route) -> None:
         """What stands between this connection and the server."""
@@ -230,9 +241,10 @@ class Pipeline:
     def _late(self, head: Sent, now: float) -> float:
         """Seconds for which the first of those under way takes longer than expected."""
         late = now - max(head.sent + self.prepared.rtt, self._moved) - head.expected
-        if late <= self._patience or self.slot.probe(0):  # what has come already is not late
+        rtt = self.prepared.rtt  # a network may take as long again
+        if late <= max(self._patience, rtt) or self.slot.probe(0):  # what has come already is not late
             return 0.0
-        if self._stuck is None and late > STUCK * self._target:
+        if self._stuck is None and late > STUCK * max(self._target, rtt):
             self._stuck = head
             head.record.stuck += 1
             self._home.held_up(self)
@@ -252,11 +264,17 @@ class Pipeline:
 
     def send(self, statement: Statement, now: float, prepare: bool = True) -> None:
         """Send it behind whatever is under way. What is wrong with it, the statement is told."""
+        if self._lost:
+            self._home.resend(statement)
+            return
         codec = self._codec
         try:
             query = codec.convert(statement.query, statement.params)
         except Exception as error:
             statement.settle(error.with_traceback(None))  # its frames refer to the statement
+            return
+        if self._sets_transactions:
+            statement.settle(self._complaints.sets_transactions(statement))
             return
         statement.codec = codec
         statement.pipeline = self
@@ -276,7 +294,8 @@ class Pipeline:
         if first:
             self._filled, self._worked = now, busy()
         try:
-            if statement.until is not None or statement.reading:
+            if statement.until is not None or statement.reading or self._reading:
+                statement.reading = statement.reading or self._reading
                 send_limits(pgconn, statement, query.query, prepared, now)
             if prepares:
                 pgconn.send_prepare(name, query.query, query.types)
@@ -308,7 +327,12 @@ class Pipeline:
         self._alarm = None if at == math.inf else self._loop.call_later(at - now, self._tell_who_waits)
 
     def _tell_who_waits(self) -> None:
-        """Nobody stands behind another one for longer than they would wait to be sent."""
+        """Nobody stands behind others, or waits for a new connection, for longer than they would wait to be sent."""
+        if self._first is not None:
+            self._first.settle(self._complaints.silent(self._first))
+            self._first, self.retiring = None, Reason.BUSY
+            self._lose(None)
+            return
         now, head = self._clock(), next(iter(self.flight), None)
         due = math.inf
         for entry in self.flight:
@@ -416,7 +440,6 @@ class Pipeline:
         except psycopg.Error as caught:
             error = caught
         answered = self._note(self._done, self._clock())
-        self._done.clear()
         if self._over:
             return
         if error is not None or self.pgconn.status == BAD:
@@ -493,7 +516,7 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------ answers
 
-    def _note(self, done: list[Sent], now: float) -> int:
+    def _note(self, done: deque[Sent], now: float) -> int:
         """Settle what was answered, and learn how long it took."""
         if not done:
             return 0
@@ -507,12 +530,14 @@ class Pipeline:
             self._goes_on()
             self._home.goes_on(self)
         gap = self._took(first, now)
-        self._moved = now
+        self._moved, self.proven = now, done[-1].sent
         self._pulse.beat()
         if self.prepared.answers >= COLD or gap >= self._target:
             self._learn(done, gap)
         self.prepared.answers += len(done)
-        for entry in done:
+        answered = sum(isinstance(entry, Statement) for entry in done)
+        while done:
+            entry = done.popleft()  # first: what follows may lose the connection, and with it all that is in there
             self._backlog -= entry.expected
             if entry.then is not None:
                 then, entry.then = entry.then, None  # it refers to the entry
@@ -527,19 +552,19 @@ class Pipeline:
             self._stop_what_nobody_wants()
         if self._report() != self._reported:  # a function has changed the session
             self._retire(Reason.UNCLEAN)
-        return sum(isinstance(entry, Statement) for entry in done)
+        return answered
 
-    def _learn(self, done: list[Sent], gap: float) -> None:
+    def _learn(self, done: deque[Sent], gap: float) -> None:
         """Each is answered as soon as it is done: a long silence was the first one's, whose answer ended it."""
         stalled = gap >= STALL
         if stalled:
             done[0].record.note(gap)
-        for record, count in Counter([entry.record for entry in (done[1:] if stalled else done)]).items():
+        for record, count in Counter([entry.record for entry in done][stalled:]).items():
             record.note(0.0 if stalled else gap / len(done), count)
 
     def _took(self, first: Sent, now: float) -> float:
         """Seconds that the server has certainly worked since it could begin with what is now answered first."""
-        began = max(first.sent + self.prepared.rtt, self._moved)
+        began = max(first.sent + 2 * self.prepared.rtt, self._moved)  # a network may take as long again
         worked, self._worked = self._worked, busy()
         return max(0.0, self._pulse.looked - began, now - began - (self._worked - worked))
 
