@@ -33,8 +33,12 @@ class Model:
         return len(self.idle) + len(self.lent) + len(self.opening)
 
     @property
+    def most_slow(self) -> int:
+        return max(1, self.maximum - 1)
+
+    @property
     def slow_are_enough(self) -> bool:
-        return len(self.slow & {*self.lent.values()}) >= max(1, self.maximum - 1)
+        return len(self.slow & {*self.lent.values()}) >= self.most_slow
 
     def ask(self, borrower: int, shares: bool = False, slow: bool = False) -> bool:
         """False: refused at once."""
@@ -94,9 +98,10 @@ class Model:
         self.grow()
 
     def resize(self, minimum: int, maximum: int) -> None:
-        for _ in range(maximum - self.maximum):
-            self.call_back()
+        before = self.most_slow
         self.minimum, self.maximum = minimum, maximum
+        for _ in range(self.most_slow - before):
+            self.call_back()
         self.serve()
         while self.usable > maximum and self.idle:
             self.closing.append(self.idle.pop(0))

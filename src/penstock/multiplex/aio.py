@@ -18,7 +18,8 @@ from .statement import Statement
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
-    from psycopg.rows import TupleRow
+    from psycopg.abc import Params, Query
+    from psycopg.rows import AsyncRowFactory, TupleRow
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     C = TypeVarWithDefault("C", default=AsyncConnection[TupleRow])
@@ -39,10 +40,10 @@ class AsyncPool(aio.AsyncPool[C]):
 
     def fetch(
         self,
-        query: Any,
-        params: Any = None,
+        query: Query,
+        params: Params | None = None,
         *,
-        row_factory: Any = None,
+        row_factory: AsyncRowFactory[Any] | None = None,
         idempotent: bool = False,
         timeout: float | None = None,
         priority: Priority | None = None,
@@ -78,10 +79,10 @@ class AsyncPool(aio.AsyncPool[C]):
 
     def fetchrow(
         self,
-        query: Any,
-        params: Any = None,
+        query: Query,
+        params: Params | None = None,
         *,
-        row_factory: Any = None,
+        row_factory: AsyncRowFactory[Any] | None = None,
         idempotent: bool = False,
         timeout: float | None = None,
         priority: Priority | None = None,
@@ -97,8 +98,8 @@ class AsyncPool(aio.AsyncPool[C]):
 
     def fetchval(
         self,
-        query: Any,
-        params: Any = None,
+        query: Query,
+        params: Params | None = None,
         *,
         idempotent: bool = False,
         timeout: float | None = None,
@@ -113,8 +114,8 @@ class AsyncPool(aio.AsyncPool[C]):
 
     def execute(
         self,
-        query: Any,
-        params: Any = None,
+        query: Query,
+        params: Params | None = None,
         *,
         idempotent: bool = False,
         timeout: float | None = None,

@@ -14,6 +14,7 @@ import math
 from asyncio import AbstractEventLoop, Event, TimerHandle, timeout
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,6 +50,7 @@ STUCK = 4  # times the target by which an answer is late: it waits for a lock, s
 LARGE = 2**16  # bytes, a few times libpq's first buffer
 DRAIN_SECONDS = 0.02  # behind a pooler: it takes its server connection back only when all have been answered
 STALL = 0.001  # seconds without an answer that are not shared out among all that come then
+CANCEL_AGAIN = 0.1
 CANCEL_SECONDS = 2.0
 
 # As the plain numbers that libpq gives: they are compared several times for each statement.
@@ -183,8 +185,8 @@ class Pipeline:
             self._first = statement
             self._route_changed()
             if self._first is not None:
-                until = math.inf if statement.until is None else statement.until
-                self._set_alarm(min(now + min(statement.timeout, SILENCE), until), now)
+                self._shut = True
+                self._set_alarm(now + min(max(statement.timeout, LEAST_TIMEOUT), SILENCE), now)
 
     def found(self, route: Route) -> None:
         """What stands between this connection and the server."""
@@ -194,9 +196,10 @@ class Pipeline:
     def _route_changed(self) -> None:
         route = self.prepared.route
         self._most = self._settings.max_in_flight if route.able else 1
-        if self._first is not None and route.known:
+        if route.known:
             first, self._first = self._first, None
-            if not first.gone:
+            self._shut = self._lost or self._cancelling or self.retiring is not None
+            if first is not None and not first.gone:
                 self.send(first, self._clock())
 
     def _report(self) -> tuple[bytes | None, ...]:
@@ -228,7 +231,7 @@ class Pipeline:
     def wait(self, now: float) -> float:
         """Seconds until a statement sent now would begin; infinity if none may be sent."""
         flight = self.flight
-        if self._stuffed or self._shut or self._first is not None or now >= self.slot.expires:
+        if self._stuffed or self._shut or now >= self.slot.expires:
             return math.inf
         if not flight:
             return 0.0
@@ -258,7 +261,7 @@ class Pipeline:
     @property
     def busy(self) -> bool:
         """Whether it must be kept, although nothing may be under way."""
-        return bool(self.flight) or self._cancelling or self._first is not None
+        return bool(self.flight) or self._cancelling
 
     # ------------------------------------------------------------------------------------------ sending
 
@@ -328,10 +331,8 @@ class Pipeline:
 
     def _tell_who_waits(self) -> None:
         """Nobody stands behind others, or waits for a new connection, for longer than they would wait to be sent."""
-        if self._first is not None:
-            self._first.settle(self._complaints.silent(self._first))
-            self._first, self.retiring = None, Reason.BUSY
-            self._lose(None)
+        if not self.prepared.route.known:
+            self._stays_silent()
             return
         now, head = self._clock(), next(iter(self.flight), None)
         due = math.inf
@@ -344,6 +345,18 @@ class Pipeline:
             elif isinstance(head, Statement):
                 entry.settle(self._complaints.behind(entry, head, now))
         self._set_alarm(due, now)
+
+    def _stays_silent(self) -> None:
+        """Who came first waits no longer for a new connection to answer; another one may, for a while."""
+        now, first = self._clock(), self._first
+        if first is not None:
+            first.settle(self._complaints.silent(first))
+            self._first = None
+        if now < self.lent + SILENCE:
+            self._set_alarm(self.lent + SILENCE, now)
+        else:
+            self.retiring = Reason.BUSY
+            self._lose(None)
 
     def _deallocate(self, name: bytes) -> None:
         """By the protocol where libpq can (since 17): a pooler that renames them knows no other way."""
@@ -627,17 +640,20 @@ class Pipeline:
             self._home.spawn(self._cancel())
 
     async def _cancel(self) -> None:
+        """A request stops only the one that runs, and none that has not begun: so again and again, until all have."""
+        silent_until = self._clock() + CANCEL_SECONDS
         try:
-            while self.flight and not self._over:  # a request stops only the one that runs
+            while self.flight and not self._over:
                 self._progress.clear()
                 if self.prepared.route.direct:
                     await self._driver.cancel(self.conn, CANCEL_SECONDS)
-                if self.flight:
-                    async with timeout(CANCEL_SECONDS):
+                with suppress(TimeoutError):
+                    async with timeout(CANCEL_AGAIN):
                         await self._progress.wait()
-        except TimeoutError:
-            self.retiring = Reason.BUSY
-            self._lose(None)
+                    silent_until = self._clock() + CANCEL_SECONDS
+                if self.flight and self._clock() >= silent_until:
+                    self.retiring = Reason.BUSY
+                    self._lose(None)
         finally:
             self._cancelling = False
             self._shut = self._lost or self.retiring is not None
