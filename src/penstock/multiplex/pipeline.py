@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from asyncio import AbstractEventLoop, Event, TimerHandle, timeout
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -33,10 +33,10 @@ from .complaints import Complaints
 from .history import Record
 from .libpq import sender
 from .limit import send_limits
-from .prepared import COLD, Prepared, Route
-from .pulse import Pulse, busy
-from .schedule import FILL
+from .prepared import Prepared, Route
+from .pulse import Pulse
 from .statement import MOST_SENDS, Errand, Sent, Statement
+from .timing import Timing
 
 if TYPE_CHECKING:
     from ..core import Multiplex, Slot
@@ -46,10 +46,8 @@ ROWS = 16  # in one part of a result
 MANY_READS = 2  # of the socket for one answer; what came in fewer is small (libpq reads what its buffer holds)
 SILENCE = 5.0  # seconds, at most, for which a new connection may not answer
 LEAST_TIMEOUT = 0.05  # seconds behind others that even who will not wait to be sent must bear
-STUCK = 4  # times the target by which an answer is late: it waits for a lock, say, and so will others of its text
 LARGE = 2**16  # bytes, a few times libpq's first buffer
 DRAIN_SECONDS = 0.02  # behind a pooler: it takes its server connection back only when all have been answered
-STALL = 0.001  # seconds without an answer that are not shared out among all that come then
 CANCEL_AGAIN = 0.1
 CANCEL_SECONDS = 2.0
 
@@ -129,16 +127,11 @@ class Pipeline:
         self._settings = settings
         self._most = 1
         self._most_bytes = settings.max_result
-        self._target = settings.target
-        self._patience = FILL * settings.target  # seconds by which an answer may be late
         self._loop = loop
         self._clock = clock
-        self._pulse = pulse
         self._complaints = complaints
         self._alarm: TimerHandle | None = None  # for the first who will have stood behind another for too long
         self._alarm_at = math.inf
-        self._filled = 0.0  # when something was last sent while nothing was under way
-        self._worked = busy()  # when the last answer came, or the first statement was sent
         self.pgconn = conn.pgconn
         self._fd: int = conn.pgconn.socket
         self._codec = Codec(conn)
@@ -149,11 +142,11 @@ class Pipeline:
         known: Prepared | None = getattr(conn, "_shared", None)
         self._is_new = known is None
         self.prepared = conn._shared = known or Prepared(conn.prepare_threshold, conn.prepared_max, home.route)
+        self._timing = Timing(self.prepared, settings.target, pulse)
         self._first: Statement | None = None  # it waits for what stands between to be known
         self._unread = Record(settings.target)  # how long errands take is nobody's business
         self._backlog = 0.0  # seconds that all under way are expected to take
         self._reads = 0  # of the socket, since the last answer was complete
-        self._moved = -math.inf  # when the last answer came
         self._send_sync = sender()
         self._to_flush = False  # something was written that waits to be sent
         self._stuffed = False  # the socket takes no more for now
@@ -235,23 +228,19 @@ class Pipeline:
             return math.inf
         if not flight:
             return 0.0
-        if len(flight) >= self._most or (not self.prepared.route.direct and now - self._filled > DRAIN_SECONDS):
+        if len(flight) >= self._most or (not self.prepared.route.direct and now - self._timing.began > DRAIN_SECONDS):
             return math.inf
-        if now - self._moved > self._patience:
-            return self._backlog + self._late(flight[0], now)
+        late = self._timing.late(flight[0], now)
+        if late and not self.slot.probe(0):  # what has come already is not late
+            self._note_late(flight[0], late)
+            return self._backlog + late
         return self._backlog
 
-    def _late(self, head: Sent, now: float) -> float:
-        """Seconds for which the first of those under way takes longer than expected."""
-        late = now - max(head.sent + self.prepared.rtt, self._moved) - head.expected
-        rtt = self.prepared.rtt  # a network may take as long again
-        if late <= max(self._patience, rtt) or self.slot.probe(0):  # what has come already is not late
-            return 0.0
-        if self._stuck is None and late > STUCK * max(self._target, rtt):
+    def _note_late(self, head: Sent, late: float) -> None:
+        if self._stuck is None and self._timing.is_stuck(late):
             self._stuck = head
             head.record.stuck += 1
             self._home.held_up(self)
-        return late
 
     def _goes_on(self) -> None:
         if self._stuck is not None:
@@ -295,7 +284,7 @@ class Pipeline:
             statement.then = partial(self._prepared, statement)
         first = not self.flight
         if first:
-            self._filled, self._worked = now, busy()
+            self._timing.begins(now)
         try:
             if statement.until is not None or statement.reading or self._reading:
                 statement.reading = statement.reading or self._reading
@@ -534,20 +523,11 @@ class Pipeline:
         if not done:
             return 0
         self._progress.set()
-        first = done[0]
-        if first.sent > self._moved:
-            rtt = now - first.sent
-            if rtt < self.prepared.rtt or not self.prepared.rtt:
-                self.prepared.rtt = rtt
         if self._stuck is not None:
             self._goes_on()
             self._home.goes_on(self)
-        gap = self._took(first, now)
-        self._moved, self.proven = now, done[-1].sent
-        self._pulse.beat()
-        if self.prepared.answers >= COLD or gap >= self._target:
-            self._learn(done, gap)
-        self.prepared.answers += len(done)
+        self.proven = done[-1].sent
+        self._timing.answered(done, now)
         answered = sum(isinstance(entry, Statement) for entry in done)
         while done:
             entry = done.popleft()  # first: what follows may lose the connection, and with it all that is in there
@@ -566,20 +546,6 @@ class Pipeline:
         if self._report() != self._reported:  # a function has changed the session
             self._retire(Reason.UNCLEAN)
         return answered
-
-    def _learn(self, done: deque[Sent], gap: float) -> None:
-        """Each is answered as soon as it is done: a long silence was the first one's, whose answer ended it."""
-        stalled = gap >= STALL
-        if stalled:
-            done[0].record.note(gap)
-        for record, count in Counter([entry.record for entry in done][stalled:]).items():
-            record.note(0.0 if stalled else gap / len(done), count)
-
-    def _took(self, first: Sent, now: float) -> float:
-        """Seconds that the server has certainly worked since it could begin with what is now answered first."""
-        began = max(first.sent + 2 * self.prepared.rtt, self._moved)  # a network may take as long again
-        worked, self._worked = self._worked, busy()
-        return max(0.0, self._pulse.looked - began, now - began - (self._worked - worked))
 
     def _failed(self, statement: Statement, failure: PGresult, now: float) -> None:
         state = sqlstate(failure)
