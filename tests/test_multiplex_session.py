@@ -417,14 +417,14 @@ def test_a_statement_that_writes_is_not_run_twice_for_it(dsn: str) -> None:
 
     async def scenario() -> None:
         async with shared(dsn, **AT_ONCE) as pool:
-            await pool.execute("DROP TABLE IF EXISTS written")
-            await pool.execute("CREATE TABLE written (number int)")
+            await pool.execute("DROP TABLE IF EXISTS inserted")
+            await pool.execute("CREATE TABLE inserted (number int)")
             for base in range(0, 100, 20):
                 numbers = range(base, base + 20)
-                await asyncio.gather(*(pool.execute("INSERT INTO written VALUES (%s)", (n,)) for n in numbers))
+                await asyncio.gather(*(pool.execute("INSERT INTO inserted VALUES (%s)", (n,)) for n in numbers))
                 async with pool.connection() as conn:
                     await conn.execute("DEALLOCATE ALL")
-            assert await pool.fetchrow("SELECT count(*), count(DISTINCT number) FROM written") == (100, 100)
+            assert await pool.fetchrow("SELECT count(*), count(DISTINCT number) FROM inserted") == (100, 100)
 
     run(scenario)
 

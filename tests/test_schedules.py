@@ -283,6 +283,9 @@ class SharingShell(Shell):
 
     def _settled(self, waiter: Waiter) -> None:
         earlier = self.queue[: self.queue.index(waiter)]
+        if waiter.ticket == -1 and waiter.key is None:  # they come first, in any order
+            self.queue.remove(waiter)
+            self.queue.insert(0, waiter)
         super()._settled(waiter)
         slot = waiter.slot
         if slot is None:
