@@ -302,7 +302,7 @@ def test_importing_penstock_loads_no_third_party_module() -> None:
         print(sorted(others), sorted(floors))
         """
     )
-    assert loaded == "[] ['core', 'drivers', 'errors', 'multiplex', 'pool']"
+    assert loaded == "[] ['core', 'drivers', 'errors', 'fleet', 'multiplex', 'pool']"
 
 
 def test_only_the_driver_is_loaded_when_a_pool_is_made() -> None:

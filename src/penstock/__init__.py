@@ -17,6 +17,7 @@ from .errors import (
     TooManyRequests,
     WrongEventLoop,
 )
+from .fleet import Fleet
 from .multiplex.aio import AsyncPool
 from .pool.holders import CallSite, Holder
 from .pool.snapshot import Snapshot
@@ -30,6 +31,7 @@ __all__ = [
     "CallSite",
     "ConnectionLost",
     "DatabaseUnavailable",
+    "Fleet",
     "Holder",
     "Multiplex",
     "NestedCheckout",

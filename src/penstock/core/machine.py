@@ -449,6 +449,14 @@ class Core:
             self._note_failure(slot.started, error, now, hung=hung)
             self._grow(now)
 
+    def put_off(self, slot: Slot, seconds: float, now: float) -> None:
+        """The slot's connection may not be opened for so long: somebody else has the room. Nobody is to blame."""
+        assert slot.state is OPENING, f"bug: {slot!r} put off"
+        del self.opening[slot.number]
+        self._remove(slot)
+        self.pace.put_off(now + seconds)
+        self._grow(now)
+
     def closed_slot(self, slot: Slot, now: float) -> None:
         """The slot's connection is closed, as far as the server goes too: its place is free."""
         assert slot.state is CLOSING, f"bug: {slot!r} closed"

@@ -75,6 +75,11 @@ class Pace:
             # While it fails, the next attempt waits for this one's answer, or for our patience to end.
             self._retry_at = max(self._retry_at, now + self.patience)
 
+    def put_off(self, until: float) -> None:
+        """The attempt was not made: there is no room for one before then."""
+        self._tokens += 1
+        self._retry_at = max(self._retry_at, until)
+
     def succeeded(self, seconds: float) -> None:
         self.mean_seconds += (seconds - self.mean_seconds) * (0.2 if self.mean_seconds else 1.0)
         self.failures = 0

@@ -7,7 +7,7 @@ one step (see `penstock.pool.steps.run`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from inspect import isawaitable
 from time import monotonic
@@ -114,6 +114,15 @@ class Driver(Protocol):
         False when that cannot be done; true otherwise, in which case whatever `configure` did is to be done again if
         the server's side was touched.
         """
+
+    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """All rows of a short query of our own, outside of any transaction. It leaves nothing to be reset."""
+
+    def told(self, conn: Any, setting: str) -> str | None:
+        """What the server has last told of a setting that it tells of unasked; None if it has not."""
+
+    def backend(self, conn: Any) -> int:
+        """The number of the server's process, as told at login."""
 
     async def check(self, conn: Any) -> None:
         """One round trip. Raises the driver's error if the connection does not work."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, wraps
 from operator import attrgetter
@@ -17,6 +17,7 @@ from weakref import WeakMethod, ref
 import psycopg
 from psycopg import generators
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.rows import tuple_row
 
 from ..core import Reason
 from . import sockets
@@ -185,6 +186,24 @@ class PsycopgDriver:
             await _in_autocommit(conn, statement)
         conn._touched = Touched.NOTHING
         return True
+
+    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        plain: Any = psycopg.AsyncCursor if isinstance(conn, psycopg.AsyncConnection) else psycopg.Cursor
+        autocommit, conn._autocommit = conn._autocommit, True
+        try:
+            cursor = plain(conn, row_factory=tuple_row)  # not the connection's class, which would take note
+            await settled(cursor.execute(query, params, prepare=True))
+            rows: list[tuple[Any, ...]] = await settled(cursor.fetchall())
+            return rows
+        finally:
+            conn._autocommit = autocommit
+
+    def told(self, conn: Any, setting: str) -> str | None:
+        value = conn.pgconn.parameter_status(setting.encode())
+        return None if value is None else value.decode(errors="replace")
+
+    def backend(self, conn: Any) -> int:
+        return int(conn.pgconn.backend_pid)
 
     async def check(self, conn: Any) -> None:
         await check_connection(conn)

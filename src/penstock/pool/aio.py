@@ -26,6 +26,7 @@ from ..drivers.base import Status, settled
 from . import steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
 from .holders import CallSite, call_site, task_stack
+from .membership import NotNow
 from .terms import Wish, declared
 
 if TYPE_CHECKING:
@@ -197,6 +198,8 @@ class AsyncPool(BasePool[C]):
             return
         self._loop = get_running_loop()
         self._event(self._core.open)
+        if self._membership is not None:
+            self._membership.begin()
         self._tick()
 
     async def wait(self, timeout: float = 30.0) -> None:
@@ -230,6 +233,8 @@ class AsyncPool(BasePool[C]):
         if self._core.closed or self._loop is None:
             return
         self._event(self._core.close)
+        if self._membership is not None:
+            self._membership.end()
         self._full.set()  # who waits for that waits no more
         if self._connecting:  # each is closed when it comes, if it comes soon
             await asyncio.wait(self._connecting, timeout=min(timeout, LINGER))
@@ -540,6 +545,8 @@ class AsyncPool(BasePool[C]):
             self._settle_in(slot, conn, baseline)
         except asyncio.CancelledError:
             raise  # `_connect_ended` sees to the slot
+        except NotNow as later:
+            self._event(self._core.put_off, slot, later.seconds)
         except BaseException as error:  # whatever it is, the slot must not be lost
             if isinstance(error, TimeoutError) and not str(error):
                 error = TimeoutError(f"no answer within connect_timeout={self._kit.connect_timeout:g} s")

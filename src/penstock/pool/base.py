@@ -35,6 +35,7 @@ from ..drivers import load
 from ..drivers.base import Status
 from . import events, registry
 from .holders import CallSite, Holder, call_site, report, statement_text
+from .membership import Fleet, FleetState, Membership
 from .snapshot import Snapshot, counters, measures, snapshot
 from .steps import Kit
 from .terms import Terms, Wish, declared
@@ -91,14 +92,19 @@ class BasePool(Generic[C]):
         reserve: int = 0,
         max_per_key: int | None = None,
         multiplex: Multiplex | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         """See the class. Connects to nothing yet, unless *open* says so.
 
         :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
         """
+        if fleet is not None:
+            _check_fleet(fleet, reserve)
+            max_size = sys.maxsize if max_size is None else max_size  # the fleet knows
+        self._sizes = (min_size, min_size if max_size is None else max_size)  # as asked: a fleet has its own mind
         settings = Settings(
             min_size=min_size,
-            max_size=min_size if max_size is None else max_size,
+            max_size=self._sizes[1],
             max_waiting=max_waiting,
             max_lifetime=max_lifetime,
             max_idle=max_idle,
@@ -146,6 +152,7 @@ class BasePool(Generic[C]):
             connect_timeout=connect_timeout,
             settings=_server_settings(statement_timeout, idle_in_transaction_timeout),
         )
+        self._fleet = fleet
         self._state = self._driver.state
         self._core = Core(settings, random.random, self._handed_on)
         self._listeners: tuple[Callable[[events.Event], object], ...] = ()
@@ -159,6 +166,7 @@ class BasePool(Generic[C]):
         self._failing_since = self._failure_logged_at = -math.inf
         self._reopen = False  # in a forked child: the parent's pool was open, so the first use opens this one
         self._start_anew()
+        self._join()
         registry.register(self)
         if open is not False:
             self._open_at_once()
@@ -275,6 +283,10 @@ class BasePool(Generic[C]):
         held = [self._holder(slot, now) for slot in self._core.leases() if slot.owner is not None]
         return sorted((holder for holder in held if holder is not None), key=lambda holder: -holder.held)
 
+    def fleet(self) -> FleetState | None:
+        """What is known of the fleet whose budget this pool has a share of; None if it has no `fleet`."""
+        return None if self._membership is None else self._membership.state()
+
     def listen(self, callback: Callable[[events.Event], object]) -> Callable[[], None]:
         """Call *callback* with each `penstock.events.Event` from now on; returns what ends that.
 
@@ -306,6 +318,13 @@ class BasePool(Generic[C]):
     def _start_anew(self) -> None:
         """Make whatever belongs to one process, or to one event loop."""
         raise NotImplementedError
+
+    def _join(self) -> None:
+        """Take a place in the fleet, if there is one: a process of its own in a forked child."""
+        self._membership: Membership | None = None
+        if self._fleet is not None:
+            self._membership = self._kit.membership = self._fleet.join(self)
+            self._kit.settings = {**self._kit.settings, **self._membership.settings}
 
     def _open_at_once(self) -> None:
         """From the constructor."""
@@ -348,6 +367,7 @@ class BasePool(Generic[C]):
         self._base = {}
         self._reopen = core.opened and not core.closed
         self._start_anew()
+        self._join()
 
     def _at_exit(self) -> None:
         raise NotImplementedError
@@ -567,6 +587,8 @@ class BasePool(Generic[C]):
         """What somebody should know who wonders why there is not enough."""
         if self._core.paused:
             return "The pool is paused"
+        if self._membership is not None and (why := self._membership.state().hint):
+            return why
         if self._core.pace.failures:
             return f"Connecting fails: {one_line(self._core.pace.error)}"
         holders = self._recent_holders()
@@ -612,11 +634,12 @@ class BasePool(Generic[C]):
         if core.reserve and waiter.priority != Priority.HIGH and core.leased >= core.max_size - core.reserve:
             held = f"{core.leased} of {core.max_size} are held, and {core.reserve} kept in reserve for Priority.HIGH"
             return errors.PoolExhausted, f"{start}: {held}\n{report(self._recent_holders())}"
+        fleet = f" (fleet: {hint})" if (state := self.fleet()) is not None and (hint := state.hint) else ""
         if core.leased < core.max_size:
-            why = f": {one_line(core.pace.error)}" if core.pace.error else ""
+            why = f": {one_line(core.pace.error)}" if core.pace.error else fleet
             opening = f"{core.leased} of {core.max_size} are held, {len(core.opening)} are being opened"
             return errors.PoolTimeout, f"{start}: {opening}{why}"
-        held = f"all {core.max_size} are held, {len(core.waiters)} more requests wait"
+        held = f"all {core.max_size} are held, {len(core.waiters)} more requests wait{fleet}"
         return errors.PoolExhausted, f"{start}: {held}\n{report(self._recent_holders())}"
 
     def _recent_holders(self) -> list[Holder]:
@@ -766,6 +789,13 @@ def _terms(wish: Wish, terms: Terms | None) -> Terms:
     """What counts of both: the earlier deadline."""
     terms = terms or _NO_TERMS
     return terms if terms.until <= wish.until else Terms(wish.since, wish.until, terms.reading)
+
+
+def _check_fleet(fleet: Any, reserve: int) -> None:
+    if not callable(getattr(fleet, "join", None)):
+        raise TypeError(f"fleet must be a penstock.Fleet, not {fleet!r}")
+    if reserve:
+        raise ValueError(f"reserve ({reserve}) must be 0 where there is a fleet: a share may be as small as one")
 
 
 def one_line(error: BaseException | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ..core import Reason
 from ..drivers.base import Driver, Status, settled
+from .membership import Membership
 
 T = TypeVar("T")
 Hook = Callable[[Any], Awaitable[None] | None]
@@ -37,6 +38,7 @@ class Kit:
     reset: Hook | None
     connect_timeout: float
     settings: Mapping[str, str] = field(default_factory=dict)
+    membership: Membership | None = None
     guard: Callable[[Any], AbstractContextManager[None]] = nullcontext  # bounds `configure` where nothing else does
 
 
@@ -56,7 +58,12 @@ async def open_connection(kit: Kit, pool: Any) -> tuple[Any, Any]:
     """A new connection, logged in and configured, and its baseline."""
     conninfo = await _ask("conninfo", kit.conninfo)
     kwargs = await _ask("kwargs", kit.kwargs)
-    conn = await kit.driver.connect(conninfo, kwargs or {}, timeout=kit.connect_timeout, settings=kit.settings)
+
+    async def dial(more: Mapping[str, Any]) -> Any:
+        arguments = {**(kwargs or {}), **more}
+        return await kit.driver.connect(conninfo, arguments, timeout=kit.connect_timeout, settings=kit.settings)
+
+    conn = await (dial({}) if kit.membership is None else kit.membership.admit(dial))
     try:
         conn._pool = pool
         kit.driver.adopt(conn)

@@ -43,6 +43,7 @@ from ..drivers.base import Status
 from . import registry, steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
 from .holders import CallSite, call_site, thread_name, thread_stack
+from .membership import NotNow
 from .terms import Wish, declared
 
 if TYPE_CHECKING:
@@ -169,6 +170,8 @@ class Pool(BasePool[C]):
     :param reserve: connections kept for `Priority.HIGH`: health checks, operators.
     :param max_per_key: connections that requests of one ``key=`` may hold at once; None for any number.
     :param multiplex: how statements share connections in an `AsyncPool`; accepted here, and means nothing.
+    :param fleet: the processes that this one shares a budget with (`penstock.Fleet`). Its share is the pool's size
+        then, within `max_size`; `min_size` connections are kept open where the share allows it.
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
 
@@ -230,6 +233,8 @@ class Pool(BasePool[C]):
             self._keeper = None
             raise
         self._event(self._core.open)
+        if self._membership is not None:
+            self._membership.begin()
 
     def wait(self, timeout: float = 30.0) -> None:
         """Wait until `min_size` connections are idle.
@@ -264,6 +269,8 @@ class Pool(BasePool[C]):
                 return
             self._core.close(monotonic())
             effects = self._core.effects()
+            if self._membership is not None:
+                self._membership.end()
             self._full.set()  # who waits for that waits no more
             mine = any(slot.owner == get_ident() for slot in self._core.leases())
         for effect in effects:  # side by side, as each may take a while
@@ -578,6 +585,8 @@ class Pool(BasePool[C]):
         try:
             conn, baseline = steps.run(steps.open_connection(self._kit, self))
             self._settle_in(slot, conn, baseline)
+        except NotNow as later:
+            self._event(self._core.put_off, slot, later.seconds)
         except BaseException as error:  # whatever it is, the slot must not be lost
             try:
                 self._log_failed(error, monotonic() - started)

@@ -1,0 +1,280 @@
+"""One pool's place in its fleet: what it may have open, and who says so.
+
+It *claims* its share under a name that its connections bear, and is believed for as long as the connection that says so
+lives and bears that name. So whatever ends that connection ends the claim, for the others and, as its own kernel tells
+it without asking, for the member. Every claim is made first and checked then; one that turns out too large is taken
+back before anything is opened under it.
+
+What it may do at any moment:
+
+* It has a claim, and looked not long ago: it opens connections up to its share.
+* It has none, or may have lost touch: it opens nothing, and looks again on a connection that it has.
+* It has no connection at all: it joins, that is it opens one, which the budget keeps room for, and asks on that. If
+  there is no room it closes it at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from ..core import Priority
+from ..drivers.base import settled
+from ..pool.base import one_line
+from ..pool.membership import FleetState, NotNow
+from . import tag
+from .demand import Meter
+from .gate import gate
+from .postgres import Elsewhere, Postgres
+from .shares import View, view
+from .tag import Said
+
+if TYPE_CHECKING:
+    from ..pool.base import BasePool
+    from .settings import Fleet
+    from .watch import Watch
+
+logger = logging.getLogger("penstock.pool")
+
+FRESH = 10.0  # seconds since it last looked for which a member opens connections without looking again
+PER_SECOND = 4  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 12 s
+CALM = 3  # looks without a change after which a member looks less often
+HUNGRY = 10.0  # seconds after which a member looks at least that has not all it could use
+JITTER = 0.1  # share of a period that is left to chance, so that members spread out
+LOOK_TIMEOUT = 1.0  # seconds to wait for one of the pool's own connections to look on
+GATE_SECONDS = 0.03  # until the gate is tried again
+JOIN_SECONDS, JOIN_SECONDS_MOST = 0.2, 1.0  # until room is looked for again, doubled each time
+STALE_SECONDS = 0.1  # until a connection is tried for again that there was no valid claim for
+
+
+@dataclass(slots=True, frozen=True)
+class Claim:
+    """What was said, and on which connection. *at*: seconds of `_clock`."""
+
+    conn: ref[Any]
+    name: str
+    at: float
+
+
+def _clock() -> float:
+    """Seconds, those included for which the machine was asleep: a frozen process must know how old its claim is."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
+
+
+class Member:
+    """Satisfies `penstock.pool.membership.Membership`.
+
+    :ivar share: connections that it may have open; 0 before it has joined.
+    """
+
+    def __init__(self, fleet: Fleet, pool: BasePool[Any], watch: Callable[[Member], Watch]) -> None:
+        self.pool_name = pool.name
+        self.share = 0
+        self._fleet = fleet
+        self._pool = ref(pool)
+        self._kept_open = pool._sizes[0]  # where the share allows it
+        self._most = min(pool._sizes[1], fleet.budget)
+        self._name = tag.new_member()
+        self._ledger = Postgres(pool._driver, fleet.name)
+        self.settings = self._ledger.settings
+        self._claim: Claim | None = None
+        self._number = 0
+        self._meter = Meter()
+        self._seen: View | None = None
+        self._calm = 0  # looks in a row without a change
+        self._to_shrink = False  # the last look said so
+        self._refused = 0  # times in a row, for want of room
+        self._looks_at = 0.0
+        self._failing = False
+        self._resize(pool, 1)
+        self._watch = watch(self)
+
+    # ------------------------------------------------------------------------------------------ for the pool
+
+    def begin(self) -> None:
+        self._looks_at = _clock() + self._fleet.period * random.random()
+        self._watch.begin()
+
+    def end(self) -> None:
+        self._watch.end()
+
+    def state(self) -> FleetState:
+        seen, claim = self._seen, self._claim
+        return FleetState(
+            name=self._fleet.name,
+            member=self._name,
+            budget=self._fleet.budget,
+            share=self.share,
+            members=0 if seen is None else len(seen.members),
+            claimed=0 if seen is None else seen.claimed,
+            age=math.inf if claim is None else _clock() - claim.at,
+            hint=self._hint(),
+        )
+
+    def _hint(self) -> str | None:
+        fleet, seen = self._fleet, self._seen
+        if self._refused:
+            others = "" if seen is None else f", {seen.claimed} claimed by {len(seen.members)} processes"
+            return f"no room yet in fleet {fleet.name!r}: budget {fleet.budget}{others}, asked {self._refused} times"
+        if self._failing and self.share:
+            return f"out of touch with fleet {fleet.name!r}: {self.share} connections are kept, no more are opened"
+        return None
+
+    async def admit(self, dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
+        pool = self._pool()
+        if pool is None:
+            raise NotNow("the pool is gone", STALE_SECONDS)
+        core = pool._core
+        if self._may_open() and len(core.slots) <= self.share:
+            return await dial(self._ledger.arguments(tag.write(self._fleet.name, self._name, self._fleet.service)))
+        if len(core.slots) > len(core.opening) + core.closing:
+            self._watch.hurry()
+            raise NotNow("the claim has to be made again first", STALE_SECONDS)
+        with gate(self._fleet.name) as passed:
+            if not passed:
+                raise NotNow("another process is joining", GATE_SECONDS * (0.5 + random.random()))
+            return await self._join(pool, dial)
+
+    def _may_open(self) -> bool:
+        claim = self._claim
+        if claim is None or _clock() - claim.at > FRESH:
+            return False
+        conn = claim.conn()
+        return conn is not None and self._ledger.still_says(conn, claim.name)
+
+    # ------------------------------------------------------------------------------------------ joining
+
+    async def _join(self, pool: BasePool[Any], dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
+        """With no connection, and nothing claimed: take a place of those that are kept for it."""
+        self._claim = None
+        self._resize(pool, 1)
+        conn = await dial(self._ledger.arguments(tag.write(self._fleet.name, self._name, self._fleet.service)))
+        try:
+            seen, claim = await self._say(pool, conn, 1)
+            if not seen.may_join:
+                raise self._no_room(seen)
+            self._refused, self._claim = 0, claim
+            self._resize(pool, 1)
+            self._meter.assume(seen.mean_demand)
+            logger.info("%s: joined fleet %s as %s", self.pool_name, self._fleet.name, self._name)
+            await self._raise(pool, conn, seen, changing=True)
+        except BaseException as error:
+            # The gate is kept until the server has let go of it: the next one to ask would be one too many.
+            end = await pool._driver.close(conn)
+            if end is not None:
+                await self._watch.wait_for_end(pool, end)
+            if isinstance(error, Elsewhere):
+                raise pool._driver.operational_error(f"{self.pool_name}: {error}") from None
+            raise
+        return conn
+
+    def _no_room(self, seen: View) -> NotNow:
+        self._refused += 1
+        pause = min(JOIN_SECONDS_MOST, JOIN_SECONDS * 2.0 ** min(self._refused - 1, 10))
+        return NotNow("the fleet's budget is used up", pause * (0.5 + random.random()))
+
+    # ------------------------------------------------------------------------------------------ looking
+
+    def seconds_left(self) -> float:
+        return max(0.0, self._looks_at - _clock())
+
+    async def look(self) -> None:
+        """Say what is needed, see what the others say, and take or give up what follows from that. Never raises."""
+        pool = self._pool()
+        if pool is None or pool.closed:
+            return
+        self._looks_at = _clock() + self._fleet.period
+        core = pool._core
+        if len(core.slots) <= len(core.opening) + core.closing:
+            return  # who has no connection joins, when somebody wants one
+        try:
+            conn = await settled(pool.getconn(timeout=LOOK_TIMEOUT, priority=Priority.HIGH))  # type: ignore[attr-defined]
+            try:
+                await self._look_on(pool, conn)
+            finally:
+                await settled(pool.putconn(conn))  # type: ignore[attr-defined]
+            self._failing = False
+        except Exception as error:
+            self._looks_at = _clock() + LOOK_TIMEOUT
+            if self._claim is not None and _clock() - self._claim.at < FRESH:
+                return  # all were in use, say: there is time
+            if not self._failing:
+                logger.warning("%s: fleet %s: %s", self.pool_name, self._fleet.name, one_line(error))
+            self._failing = True
+
+    async def _look_on(self, pool: BasePool[Any], conn: Any) -> None:
+        before = set() if self._seen is None else self._seen.members.keys()
+        if not self._may_open():  # what was claimed may be another's by now: only what is open is certain
+            self._resize(pool, max(1, min(self.share, len(pool._core.slots))))
+        seen, self._claim = await self._say(pool, conn, self._held(pool))
+        share = self.share
+        want = seen.shares()[self._name]
+        changing = before != seen.members.keys()
+        if want > share:
+            await self._raise(pool, conn, seen, changing)
+        elif want < share and self._must_shrink(seen, want):
+            self._resize(pool, want)
+            seen, self._claim = await self._say(pool, conn, self._held(pool))
+        self._calm = 0 if changing or share != self.share else self._calm + 1
+        self._looks_at = _clock() + self._period(seen, want) * (1 + JITTER * (random.random() - 0.5))
+
+    def _must_shrink(self, seen: View, want: int) -> bool:
+        """By one only when the last look said so too: demand is never quite the same twice."""
+        if seen.claimed < seen.capacity:
+            self._to_shrink = False  # nobody lacks anything
+            return False
+        twice, self._to_shrink = self._to_shrink, True
+        return twice or want < self.share - 1 or seen.claimed > seen.capacity
+
+    def _period(self, seen: View, want: int) -> float:
+        period = self._fleet.period
+        if self._calm < CALM:
+            return period
+        calm = max(period, len(seen.members) / PER_SECOND)
+        return min(calm, max(period, HUNGRY)) if want > self.share else calm
+
+    async def _raise(self, pool: BasePool[Any], conn: Any, seen: View, changing: bool) -> None:
+        """Claim what this member should have, as far as it is free, and have it unless another claims it too.
+
+        *changing*: members come and go. Half of what is free is left then, for those who may be at the gate unseen.
+        """
+        share, free = self.share, seen.capacity - seen.claimed
+        if changing and seen.to_come:
+            free -= free // 2
+        target = min(seen.shares()[self._name], share + free)
+        if target <= share:
+            return
+        after, self._claim = await self._say(pool, conn, target)
+        if after.claimed > after.capacity:
+            _, self._claim = await self._say(pool, conn, self._held(pool))
+        else:
+            self._resize(pool, target)
+
+    def _held(self, pool: BasePool[Any]) -> int:
+        """Connections that may be open in a moment: the share, and those beyond it that are not back yet.
+
+        Those that are open the server counts itself; those that are just being opened it does not see.
+        """
+        core = pool._core
+        return max(1, self.share, len(core.slots) if core.opening else 0)
+
+    async def _say(self, pool: BasePool[Any], conn: Any, share: int) -> tuple[View, Claim]:
+        self._number += 1
+        fleet = self._fleet
+        demand = fleet.weight * self._meter.read(pool._core, pool._clock())
+        said = Said(self._number, share, fleet.least, self._most, min(demand, 99_999.0))
+        name = tag.write(fleet.name, self._name, fleet.service, said)
+        at = _clock()
+        seen = view(fleet.name, await self._ledger.say(conn, name), fleet.budget, fleet.members, fleet.outside)
+        self._seen = seen
+        return seen, Claim(ref(conn), name, at)
+
+    def _resize(self, pool: BasePool[Any], share: int) -> None:
+        self.share = share if self._claim is not None else 0
+        pool._event(pool._core.resize, min(self._kept_open, share), share)

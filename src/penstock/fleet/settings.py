@@ -1,0 +1,81 @@
+"""What a fleet is: declared alike by all its processes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.settings import check_count, check_seconds
+from .tag import NAME
+
+if TYPE_CHECKING:
+    from ..pool.base import BasePool
+    from .member import Member
+
+
+@dataclass(slots=True, frozen=True)
+class Fleet:
+    """Processes that share one budget of connections to one database: `Pool(..., fleet=Fleet(60))`.
+
+    Each pool's size is its share, which follows its need. The processes see one another through the database itself, by
+    the names of their connections, and the sum never passes the budget: a process that has lost touch keeps what it has
+    and never grows, and who finds no room waits. All processes of a fleet connect to the same database, straight.
+
+    :param budget: connections that all processes may have open, those that are opening and closing included.
+    :param name: of the fleet: 1 to 16 letters a to z, digits, "-" and "_".
+    :param service: what the process is, for those who look; alike.
+    :param members: processes that there are at most, during a deploy, say; None where nobody can tell. Room is kept
+        for those who are still to come, up to a twentieth of the budget: a true figure leaves more for those there.
+    :param least: connections guaranteed to this process.
+    :param weight: of this process's demand, beside that of others.
+    :param outside: connections of the same role to the same database that are no member's, and that the budget leaves
+        room for: a migration, a job. Those beyond are taken off it while they last.
+    :param period: seconds after which a process looks again, at least. In a large fleet where nothing changes it looks
+        less often.
+    :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
+    """
+
+    budget: int
+    name: str = "main"
+    service: str = "app"
+    members: int | None = None
+    least: int = 1
+    weight: float = 1.0
+    outside: int = 0
+    period: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_count("budget", self.budget, at_least=1)
+        if self.budget > 99_999:
+            raise ValueError(f"budget must be 99999 at most, not {self.budget}")
+        for which in ("name", "service"):
+            value = getattr(self, which)
+            if not isinstance(value, str) or not NAME.fullmatch(value):
+                raise ValueError(f"{which} must be 1 to 16 letters a to z, digits, '-' and '_', not {value!r}")
+        if self.members is not None:
+            check_count("members", self.members, at_least=1)
+            if self.members > self.budget:
+                raise ValueError(
+                    f"members ({self.members}) must not be above budget ({self.budget}): each needs a connection"
+                )
+        check_count("least", self.least, at_least=1)
+        if self.least * (self.members or 1) > self.budget:
+            raise ValueError(
+                f"least ({self.least}) cannot be guaranteed to {self.members or 1} of them: budget is {self.budget}"
+            )
+        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)):
+            raise TypeError(f"weight must be a number, not {self.weight!r}")
+        if not 0.01 <= self.weight <= 100:
+            raise ValueError(f"weight must be 0.01 to 100, not {self.weight!r}")
+        check_count("outside", self.outside, at_least=0)
+        check_seconds("period", self.period)
+        if not 0.05 <= self.period < math.inf:
+            raise ValueError(f"period must be 0.05 seconds or more, not {self.period!r}")
+
+    def join(self, pool: BasePool[Any]) -> Member:
+        """A place in the fleet for *pool*. `Pool(..., fleet=...)` asks for it."""
+        from .member import Member
+        from .watch import TaskWatch, ThreadWatch
+
+        return Member(self, pool, TaskWatch if pool._is_async else ThreadWatch)
