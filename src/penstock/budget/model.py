@@ -88,16 +88,16 @@ class Service:
 class Pooler:
     """PgBouncer or its like, between services and a database.
 
-    :ivar instances: how many of it run, at most.
     :ivar pool_size: connections to the server that one instance may open, all its pools together.
+    :ivar instances: how many of it run, at most.
     :ivar max_clients: connections that one instance accepts from services (PgBouncer's `max_client_conn`).
     :ivar url: where services reach it, as `Database.url`.
     """
 
     name: str
     database: str
+    pool_size: int
     instances: int = 1
-    pool_size: int = 20
     max_clients: int = 100
     url: str | None = field(default=None, repr=False)
 
