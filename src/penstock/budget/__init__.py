@@ -6,7 +6,9 @@ Nothing here speaks to a server.
 from penstock.budget.file import conninfo, load, read
 from penstock.budget.formula import Plan, extra_instances, plan
 from penstock.budget.model import Budget, Consumer, Database, Pooler, Service, SidePool
-from penstock.budget.shares import Account, Row, account, fleet_budget, pooler_account
+from penstock.budget.shares import Account, Row, account, fleet_budget, pooler_account, static_share, unfit
+from penstock.budget.verdict import Server, Verdict, judge_database, judge_pooler
+from penstock.budget.whatif import what_if
 
 __all__ = [
     "Account",
@@ -16,14 +18,21 @@ __all__ = [
     "Plan",
     "Pooler",
     "Row",
+    "Server",
     "Service",
     "SidePool",
+    "Verdict",
     "account",
     "conninfo",
     "extra_instances",
     "fleet_budget",
+    "judge_database",
+    "judge_pooler",
     "load",
     "plan",
     "pooler_account",
     "read",
+    "static_share",
+    "unfit",
+    "what_if",
 ]

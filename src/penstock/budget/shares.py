@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from ..errors import BudgetError, Problem
 from .formula import count, ways_out
 from .model import RESERVED, Budget, Service
+from .schema import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,37 @@ def fleet_budget(
     """What the processes that connect to *database* straight share among them; None when its limit is not known."""
     found = account(budget, database, max_connections=max_connections, reserved=reserved)
     return None if found is None else found.usable
+
+
+def static_share(budget: Budget, service: str) -> int:
+    """Connections that each process of *service* may hold, by what is declared alone; nobody is asked.
+
+    :raises BudgetError: when there is no such service, its database's limit is not declared, or it does not fit.
+    """
+    if service not in budget.services:
+        raise BudgetError(
+            Problem(budget.path, 0, "services", f"no service {service!r}: {nearest(service, budget.services)}")
+        )
+    declared = budget.services[service]
+    if declared.through is not None:
+        found = pooler_account(budget, declared.through)
+    else:
+        key = ("databases", declared.database)
+        maybe = account(budget, declared.database)
+        if maybe is None:
+            what = "is missing: a pool's size needs it declared (`penstock plan` shows what the server says)"
+            raise BudgetError(Problem(budget.path, budget.line(*key), ".".join((*key, "max_connections")), what))
+        found = maybe
+    if not found.fits:
+        raise BudgetError(unfit(budget, found))
+    return found.shares[service]
+
+
+def unfit(budget: Budget, found: Account) -> Problem:
+    """That an account does not fit, as a problem of the line that sets its limit."""
+    key = (f"{found.kind}s", found.name)
+    limit = "max_connections" if found.kind == "database" else "max_clients"
+    return Problem(budget.path, budget.line(*key, limit), ".".join(key), str(found).partition(": ")[2])
 
 
 def _close(
