@@ -2,6 +2,7 @@
 
 from .core import Multiplex, Overload, Priority
 from .errors import (
+    BudgetError,
     ConnectionLost,
     DatabaseUnavailable,
     NestedCheckout,
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncPool",
+    "BudgetError",
     "CallSite",
     "ConnectionLost",
     "DatabaseUnavailable",

@@ -1,14 +1,47 @@
-"""Every exception a user of the pool can meet.
+"""Every exception a user can meet.
 
-They all derive from `PoolError`. A pool raises them as subclasses that also derive from its driver's own
+Those of a pool derive from `PoolError`. A pool raises them as subclasses that also derive from its driver's own
 ``OperationalError`` (see `under`), so that ``except psycopg.OperationalError`` in existing retry code catches them too.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 E = TypeVar("E", bound="PoolError")
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong in a budget file.
+
+    :ivar path: the file, as it was named or found.
+    :ivar line: where in it, from 1; 0 when it is about the file as a whole.
+    :ivar key: the dotted key; empty when it is about none.
+    :ivar what: what was found, and what it may be.
+    """
+
+    path: str
+    line: int
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}" if self.line else self.path
+        return ": ".join(part for part in (place, self.key, self.what) if part)
+
+
+class BudgetError(ValueError):
+    """The budget file cannot be used, or does not say what is asked of it. One line a problem, by file, line and key.
+
+    :ivar problems: all that were found, those nearest the top of the file first.
+    """
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 class PoolError(Exception):

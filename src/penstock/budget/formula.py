@@ -57,13 +57,13 @@ class Plan:
 
     def __str__(self) -> str:
         asked = (
-            f"{_count(self.max_connections, 'connection')} less {self.reserved} reserved leave {self.usable} for "
-            f"{_count(self.processes, 'process', 'processes')} "
-            f"({_instances(self)} with {_count(self.workers, 'worker')} each)"
+            f"{count(self.max_connections, 'connection')} less {self.reserved} reserved leave {self.usable} for "
+            f"{count(self.processes, 'process', 'processes')} "
+            f"({_instances(self)} with {count(self.workers, 'worker')} each)"
         )
         if self.fits:
             return f"{asked}: at most {self.pool_size} in each process's pool, {self.leftover} left over."
-        return f"{asked}: it does not fit, {_count(self.too_many, 'process', 'processes')} too many."
+        return f"{asked}: it does not fit, {count(self.too_many, 'process', 'processes')} too many."
 
 
 def plan(max_connections: int, *, reserved: int = 0, instances: int, workers: int = 1, surge: int | str = 0) -> Plan:
@@ -102,17 +102,52 @@ def extra_instances(surge: int | str, instances: int) -> int:
     return -(-instances * int(number) // 100) if surge.strip().endswith("%") else int(number)
 
 
+def most_instances(alive: int, surge: int | str) -> int:
+    """The most instances for which no more than `alive` live while a deploy rolls; less than 0 when there are none."""
+    if isinstance(surge, str) and surge.strip().endswith("%"):
+        return alive * 100 // (100 + extra_instances(surge, 100))
+    return alive - extra_instances(surge, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class WaysOut:
+    """The most of each that would make one service fit, all else unchanged; None when there is no such figure."""
+
+    workers: int | None
+    surge: int | None
+    instances: int | None
+    each: int | None
+
+
+def ways_out(room: int, instances: int, surge: int | str, workers: int, each: int = 1, beside: int = 0) -> WaysOut:
+    """What a service that does not fit could change.
+
+    It may hold `room` connections. Each instance alive holds `each` for each of its `workers`, and `beside` more.
+    """
+    alive = instances + extra_instances(surge, instances)
+    in_instance = workers * each + beside
+    fewer_workers = (room // alive - beside) // each
+    fewer_each = (room // alive - beside) // workers
+    alive_at_most = room // in_instance
+    fewer_instances = most_instances(alive_at_most, surge)
+    return WaysOut(
+        workers=fewer_workers if 1 <= fewer_workers < workers else None,
+        surge=alive_at_most - instances if instances <= alive_at_most < alive else None,
+        instances=fewer_instances if 1 <= fewer_instances < instances else None,
+        each=fewer_each if 1 <= fewer_each < each else None,
+    )
+
+
 def _remedies(plan: Plan) -> list[str]:
     """The ways out, cheapest first; one that no figure could satisfy is left out."""
     found = []
-    alive = plan.instances + plan.surge
-    if plan.workers > 1 and plan.usable >= alive:
-        found.append(f"run at most {_count(plan.usable // alive, 'worker')} in each instance")
-    if plan.surge and plan.usable >= plan.instances * plan.workers:
-        extra = plan.usable // plan.workers - plan.instances
-        found.append(f"let a deploy start at most {_count(extra, 'extra instance')} at a time")
-    if (fewer := plan.usable // plan.workers - plan.surge) >= 1:
-        found.append(f"run at most {_count(fewer, 'instance')}")
+    ways = ways_out(plan.usable, plan.instances, plan.surge, plan.workers)
+    if ways.workers is not None:
+        found.append(f"run at most {count(ways.workers, 'worker')} in each instance")
+    if ways.surge is not None:
+        found.append(f"let a deploy start at most {count(ways.surge, 'extra instance')} at a time")
+    if ways.instances is not None:
+        found.append(f"run at most {count(ways.instances, 'instance')}")
     found.append("put a pooler in transaction mode (PgBouncer) between the service and the server")
     found.append(
         f"raise the limit from {plan.max_connections} to at least {plan.reserved + plan.processes}, "
@@ -122,11 +157,12 @@ def _remedies(plan: Plan) -> list[str]:
 
 
 def _instances(plan: Plan) -> str:
-    standing = _count(plan.instances, "instance")
+    standing = count(plan.instances, "instance")
     return f"{standing} and {plan.surge} more during a deploy," if plan.surge else standing
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
+def count(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 process", "2 processes"."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 import random
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from inspect import iscoroutinefunction
 from time import monotonic
-from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeVar
 from weakref import ref
 
 from .. import errors
@@ -39,6 +40,9 @@ from .membership import Fleet, FleetState, Membership
 from .snapshot import Snapshot, counters, measures, snapshot
 from .steps import Kit
 from .terms import Terms, Wish, declared
+
+if TYPE_CHECKING:
+    from ..budget import Budget
 
 C = TypeVar("C")
 
@@ -170,6 +174,48 @@ class BasePool(Generic[C]):
         registry.register(self)
         if open is not False:
             self._open_at_once()
+
+    @classmethod
+    def from_budget(
+        cls, service: str, *, path: str | os.PathLike[str] | None = None, environment: str | None = None, **options: Any
+    ) -> Self:
+        """A pool for one process of *service*, as penstock.toml has it: named after it, as large as its share.
+
+        Where to connect comes from the `url` of its database, or of the pooler that it goes through. It keeps
+        `min_size` connections open, 4 unless its share is smaller. The file is read and nobody is asked.
+
+        :param service: its name in the file.
+        :param path: the file; by default PENSTOCK_TOML, else the nearest penstock.toml, or pyproject.toml with
+            [tool.penstock], from the working directory upwards.
+        :param environment: which of the file's environments; by default PENSTOCK_ENV, else none.
+        :param options: as the pool's own, and they win; a `max_size` above the share is an error.
+        :raises BudgetError: when the file is wrong, does not say what is needed, or does not fit.
+        """
+        from .. import budget  # here, because most programs have no file and need not load what reads it
+
+        found = budget.load(path, environment)
+        share = cls._share(found, service)
+        declared = found.services[service]
+        if options.get("max_size") is None:
+            options["max_size"] = share
+        max_size = options["max_size"]
+        if isinstance(max_size, int) and max_size > share:
+            what = f"max_size is {max_size}, and the share of each of its processes is {share}"
+            raise errors.BudgetError(
+                errors.Problem(found.path, found.line("services", service), f"services.{service}", what)
+            )
+        if "conninfo" not in options:
+            where = ("databases", declared.database) if declared.through is None else ("poolers", declared.through)
+            options["conninfo"] = budget.conninfo(found, *where)
+        min_size = min(4, share if type(max_size) is not int or max_size < 1 else max_size)
+        return cls(**{"min_size": min_size, "name": service} | options)
+
+    @classmethod
+    def _share(cls, found: Budget, service: str) -> int:
+        """How many connections this process may open. The one place that says so."""
+        from .. import budget
+
+        return budget.static_share(found, service)
 
     def __repr__(self) -> str:
         core = self._core
