@@ -4,9 +4,18 @@ It stands among the drivers because this is the lowest floor that speaks to a se
 only parses and prints. It asks with psycopg, which it imports when it is called, so that importing it costs nothing.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .conninfo import parse
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
 
 CONNECT_TIMEOUT = 5  # seconds; the DSN's own connect_timeout goes before it
 
@@ -91,18 +100,25 @@ def ask(dsn: str) -> ServerLimits:
     Before PostgreSQL 16 there is no `reserved_connections`; it counts as 0. Raises LimitsUnknown when psycopg is not
     installed, the DSN does not parse, or the server cannot be reached or asked.
     """
+    with connection(dsn) as conn:
+        row = conn.execute(_ASK).fetchone()
+    assert row is not None, "bug: a session without a role or a database"
+    return ServerLimits(*row)
+
+
+@contextmanager
+def connection(dsn: str) -> Iterator[Connection[TupleRow]]:
+    """One connection to ask on, closed at the end. What goes wrong with it within the block is LimitsUnknown too."""
     try:
         import psycopg
     except ImportError:
         raise LimitsUnknown("asking a server needs psycopg: pip install 'penstock[postgres]'") from None
     try:
-        params = {"connect_timeout": CONNECT_TIMEOUT, **parse(dsn)}
+        params: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **parse(dsn)}
     except ValueError as error:
         raise LimitsUnknown(str(error)) from None
     try:
         with psycopg.connect(autocommit=True, **params) as conn:
-            row = conn.execute(_ASK).fetchone()
+            yield conn
     except (psycopg.Error, UnicodeError) as error:  # UnicodeError: a host that is no name at all
         raise LimitsUnknown(f"the server could not be asked: {error}") from error
-    assert row is not None, "bug: a session without a role or a database"
-    return ServerLimits(*row)
