@@ -7,7 +7,7 @@ from penstock.budget.file import conninfo, load, read
 from penstock.budget.formula import Plan, extra_instances, plan
 from penstock.budget.model import Budget, Consumer, Database, Pooler, Service, SidePool
 from penstock.budget.shares import Account, Row, account, fleet_budget, pooler_account, static_share, unfit
-from penstock.budget.verdict import Server, Verdict, judge_database, judge_pooler
+from penstock.budget.verdict import Server, Verdict, all_fit, judge_database, judge_pooler
 from penstock.budget.whatif import what_if
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "SidePool",
     "Verdict",
     "account",
+    "all_fit",
     "conninfo",
     "extra_instances",
     "fleet_budget",

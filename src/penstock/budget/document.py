@@ -109,13 +109,13 @@ class Document:
 
     def _named(self, at: Key, tables: object, kind: Kind) -> Iterator[tuple[str, Tree]]:
         if not isinstance(tables, dict):
-            self.wrong(at, f"must be tables such as [{'.'.join(at)}.<name>], not {shown(tables)}")
+            self.wrong(at, f"must be tables such as [{'.'.join(self._prefix + at)}.<name>], not {shown(tables)}")
             return
         for name, table in tables.items():
             if isinstance(table, dict):
                 yield name, table
             else:
-                what = f"must be a table, not {shown(table)}: a {kind.noun} is written [{'.'.join(at)}.<name>]"
+                what = f"must be a table, not {shown(table)}: a {kind.noun} is written [{'.'.join(self._prefix + at)}.<name>]"
                 self.wrong((*at, name), what)
 
     def _unknown(self, at: Key, table: Tree, known: Iterable[str]) -> None:

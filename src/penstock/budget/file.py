@@ -142,7 +142,9 @@ def _check_together(document: Document, tree: Tree, origin: Origin) -> None:
                 wrong((*at, "through"), f"leads to database {behind}, and `database` is {database}")
         low, high = table.get("min", 1), table.get("max")
         if high is not None and high < low:
-            wrong((*at, "max" if "max" in table else "min"), f"max is {high}, and min is {low}: max must be no less")
+            # The one that this environment sets, if it is only one of them.
+            said = "min" if (*at, "min") in origin and (*at, "max") not in origin else "max"
+            wrong((*at, said), f"max is {high}, and min is {low}: max must be no less")
 
 
 def _budget(tree: Tree, environment: str | None, path: str, lines: dict[Key, int]) -> Budget:

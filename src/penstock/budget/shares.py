@@ -242,7 +242,7 @@ def _side_pools(services: Iterable[Service]) -> Iterator[Row]:
         for side in service.side_pools.values():
             many = service.alive * side.processes
             key = ("services", service.name, "side_pools", side.name)
-            why = f"{_replicas(service)} x {side.processes} x {side.size}"
+            why = f"{_replicas(service)} x {count(side.processes, 'process', 'processes')}"
             yield Row(f"{service.name}/{side.name}", "side pool", key, many, side.size, many * side.size, why)
 
 

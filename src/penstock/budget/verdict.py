@@ -119,9 +119,17 @@ def _differences(budget: Budget, name: str, server: Server) -> Iterator[str]:
         ("reserved", declared.reserved, _reserve(server)),
     ):
         if says is not None and says != real:
-            yield f"{budget.path}:{budget.line('databases', name, key)}: {key} is declared as {says}, the server has {real}."
+            place = f"{budget.path}:{budget.line('databases', name, key)}"
+            yield f"{place}: {key} is declared as {says}, the server has {real}."
     if server.superuser:
         yield (
             f"Role {server.role} is a superuser: no role or database limit binds it, and it can use up the connections "
             "that are kept for rescue. Let services connect as an ordinary role."
         )
+
+
+def all_fit(verdicts: list[Verdict]) -> bool | None:
+    """Whether nothing breaks the budget; None when that cannot be said because a limit is not known."""
+    if any(verdict.problems and verdict.account is not None for verdict in verdicts):
+        return False
+    return None if any(verdict.account is None for verdict in verdicts) else True

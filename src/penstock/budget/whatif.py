@@ -55,7 +55,8 @@ def _changed(budget: Budget, change: str) -> Budget:
     changed: Any = replace(tables[found], **{key: value})
     if plural == "services" and changed.max is not None and changed.max < changed.min:
         raise ValueError(f"what-if {change!r}: max is {changed.max}, and min is {changed.min}: max must be no less")
-    return replace(budget, **{plural: {**tables, found: changed}})
+    all_of_them: dict[str, Any] = {plural: {**tables, found: changed}}
+    return replace(budget, **all_of_them)
 
 
 def _value(text: str) -> object:

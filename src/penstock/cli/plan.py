@@ -1,99 +1,116 @@
 """`penstock plan`: how large each pool may be, and what to do when it does not fit."""
 
-import json
-from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from penstock import budget
-from penstock.drivers.limits import Limit, LimitsUnknown, ServerLimits, ask
+from penstock.cli import annotations, plan_budget, plan_formula
+from penstock.drivers.limits import LimitsUnknown
+from penstock.errors import BudgetError
 
 FITS, DOES_NOT_FIT, USAGE = 0, 1, 2
 
+_FILE = "With a budget file"
+_FORMULA = "Without one"
+
 
 def plan(
-    instances: Annotated[int, typer.Option(min=1, help="Machines, containers or pods that run the service.")],
+    budget_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--budget",
+            rich_help_panel=_FILE,
+            help="The file; by default PENSTOCK_TOML, or the nearest penstock.toml or pyproject.toml from here up.",
+        ),
+    ] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_FILE, help="Which of the file's environments; by default PENSTOCK_ENV, or none."),
+    ] = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(rich_help_panel=_FILE, help="A figure to change, such as web.replicas=20. May be repeated."),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", rich_help_panel=_FILE, help="Ask no server.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            rich_help_panel=_FILE,
+            help="For CI: print a line for each database, and what is wrong; on GitHub Actions as annotations.",
+        ),
+    ] = False,
+    instances: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=_FORMULA, help="Machines, containers or pods that run the service."),
+    ] = None,
     max_connections: Annotated[
-        int | None, typer.Option(min=1, help="The server's max_connections. Needed unless --dsn asks the server.")
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=_FORMULA,
+            help="The server's max_connections. Needed unless --dsn asks the server.",
+        ),
     ] = None,
     reserved: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=0,
-            help="Connections to leave alone: operators, other programs, the server's own reserve. "
+            rich_help_panel=_FORMULA,
+            help="Connections to leave alone: operators, other programs, the server's own reserve; 0 if not given. "
             "With --dsn, what the server reserves itself and what others use now is added to it.",
         ),
-    ] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes with a pool in each instance.")] = 1,
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=_FORMULA, help="Processes with a pool in each instance; 1 if not given."),
+    ] = None,
     surge: Annotated[
-        str, typer.Option(help="More instances alive during a rolling deploy: a count, or a percentage such as 25%.")
-    ] = "0",
+        str | None,
+        typer.Option(
+            rich_help_panel=_FORMULA,
+            help="More instances alive during a rolling deploy: a count, or a percentage such as 25%; 0 if not given.",
+        ),
+    ] = None,
     dsn: Annotated[
-        str | None, typer.Option(help="Ask this server for its limits, as the role and in the database named here.")
+        str | None,
+        typer.Option(
+            rich_help_panel=_FORMULA,
+            help="Ask this server for its limits, as the role and in the database named here.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Compute how large each pool may be: (max_connections - reserved) / processes.
+    """Say who may hold how many connections, and whether all of them fit at the worst moment.
 
-    Exit status: 0 when it fits, 1 when it does not, 2 when the question is wrong or the server could not be asked.
+    With a penstock.toml: the whole budget. With --instances: one service, (max_connections - reserved) / processes.
+
+    Exit status: 0 when it fits, 1 when it does not, 2 when the question or the file is wrong, or a limit is not known.
     """
-    if (dsn is None) == (max_connections is None):
-        _refuse("give either --max-connections, or --dsn to ask the server for it")
-    server = limits = None
+    formula = (instances, max_connections, reserved, workers, surge, dsn)
+    by_formula = any(given is not None for given in formula)
+    if by_formula and (budget_file or environment or what_if or offline or check):
+        _refuse("--instances and its like go without a budget file; to change a figure of one: --what-if replicas=20")
+    fits: bool | None
     try:
-        if dsn is not None:
-            server = ask(dsn)
-            limits = server.limits(reserved)
-            max_connections, reserved = limits[0].connections, limits[0].reserved + limits[0].in_use
-        assert max_connections is not None
-        answer = budget.plan(max_connections, reserved=reserved, instances=instances, workers=workers, surge=surge)
+        if by_formula:
+            if instances is None:
+                _refuse("--instances is missing, or none of the options that go with it (--what-if changes a file's)")
+            fits = plan_formula.run(instances, max_connections, reserved or 0, workers or 1, surge or "0", dsn, as_json)
+        else:
+            declared = budget.load(budget_file, environment)
+            fits = plan_budget.run(declared, what_if or [], offline, check, as_json)
+    except BudgetError as error:
+        if check and not as_json:
+            annotations.show(error.problems)
+        _refuse(str(error))
     except (ValueError, LimitsUnknown) as error:
         _refuse(str(error))
-    if as_json:
-        print(json.dumps(_as_dict(answer, server, limits), indent=2))
-    else:
-        _show(answer, server, limits)
-    raise typer.Exit(FITS if answer.fits else DOES_NOT_FIT)
+    raise typer.Exit(DOES_NOT_FIT if fits is False else FITS if fits else USAGE)
 
 
 def _refuse(why: str) -> NoReturn:
-    typer.echo(f"penstock plan: {why}", err=True)
+    typer.echo("\n".join(f"penstock plan: {line}" for line in why.splitlines()), err=True)
     raise typer.Exit(USAGE)
-
-
-def _as_dict(answer: budget.Plan, server: ServerLimits | None, limits: list[Limit] | None) -> dict[str, object]:
-    figures = ("usable", "processes", "pool_size", "leftover", "fits", "too_many", "remedies")
-    found: dict[str, object] = asdict(answer) | {name: getattr(answer, name) for name in figures}
-    if server is not None and limits is not None:
-        found["server"] = asdict(server)
-        found["limits"] = [asdict(limit) | {"room": limit.room} for limit in limits]
-    return found | {"sentence": str(answer)}
-
-
-def _show(answer: budget.Plan, server: ServerLimits | None, limits: list[Limit] | None) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    if server is not None and limits is not None:
-        console.print(_table(limits))
-        if server.superuser:
-            console.print(
-                f"Role {server.role} is a superuser: no role or database limit binds it, and it can use up the "
-                "connections that are kept for rescue. Let the service connect as an ordinary role."
-            )
-        console.print(f"The tightest limit is {limits[0].name}.")
-    console.print(str(answer))
-    if answer.remedies:
-        console.print("Do one of these:")
-        for remedy in answer.remedies:
-            console.print(f"  - {remedy}")
-
-
-def _table(limits: list[Limit]) -> Table:
-    table = Table("limit", "connections", "reserved", "in use by others", "left for the service")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for limit in limits:
-        table.add_row(limit.name, *map(str, (limit.connections, limit.reserved, limit.in_use, limit.room)))
-    return table

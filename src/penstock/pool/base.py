@@ -207,8 +207,9 @@ class BasePool(Generic[C]):
         if "conninfo" not in options:
             where = ("databases", declared.database) if declared.through is None else ("poolers", declared.through)
             options["conninfo"] = budget.conninfo(found, *where)
-        min_size = min(4, share if type(max_size) is not int or max_size < 1 else max_size)
-        return cls(**{"min_size": min_size, "name": service} | options)
+        options.setdefault("min_size", min(4, max_size if type(max_size) is int and max_size > 0 else share))
+        options.setdefault("name", service)
+        return cls(**options)
 
     @classmethod
     def _share(cls, found: Budget, service: str) -> int:
