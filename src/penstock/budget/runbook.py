@@ -32,10 +32,16 @@ FROM pg_stat_activity
 WHERE state LIKE 'idle in transaction%' AND state_change < now() - interval '1 minute';"""
 
 _LONGEST = """\
--- cancel first (the connection lives on); terminate only what does not stop within seconds
+-- cancel first: the connection lives on. Terminate only what does not stop within seconds
 SELECT pg_cancel_backend(pid), usename, application_name, now() - query_start AS runs_for, left(query, 60)
 FROM pg_stat_activity
 WHERE state = 'active' AND query_start < now() - interval '5 minutes' AND pid <> pg_backend_pid();"""
+
+_IDLE_OF = """\
+-- only what does nothing at this moment; the name as in usename
+SELECT pg_terminate_backend(pid), application_name, now() - state_change AS idle_for
+FROM pg_stat_activity
+WHERE state = 'idle' AND usename = 'NAME' AND backend_type = 'client backend';"""
 
 _FLEET = """\
 -- one line a process: its connections, and what it says of itself (share, least, most, need)
@@ -125,9 +131,7 @@ def _database(budget: Budget, name: str, found: Found) -> str:
     lines.append("### Who holds what" + (", when this was made" if found.clients is not None else ""))
     lines.append(_clients(found.clients))
     if budget.databases[name].fleet:
-        lines.append(
-            "Processes here share one budget as they need it. Who has how much now:\n\n" + _sql(_FLEET)
-        )
+        lines.append("Processes here share one budget as they need it. Who has how much now:\n\n" + _sql(_FLEET))
     return "\n\n".join(lines)
 
 
@@ -224,11 +228,12 @@ def _alarms(budget: Budget) -> str:
 def _emergency(budget: Budget) -> str:
     lines = [
         "## Emergency: the line is full",
-        "Get in as a superuser, or as a role with `pg_use_reserved_connections` (PostgreSQL 16). If even those are taken:"
-        " stop one replica of the service that matters least, below. Then, in this order, until there is room:",
+        "Get in as a superuser, or as a role with `pg_use_reserved_connections` (PostgreSQL 16). If even those are"
+        " taken: stop one replica of the service that can be missed most, below. Then, in this order, until there is"
+        " room:",
         f"**1. Idle in transaction.**\n\n{_sql(_IDLE_IN_TRANSACTION)}",
         f"**2. What runs for too long.**\n\n{_sql(_LONGEST)}",
-        "**3. Who matters least.** " + _order(budget),
+        f"**3. What can be missed.** {_order(budget)}\n\n{_sql(_IDLE_OF)}",
         "Do not terminate `walsender` (replication), `autovacuum worker` or anything that is not a `client backend`."
         " Pools open anew what was terminated: without stopping its cause it is back in seconds.",
     ]
@@ -236,12 +241,12 @@ def _emergency(budget: Budget) -> str:
 
 
 def _order(budget: Budget) -> str:
-    """Fixed consumers, then side pools, then services by weight: the order in which they can be missed."""
+    """Fixed consumers, then side pools, then services by weight: a proposal, as the file does not say who matters."""
     named = [f"`{name}` (fixed consumer)" for name in budget.consumers]
     services = sorted(budget.services.values(), key=lambda service: service.weight)
     named += [f"`{each.name}/{side}` (side pool)" for each in services for side in each.side_pools]
     named += [f"`{each.name}` (service, weight {each.weight:g})" for each in services]
-    return "In this system: " + ", then ".join(named) + "." if named else "The budget names nobody."
+    return f"Decide it now, not at night; by the budget: {', then '.join(named)}." if named else "Nobody is declared."
 
 
 def _resize(budget: Budget) -> str:
@@ -249,8 +254,9 @@ def _resize(budget: Budget) -> str:
         "## Resize",
         f"1. Change `{budget.path}`, or ask first: `penstock plan --what-if replicas=20`.",
         "2. `penstock plan --check` must pass.",
-        "3. Smaller first: roll out whoever gives connections up, then whoever gets them. A pool can be resized where it"
-        " runs: `pool.resize(min_size, max_size)`; idle connections above it close at once, others when they come back.",
+        "3. Smaller first: roll out whoever gives connections up, then whoever gets them. A pool can be resized where"
+        " it runs: `pool.resize(min_size, max_size)`; idle connections above it close at once, others when they come"
+        " back.",
     ]
     if any(database.fleet for database in budget.databases.values()):
         lines.append(
@@ -258,8 +264,8 @@ def _resize(budget: Budget) -> str:
             " follow need within seconds. A new budget counts when all processes have been restarted with it."
         )
     lines.append(
-        "Raising the server's `max_connections` needs a restart (`ALTER SYSTEM SET max_connections = ...;`), memory, and"
-        " seldom helps: more connections than about twice its cores do no more work."
+        "Raising the server's `max_connections` needs a restart (`ALTER SYSTEM SET max_connections = ...;`) and memory,"
+        " and seldom helps: more connections than the server has processors and disks to keep busy do no more work."
     )
     return "\n".join([lines[0], "", *lines[1:-1], "", lines[-1]])
 
@@ -270,15 +276,15 @@ def _restart(budget: Budget) -> str:
         "- **A service**: roll it. Old and new replicas are alive together:"
         + "".join(f" {each.name} up to {each.alive} replicas;" for each in budget.services.values()).rstrip(";")
         + ".",
-        "- **The database**: pools notice at the next request, and connect again by ones, then twos, then fours. Nothing"
-        " has to be restarted after it. Before a planned one: `pool.pause()`, or PgBouncer's `PAUSE`.",
+        "- **The database**: pools notice at the next request, and connect again by ones, then twos, then fours."
+        " Nothing has to be restarted after it. Before a planned one: `pool.pause()`, or PgBouncer's `PAUSE`.",
         "- **After a failover**: connections that have turned read-only are replaced by themselves;"
         " `pool.drain()` replaces all at once.",
     ]
     if budget.poolers:
         lines.append(
-            "- **PgBouncer**: `PAUSE;` waits for transactions to end, `RESUME;` goes on. An admin session that dies after"
-            " PAUSE leaves it paused: check `SHOW DATABASES`."
+            "- **PgBouncer**: `PAUSE;` waits for transactions to end, `RESUME;` goes on. An admin session that dies"
+            " after PAUSE leaves it paused: check `SHOW DATABASES`."
         )
     return "\n\n".join([lines[0], "\n".join(lines[1:])])
 

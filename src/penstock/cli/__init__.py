@@ -9,6 +9,7 @@ from penstock import __version__
 COMMANDS = {
     "drill": "penstock.cli.drill",
     "plan": "penstock.cli.plan",
+    "runbook": "penstock.cli.runbook",
 }
 
 

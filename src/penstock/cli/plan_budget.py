@@ -21,7 +21,7 @@ Shares = Mapping[str, int]
 def run(declared: Budget, what_if: Sequence[str], offline: bool, check: bool, as_json: bool) -> bool | None:
     """Print the plan; whether it fits, None when a limit is not known. Raises ValueError."""
     changed = budget.what_if(declared, what_if)
-    verdicts = [_database(changed, name, offline) for name in changed.databases]
+    verdicts = [judge(changed, name, offline) for name in changed.databases]
     verdicts += [budget.judge_pooler(changed, name) for name in changed.poolers if changed.services_through(name)]
     if as_json:
         print(json.dumps(_as_dict(changed, what_if, verdicts), indent=2))
@@ -32,7 +32,8 @@ def run(declared: Budget, what_if: Sequence[str], offline: bool, check: bool, as
     return budget.all_fit(verdicts)
 
 
-def _database(declared: Budget, name: str, offline: bool) -> Verdict:
+def judge(declared: Budget, name: str, offline: bool) -> Verdict:
+    """The verdict on one database, its server asked unless *offline*."""
     server, not_asked = _ask(declared, name, offline)
     return budget.judge_database(declared, name, server, not_asked)
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from penstock import __version__, budget
-from penstock.budget.runbook import Found, runbook as text_of
+from penstock.budget.runbook import Found
+from penstock.budget.runbook import runbook as text_of
 from penstock.cli import plan_budget
 from penstock.drivers.clients import clients
 from penstock.drivers.limits import LimitsUnknown

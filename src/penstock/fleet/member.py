@@ -52,6 +52,8 @@ GATE_SECONDS = 0.03  # until the gate is tried again
 JOIN_SECONDS, JOIN_SECONDS_MOST = 0.2, 1.0  # until room is looked for again, doubled each time
 STALE_SECONDS = 0.1  # until a connection is tried for again that there was no valid claim for
 
+_chance = random.Random().random  # not the module's own: whoever seeds that must not have it drawn from
+
 
 @dataclass(slots=True, frozen=True)
 class Claim:
@@ -98,7 +100,7 @@ class Member:
     # ------------------------------------------------------------------------------------------ for the pool
 
     def begin(self) -> None:
-        self._looks_at = _clock() + self._fleet.period * random.random()
+        self._looks_at = _clock() + self._fleet.period * _chance()
         self._watch.begin()
 
     def end(self) -> None:
@@ -138,7 +140,7 @@ class Member:
             raise NotNow("the claim has to be made again first", STALE_SECONDS)
         with gate(self._fleet.name) as passed:
             if not passed:
-                raise NotNow("another process is joining", GATE_SECONDS * (0.5 + random.random()))
+                raise NotNow("another process is joining", GATE_SECONDS * (0.5 + _chance()))
             return await self._join(pool, dial)
 
     def _may_open(self) -> bool:
@@ -177,7 +179,7 @@ class Member:
     def _no_room(self, seen: View) -> NotNow:
         self._refused += 1
         pause = min(JOIN_SECONDS_MOST, JOIN_SECONDS * 2.0 ** min(self._refused - 1, 10))
-        return NotNow("the fleet's budget is used up", pause * (0.5 + random.random()))
+        return NotNow("the fleet's budget is used up", pause * (0.5 + _chance()))
 
     # ------------------------------------------------------------------------------------------ looking
 
@@ -222,7 +224,7 @@ class Member:
             self._resize(pool, want)
             seen, self._claim = await self._say(pool, conn, self._held(pool))
         self._calm = 0 if changing or share != self.share else self._calm + 1
-        self._looks_at = _clock() + self._period(seen, want) * (1 + JITTER * (random.random() - 0.5))
+        self._looks_at = _clock() + self._period(seen, want) * (1 + JITTER * (_chance() - 0.5))
 
     def _must_shrink(self, seen: View, want: int) -> bool:
         """By one only when the last look said so too: demand is never quite the same twice."""

@@ -66,8 +66,8 @@ class Fleet:
             )
         if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)):
             raise TypeError(f"weight must be a number, not {self.weight!r}")
-        if not 0.01 <= self.weight <= 100:
-            raise ValueError(f"weight must be 0.01 to 100, not {self.weight!r}")
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight must be more than 0, not {self.weight!r}")
         check_count("outside", self.outside, at_least=0)
         check_seconds("period", self.period)
         if not 0.05 <= self.period < math.inf:

@@ -63,6 +63,7 @@ class BasePool(Generic[C]):
     _is_async: ClassVar[bool]
     _numbers = itertools.count(1)
     _clock = staticmethod(monotonic)
+    _fleet_of: ClassVar[Callable[[Budget, str], Fleet] | None] = None  # told by penstock.fleet, which stands above
 
     def __init__(
         self,
@@ -181,6 +182,8 @@ class BasePool(Generic[C]):
     ) -> Self:
         """A pool for one process of *service*, as penstock.toml has it: named after it, as large as its share.
 
+        Where its database says ``fleet = true`` the share follows need, and is agreed on with the other processes.
+
         Where to connect comes from the `url` of its database, or of the pooler that it goes through. It keeps
         `min_size` connections open, 4 unless its share is smaller. The file is read and nobody is asked.
 
@@ -194,13 +197,17 @@ class BasePool(Generic[C]):
         from .. import budget  # here, because most programs have no file and need not load what reads it
 
         found = budget.load(path, environment)
-        share = cls._share(found, service)
+        share = budget.static_share(found, service)
         declared = found.services[service]
+        if declared.through is None and found.databases[declared.database].fleet:
+            assert cls._fleet_of is not None, "bug: nobody knows of fleets"
+            options.setdefault("fleet", cls._fleet_of(found, service))
+            share = declared.max or options["fleet"].budget
         if options.get("max_size") is None:
             options["max_size"] = share
         max_size = options["max_size"]
         if isinstance(max_size, int) and max_size > share:
-            what = f"max_size is {max_size}, and the share of each of its processes is {share}"
+            what = f"max_size is {max_size}, and each of its processes may have {share} at most"
             raise errors.BudgetError(
                 errors.Problem(found.path, found.line("services", service), f"services.{service}", what)
             )
@@ -210,13 +217,6 @@ class BasePool(Generic[C]):
         options.setdefault("min_size", min(4, max_size if type(max_size) is int and max_size > 0 else share))
         options.setdefault("name", service)
         return cls(**options)
-
-    @classmethod
-    def _share(cls, found: Budget, service: str) -> int:
-        """How many connections this process may open. The one place that says so."""
-        from .. import budget
-
-        return budget.static_share(found, service)
 
     def __repr__(self) -> str:
         core = self._core
