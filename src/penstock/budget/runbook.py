@@ -38,7 +38,7 @@ FROM pg_stat_activity
 WHERE state = 'active' AND query_start < now() - interval '5 minutes' AND pid <> pg_backend_pid();"""
 
 _IDLE_OF = """\
--- only what does nothing at this moment; the name as in usename
+-- only what does nothing at this moment
 SELECT pg_terminate_backend(pid), application_name, now() - state_change AS idle_for
 FROM pg_stat_activity
 WHERE state = 'idle' AND usename = 'NAME' AND backend_type = 'client backend';"""
