@@ -44,6 +44,10 @@ class BudgetError(ValueError):
         return "\n".join(map(str, self.problems))
 
 
+class NoBudget(BudgetError):
+    """There is no budget file, neither named nor found."""
+
+
 class PoolError(Exception):
     """Base of everything that a pool raises of its own accord."""
 

@@ -115,8 +115,8 @@ class Document:
             if isinstance(table, dict):
                 yield name, table
             else:
-                what = f"must be a table, not {shown(table)}: a {kind.noun} is written [{'.'.join(self._prefix + at)}.<name>]"
-                self.wrong((*at, name), what)
+                form = f"[{'.'.join(self._prefix + at)}.<name>]"
+                self.wrong((*at, name), f"must be a table, not {shown(table)}: a {kind.noun} is written {form}")
 
     def _unknown(self, at: Key, table: Tree, known: Iterable[str]) -> None:
         known = list(known)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import BudgetError, Problem
+from ..errors import BudgetError, NoBudget, Problem
 from . import find
 from .document import Document, Key
 from .model import Budget, Consumer, Database, Pooler, Service, SidePool
@@ -29,7 +29,7 @@ def load(
     :param path: the file; by default the one that PENSTOCK_TOML names, else the nearest penstock.toml, or
         pyproject.toml with [tool.penstock], from the working directory upwards.
     :param environment: the overlay to apply; by default the one that PENSTOCK_ENV names, else none.
-    :raises BudgetError: naming file, line and key, when there is no such file or anything in it is wrong.
+    :raises BudgetError: naming file, line and key, when anything in it is wrong; `NoBudget` when there is none.
     """
     here = Path.cwd()
     found = find.find(environ, here) if path is None else here / path
@@ -37,7 +37,7 @@ def load(
         what = (
             f"no penstock.toml, and no pyproject.toml with [tool.penstock], here or above; {find.VARIABLE} is not set"
         )
-        raise BudgetError(Problem(str(here), 0, "", what))
+        raise NoBudget(Problem(str(here), 0, "", what))
     name = str(found.relative_to(here)) if found.is_relative_to(here) else str(found)
     text = find.text_of(found, name)
     chosen = environment if environment is not None else environ.get(ENVIRONMENT) or None

@@ -8,7 +8,7 @@ import typer
 from penstock import budget
 from penstock.cli import annotations, plan_budget, plan_formula
 from penstock.drivers.limits import LimitsUnknown
-from penstock.errors import BudgetError
+from penstock.errors import BudgetError, NoBudget
 
 FITS, DOES_NOT_FIT, USAGE = 0, 1, 2
 
@@ -102,6 +102,8 @@ def plan(
         else:
             declared = budget.load(budget_file, environment)
             fits = plan_budget.run(declared, what_if or [], offline, check, as_json)
+    except NoBudget as error:
+        _refuse(f"{error}\nwithout a file: --instances and --max-connections, or --dsn")
     except BudgetError as error:
         if check and not as_json:
             annotations.show(error.problems)
