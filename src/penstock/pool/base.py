@@ -207,7 +207,7 @@ class BasePool(Generic[C]):
             options["max_size"] = share
         max_size = options["max_size"]
         if isinstance(max_size, int) and max_size > share:
-            what = f"max_size is {max_size}, and each of its processes may have {share} at most"
+            what = f"max_size is {max_size}, and the share of each of its processes is {share}"
             raise errors.BudgetError(
                 errors.Problem(found.path, found.line("services", service), f"services.{service}", what)
             )
