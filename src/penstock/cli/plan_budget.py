@@ -48,7 +48,7 @@ def _shares(declared: Budget) -> Shares:
 def _ask(declared: Budget, name: str, offline: bool) -> tuple[ServerLimits | None, str | None]:
     """What the server says, or why it was not asked."""
     if offline:
-        return None, "--offline"
+        return None, "it is not asked (--offline)"
     if declared.databases[name].url is None:
         return None, "the file has no url for it"
     try:
@@ -56,7 +56,7 @@ def _ask(declared: Budget, name: str, offline: bool) -> tuple[ServerLimits | Non
     except BudgetError as error:
         return None, error.problems[0].what
     except LimitsUnknown as error:
-        return None, " ".join(str(error).split())
+        return None, " ".join(str(error).removeprefix("the server could not be asked: ").split())
 
 
 # ---------------------------------------------------------------------------------------------- for people
