@@ -126,6 +126,7 @@ class Pipeline:
         self._driver = driver
         self._settings = settings
         self._most = 1
+        self._direct = False
         self._most_bytes = settings.max_result
         self._loop = loop
         self._clock = clock
@@ -189,6 +190,7 @@ class Pipeline:
     def _route_changed(self) -> None:
         route = self.prepared.route
         self._most = self._settings.max_in_flight if route.able else 1
+        self._direct = route.direct
         if route.known:
             first, self._first = self._first, None
             self._shut = self._lost or self._cancelling or self.retiring is not None
@@ -228,12 +230,13 @@ class Pipeline:
             return math.inf
         if not flight:
             return 0.0
-        if len(flight) >= self._most or (not self.prepared.route.direct and now - self._timing.began > DRAIN_SECONDS):
+        if len(flight) >= self._most or (not self._direct and now - self._timing.began > DRAIN_SECONDS):
             return math.inf
-        late = self._timing.late(flight[0], now)
-        if late and not self.slot.probe(0):  # what has come already is not late
-            self._note_late(flight[0], late)
-            return self._backlog + late
+        if now > self._timing.due:
+            late = self._timing.late(flight[0], now)
+            if late and not self.slot.probe(0):  # what has come already is not late
+                self._note_late(flight[0], late)
+                return self._backlog + late
         return self._backlog
 
     def _note_late(self, head: Sent, late: float) -> None:
@@ -269,6 +272,7 @@ class Pipeline:
             statement.settle(self._complaints.sets_transactions(statement))
             return
         statement.codec = codec
+        statement.plain = not statement.tagged and codec.is_plain(statement.row_factory)
         statement.pipeline = self
         statement.sent = now
         statement.expected = statement.record.expected
@@ -384,7 +388,9 @@ class Pipeline:
                 self.pgconn.pipeline_sync()
                 self._flush()
             else:
-                self._send_sync(self.pgconn)
+                pointer = self.pgconn.pgconn_ptr
+                if not pointer or not self._send_sync(pointer):
+                    raise psycopg.OperationalError(f"sending failed: {self.pgconn.get_error_message()}")
                 if not self._to_flush:
                     self._to_flush = True
                     self._loop.call_soon(self._flush_all)
@@ -459,13 +465,13 @@ class Pipeline:
             if result is None:
                 break  # there is no connection any more
             status = result.status
-            if status == SYNC:
+            if status in PART:
+                self._keep(head, result)
+            elif status == SYNC:
                 done.append(flight.popleft())
                 self._reads = 0
                 if flight:
                     self._expect(flight[0])
-            elif status in PART:
-                self._keep(head, result)
             else:
                 get_result()  # the end of this message's results, which never has to be waited for
                 self._finish(head, result, status)
@@ -483,7 +489,7 @@ class Pipeline:
             self._expect(head)
         elif result.ntuples:  # of one that was not asked for in parts
             self._keep(head, result)
-        else:
+        elif isinstance(head, Statement) and head.tagged:
             head.final = result
 
     def _expect(self, head: Sent) -> None:
@@ -495,26 +501,44 @@ class Pipeline:
                 self._in_parts()
 
     def _keep(self, head: Sent, part: PGresult) -> None:
-        head.last = part
-        if not head.parts:
+        if not isinstance(head, Statement):
             head.parts = [part]
-        elif not head.one_row and not head.gone:
-            head.parts.append(part)
-        else:
             return
-        if isinstance(head, Statement) and (self._reads >= MANY_READS or self.prepared.roomy):
-            self._measure(head, part)
+        if head.tagged:
+            head.last = part
+        if head.begun and (head.one_row or head.gone):
+            return
+        head.begun = True
+        if (self._reads >= MANY_READS or self.prepared.roomy) and self._is_too_large(head, part):
+            return
+        if head.plain:
+            try:
+                rows = self._codec.load(part, 1 if head.one_row else part.ntuples)
+            except Exception:  # a loader's: it is to fail again where the statement was asked
+                head.plain = False
+            else:
+                if head.rows is None:
+                    head.rows = rows
+                else:
+                    head.rows += rows
+                return
+        if head.parts is None:
+            head.parts = [part]
+        else:
+            head.parts.append(part)
 
-    def _measure(self, statement: Statement, part: PGresult) -> None:
+    def _is_too_large(self, statement: Statement, part: PGresult) -> bool:
         """Refuse what would fill the memory; what comes of it from now on is thrown away."""
         cells = product(range(part.ntuples), range(part.nfields))
         statement.size += sum(len(part.get_value(row, column) or b"") for row, column in cells)
         self.prepared.roomy = self.prepared.roomy or statement.size > LARGE
         most = self._most_bytes
-        if statement.size > most:
-            statement.parts = ()
-            statement.settle(self._complaints.too_large(statement, most))
-            self.withdraw(statement)
+        if statement.size <= most:
+            return False
+        statement.parts = statement.rows = None
+        statement.settle(self._complaints.too_large(statement, most))
+        self.withdraw(statement)
+        return True
 
     # ------------------------------------------------------------------------------------------ answers
 
@@ -528,10 +552,12 @@ class Pipeline:
             self._home.goes_on(self)
         self.proven = done[-1].sent
         self._timing.answered(done, now)
-        answered = sum(isinstance(entry, Statement) for entry in done)
+        answered = len(done)
         while done:
             entry = done.popleft()  # first: what follows may lose the connection, and with it all that is in there
             self._backlog -= entry.expected
+            if not entry.asked:
+                answered -= 1
             if entry.then is not None:
                 then, entry.then = entry.then, None  # it refers to the entry
                 then()
