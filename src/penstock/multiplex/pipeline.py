@@ -104,6 +104,52 @@ class Pipeline:
     :ivar retiring: why the connection must not be used after those, if it must not.
     """
 
+    # More than thirty, from where on an object without slots is slower to read.
+    __slots__ = (
+        "_alarm",
+        "_alarm_at",
+        "_backlog",
+        "_cancelling",
+        "_clock",
+        "_codec",
+        "_complaints",
+        "_direct",
+        "_done",
+        "_driver",
+        "_fd",
+        "_first",
+        "_home",
+        "_in_parts",
+        "_is_new",
+        "_loop",
+        "_lost",
+        "_most",
+        "_most_bytes",
+        "_over",
+        "_progress",
+        "_reading",
+        "_reads",
+        "_reported",
+        "_row_by_row",
+        "_send_sync",
+        "_sets_transactions",
+        "_settings",
+        "_shut",
+        "_stuck",
+        "_stuffed",
+        "_timing",
+        "_to_flush",
+        "_unread",
+        "conn",
+        "flight",
+        "lent",
+        "pgconn",
+        "prepared",
+        "proven",
+        "retiring",
+        "slot",
+    )
+
     def __init__(
         self,
         home: Home,
@@ -556,7 +602,7 @@ class Pipeline:
         while done:
             entry = done.popleft()  # first: what follows may lose the connection, and with it all that is in there
             self._backlog -= entry.expected
-            if not entry.asked:
+            if not isinstance(entry, Statement):
                 answered -= 1
             if entry.then is not None:
                 then, entry.then = entry.then, None  # it refers to the entry

@@ -35,8 +35,6 @@ class Sent:
     :ivar then: what to do once it is answered, if there is more to do than to tell.
     """
 
-    asked = True  # by somebody, rather than for the connection's own sake
-
     __slots__ = (
         "before",
         "begun",
@@ -193,8 +191,6 @@ class Errand(Sent):
     """What is asked for the connection's own sake, between the statements."""
 
     __slots__ = ()
-
-    asked = False
 
     def __init__(self, record: Record, sent: float, before: int) -> None:
         self.record = record
