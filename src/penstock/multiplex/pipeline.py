@@ -46,6 +46,8 @@ ROWS = 16  # in one part of a result
 MANY_READS = 2  # of the socket for one answer; what came in fewer is small (libpq reads what its buffer holds)
 SILENCE = 5.0  # seconds, at most, for which a new connection may not answer
 LEAST_TIMEOUT = 0.05  # seconds behind others that even who will not wait to be sent must bear
+ROW_BYTES = 64  # that a row takes here whatever is in it: an empty tuple (56) and its place in the list (8)
+VALUE_BYTES = 16  # and each of its values, NULL or not: what libpq notes of it; its place in the tuple is smaller (8)
 LARGE = 2**16  # bytes, a few times libpq's first buffer
 DRAIN_SECONDS = 0.02  # behind a pooler: it takes its server connection back only when all have been answered
 CANCEL_AGAIN = 0.1
@@ -575,8 +577,9 @@ class Pipeline:
 
     def _is_too_large(self, statement: Statement, part: PGresult) -> bool:
         """Refuse what would fill the memory; what comes of it from now on is thrown away."""
-        cells = product(range(part.ntuples), range(part.nfields))
-        statement.size += sum(len(part.get_value(row, column) or b"") for row, column in cells)
+        rows, columns = part.ntuples, part.nfields
+        values = (part.get_value(row, column) for row, column in product(range(rows), range(columns)))
+        statement.size += sum(len(value) for value in values if value) + rows * (ROW_BYTES + columns * VALUE_BYTES)
         self.prepared.roomy = self.prepared.roomy or statement.size > LARGE
         most = self._most_bytes
         if statement.size <= most:
