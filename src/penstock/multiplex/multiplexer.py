@@ -27,7 +27,7 @@ from .statement import Statement
 
 if TYPE_CHECKING:
     from .aio import AsyncPool
-    from .pipeline import Pipeline
+    from .pipeline import Common, Pipeline
 
 
 logger = logging.getLogger("penstock.pool")
@@ -66,7 +66,7 @@ class Multiplexer:
         self._by_slot: dict[Slot, Pipeline] = {}
         self.pipelines: list[Pipeline] = []
         self.answered = 0
-        self._pulse: Pulse | None = None
+        self._common: Common | None = None
 
     @property
     def in_flight(self) -> int:
@@ -221,13 +221,15 @@ class Multiplexer:
             self._soon(pipeline)
 
     def _pipeline(self, slot: Slot, conn: Any) -> Pipeline:
-        from .pipeline import Pipeline  # what needs psycopg is loaded with the first connection, as the driver is
+        # What needs psycopg is loaded with the first connection, as the driver is.
+        from .pipeline import Common, Pipeline
 
-        pool = self._pool
-        assert pool._loop is not None
-        pulse = self._pulse = self._pulse or Pulse(pool._loop, pool._clock)
-        settings, clock = self._settings, pool._clock
-        return Pipeline(self, slot, conn, pool._driver, settings, pool._loop, clock, pulse, self.complaints)
+        if self._common is None:
+            pool = self._pool
+            assert pool._loop is not None
+            pulse = Pulse(pool._loop, pool._clock)
+            self._common = Common(pool._driver, self._settings, pool._loop, pool._clock, pulse, self.complaints)
+        return Pipeline(self, self._common, slot, conn)
 
     def _soon(self, pipeline: Pipeline) -> None:
         """Give it back, unless those who are woken now have something to send: they come first."""
