@@ -7,9 +7,9 @@ it.
 
 * Only where the line is in the way: most of the connections below it in use all the time, and requests waiting.
 * One step is a tenth. It goes on in the same direction while more gets done, and turns round when less does. When it
-  makes no difference, fewer connections do the same work: downwards. What counts as more or less is measured from the
-  best of the way taken since it last turned round, so that many small losses are one loss.
-* A line that was gone back to is rested on: the next try from there is no news, and costs work.
+  makes no difference, fewer connections do the same work: downwards. On the way down what is done is held against the
+  best of that way, so that many small losses are one loss.
+* A line that was gone back to is rested on, longer each time: the next try from there is no news, and costs work.
 * While connecting fails, or connections break, it stands still: what gets done then says nothing of the line.
 * A line that nothing has confirmed for a while goes up by itself, a step at a time. So what was found on a bad day is
   forgotten in about an hour, and what was found a minute ago is still there when the load comes back.
@@ -26,7 +26,7 @@ FULL = 0.5  # of the fleet: in whose way the line must be
 TROUBLED = 0.05  # of the fleet: more in trouble than this, and nothing is judged
 LOOKS = 2  # over which work is measured, at least
 ENOUGH = 2500  # completions that it is measured by, at least: chance alone moves these by 2 %
-REST = 3  # measurements for which a line that was gone back to is kept
+REST, REST_MOST = 3, 24  # measurements for which a line that was gone back to is kept, doubled each time
 NEWS = 0.1  # of the work done: a change by so much ends the rest
 FORGET = 300.0  # seconds after which a line that nothing confirms goes up a step
 
@@ -74,6 +74,7 @@ class Climber:
         self._best: float | None = None  # done per second at home, or on the way there; None: not known
         self._direction = -1
         self._rest = 0  # measurements left
+        self._returns = 0  # to this home
         self._decided_at = self._looked_at = now
         self._begin_reading()
 
@@ -110,8 +111,9 @@ class Climber:
         change += f", {best:.1f}/s before"
         if self.line == self._home:
             moved = abs(rate - best) > NEWS * best
-            self._rest = 0 if moved else self._rest - 1
             self._best = rate if moved else (best + rate) / 2
+            self._rest = 0 if moved else self._rest - 1
+            self._returns = 0 if moved else self._returns
             return None if self._rest > 0 else self._try(self._best, seen, f"{change}; will it be more?")
         if rate > best * (1 + BAND):
             return self._try(rate, seen, f"{change}: more")
@@ -123,7 +125,9 @@ class Climber:
 
     def _try(self, best: float, seen: Figures, why: str) -> Step | None:
         """The line as it is will do; see whether the next does better."""
-        self._best, self._home = best, self.line
+        if self.line != self._home:
+            self._home, self._returns = self.line, 0
+        self._best = best
         line = max(seen.least, min(self.line, seen.most))
         target = line + self._direction * max(1, round(line * STEP))
         if seen.least <= target <= seen.most:
@@ -131,7 +135,8 @@ class Climber:
         return self._go_back(-self._direction, seen, why)
 
     def _go_back(self, direction: int, seen: Figures, why: str) -> Step | None:
-        self._direction, self._rest = direction, REST
+        self._direction, self._rest = direction, min(REST_MOST, REST * 2**self._returns)
+        self._returns = min(self._returns + 1, 10)
         return self._move(self._home, seen, why)
 
     def _forget(self, seen: Figures) -> Step | None:

@@ -127,6 +127,8 @@ class Member:
             return f"no room yet in fleet {fleet.name!r}: budget {fleet.budget}{others}, asked {self._refused} times"
         if self._failing and self.share:
             return f"out of touch with fleet {fleet.name!r}: {self.share} connections are kept, no more are opened"
+        if seen is not None and seen.line is not None and seen.line < seen.usable:
+            return f"fleet {fleet.name!r} gets the most done with {seen.line} connections of its {fleet.budget}"
         return None
 
     async def admit(self, dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
