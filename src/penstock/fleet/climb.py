@@ -107,14 +107,14 @@ class Climber:
     def _judge(self, rate: float, seen: Figures) -> Step | None:
         best, change = self._best, f"{rate:.1f}/s done"
         if best is None:
-            return self._try(rate, seen, f"{change}; will it be more?")
+            return self._try(rate, seen, f"{change}; to see what a step does")
         change += f", {best:.1f}/s before"
         if self.line == self._home:
             moved = abs(rate - best) > NEWS * best
             self._best = rate if moved else (best + rate) / 2
             self._rest = 0 if moved else self._rest - 1
             self._returns = 0 if moved else self._returns
-            return None if self._rest > 0 else self._try(self._best, seen, f"{change}; will it be more?")
+            return None if self._rest > 0 else self._try(self._best, seen, f"{change}; to see what a step does")
         if rate > best * (1 + BAND):
             return self._try(rate, seen, f"{change}: more")
         if rate < best * (1 - BAND):

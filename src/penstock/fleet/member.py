@@ -128,7 +128,7 @@ class Member:
         if self._failing and self.share:
             return f"out of touch with fleet {fleet.name!r}: {self.share} connections are kept, no more are opened"
         if seen is not None and seen.line is not None and seen.line < seen.usable:
-            return f"fleet {fleet.name!r} gets the most done with {seen.line} connections of its {fleet.budget}"
+            return f'fleet {fleet.name!r} is held at {seen.line} of its {fleet.budget} connections (max_size="auto")'
         return None
 
     async def admit(self, dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
