@@ -31,6 +31,7 @@ from ..pool.membership import FleetState, NotNow
 from . import tag
 from .demand import Meter
 from .gate import gate
+from .line import Line, totals_of
 from .postgres import Elsewhere, Postgres
 from .shares import View, view
 from .tag import Said
@@ -88,6 +89,7 @@ class Member:
         self._claim: Claim | None = None
         self._number = 0
         self._meter = Meter()
+        self._line = Line(pool._auto, fleet.budget)
         self._seen: View | None = None
         self._calm = 0  # looks in a row without a change
         self._to_shrink = False  # the last look said so
@@ -117,6 +119,7 @@ class Member:
             claimed=0 if seen is None else seen.claimed,
             age=math.inf if claim is None else _clock() - claim.at,
             hint=self._hint(),
+            line=None if seen is None else seen.line,
         )
 
     def _hint(self) -> str | None:
@@ -126,6 +129,8 @@ class Member:
             return f"no room yet in fleet {fleet.name!r}: budget {fleet.budget}{others}, asked {self._refused} times"
         if self._failing and self.share:
             return f"out of touch with fleet {fleet.name!r}: {self.share} connections are kept, no more are opened"
+        if seen is not None and seen.line is not None and seen.line < seen.usable:
+            return f'fleet {fleet.name!r} is held at {seen.line} of its {fleet.budget} connections (max_size="auto")'
         return None
 
     async def admit(self, dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
@@ -214,7 +219,10 @@ class Member:
         before = set() if self._seen is None else self._seen.members.keys()
         if not self._may_open():  # what was claimed may be another's by now: only what is open is certain
             self._resize(pool, max(1, min(self.share, len(pool._core.slots))))
+        self._line.measure(totals_of(pool._core, pool._clock()), self.share)
         seen, self._claim = await self._say(pool, conn, self._held(pool))
+        if self._decides(pool, seen):
+            seen, self._claim = await self._say(pool, conn, self._held(pool))
         share = self.share
         want = seen.shares()[self._name]
         changing = before != seen.members.keys()
@@ -225,6 +233,14 @@ class Member:
             seen, self._claim = await self._say(pool, conn, self._held(pool))
         self._calm = 0 if changing or share != self.share else self._calm + 1
         self._looks_at = _clock() + self._period(seen, want) * (1 + JITTER * (_chance() - 0.5))
+
+    def _decides(self, pool: BasePool[Any], seen: View) -> bool:
+        """Whether this member has just decided something about the fleet's line, which all are to know."""
+        step = self._line.decide(seen, self._name, pool._clock())
+        if step is not None:
+            line = f"{step.before} -> {step.line}" if step.line != step.before else f"{step.line}"
+            logger.info("%s: fleet %s: line %s: %s", self.pool_name, self._fleet.name, line, step.why)
+        return step is not None
 
     def _must_shrink(self, seen: View, want: int) -> bool:
         """By one only when the last look said so too: demand is never quite the same twice."""
@@ -270,11 +286,11 @@ class Member:
         self._number += 1
         fleet = self._fleet
         demand = fleet.weight * self._meter.read(pool._core, pool._clock())
-        said = Said(self._number, share, fleet.least, self._most, min(demand, 99_999.0))
+        said = Said(self._number, share, fleet.least, self._most, demand, self._line.says)
         name = tag.write(fleet.name, self._name, fleet.service, said)
         at = _clock()
         seen = view(fleet.name, await self._ledger.say(conn, name), fleet.budget, fleet.members, fleet.outside)
-        self._seen = seen
+        self._seen = seen = self._line.follow(seen, pool._clock())
         return seen, Claim(ref(conn), name, at)
 
     def _resize(self, pool: BasePool[Any], share: int) -> None:
