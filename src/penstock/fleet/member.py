@@ -31,8 +31,9 @@ from ..pool.membership import FleetState, NotNow
 from . import tag
 from .demand import Meter
 from .gate import gate
+from .ledger import Ledger
 from .postgres import Elsewhere, Postgres
-from .shares import View, view
+from .shares import View
 from .tag import Said
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.pool")
 
-FRESH = 10.0  # seconds since it last looked for which a member opens connections without looking again
 PER_SECOND = 4  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 12 s
 CALM = 3  # looks without a change after which a member looks less often
 HUNGRY = 10.0  # seconds after which a member looks at least that has not all it could use
@@ -57,11 +57,10 @@ _chance = random.Random().random  # not the module's own: whoever seeds that mus
 
 @dataclass(slots=True, frozen=True)
 class Claim:
-    """What was said, and on which connection. *at*: seconds of `_clock`."""
+    """That it was said. *at*: seconds of `_clock`. *stands*: whether the ledger has it still, as far as is known."""
 
-    conn: ref[Any]
-    name: str
     at: float
+    stands: Callable[[], bool]
 
 
 def _clock() -> float:
@@ -83,7 +82,7 @@ class Member:
         self._kept_open = pool._sizes[0]  # where the share allows it
         self._most = min(pool._sizes[1], fleet.budget)
         self._name = tag.new_member()
-        self._ledger = Postgres(pool._driver, fleet.name)
+        self._ledger: Ledger = Postgres(pool._driver, fleet, self._name)
         self.settings = self._ledger.settings
         self._claim: Claim | None = None
         self._number = 0
@@ -134,7 +133,7 @@ class Member:
             raise NotNow("the pool is gone", STALE_SECONDS)
         core = pool._core
         if self._may_open() and len(core.slots) <= self.share:
-            return await dial(self._ledger.arguments(tag.write(self._fleet.name, self._name, self._fleet.service)))
+            return await dial(self._ledger.arguments())
         if len(core.slots) > len(core.opening) + core.closing:
             self._watch.hurry()
             raise NotNow("the claim has to be made again first", STALE_SECONDS)
@@ -145,10 +144,7 @@ class Member:
 
     def _may_open(self) -> bool:
         claim = self._claim
-        if claim is None or _clock() - claim.at > FRESH:
-            return False
-        conn = claim.conn()
-        return conn is not None and self._ledger.still_says(conn, claim.name)
+        return claim is not None and _clock() - claim.at <= self._ledger.fresh and claim.stands()
 
     # ------------------------------------------------------------------------------------------ joining
 
@@ -156,7 +152,7 @@ class Member:
         """With no connection, and nothing claimed: take a place of those that are kept for it."""
         self._claim = None
         self._resize(pool, 1)
-        conn = await dial(self._ledger.arguments(tag.write(self._fleet.name, self._name, self._fleet.service)))
+        conn = await dial(self._ledger.arguments())
         try:
             seen, claim = await self._say(pool, conn, 1)
             if not seen.may_join:
@@ -204,7 +200,7 @@ class Member:
             self._failing = False
         except Exception as error:
             self._looks_at = _clock() + LOOK_TIMEOUT
-            if self._claim is not None and _clock() - self._claim.at < FRESH:
+            if self._claim is not None and _clock() - self._claim.at < self._ledger.fresh:
                 return  # all were in use, say: there is time
             if not self._failing:
                 logger.warning("%s: fleet %s: %s", self.pool_name, self._fleet.name, one_line(error))
@@ -268,14 +264,11 @@ class Member:
 
     async def _say(self, pool: BasePool[Any], conn: Any, share: int) -> tuple[View, Claim]:
         self._number += 1
-        fleet = self._fleet
-        demand = fleet.weight * self._meter.read(pool._core, pool._clock())
-        said = Said(self._number, share, fleet.least, self._most, min(demand, 99_999.0))
-        name = tag.write(fleet.name, self._name, fleet.service, said)
+        demand = self._fleet.weight * self._meter.read(pool._core, pool._clock())
+        said = Said(self._number, share, self._fleet.least, self._most, min(demand, 99_999.0))
         at = _clock()
-        seen = view(fleet.name, await self._ledger.say(conn, name), fleet.budget, fleet.members, fleet.outside)
-        self._seen = seen
-        return seen, Claim(ref(conn), name, at)
+        self._seen, stands = await self._ledger.say(conn, said, len(pool._core.slots))
+        return self._seen, Claim(at, stands)
 
     def _resize(self, pool: BasePool[Any], share: int) -> None:
         self.share = share if self._claim is not None else 0
