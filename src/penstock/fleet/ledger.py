@@ -19,11 +19,16 @@ class Ledger(Protocol):
     :ivar settings: of the server, to begin each session with.
     :ivar asks_on_one: whether to say and look takes a connection of the pool, so that who joins has to open one first.
     :ivar fresh: seconds since a claim was made for which connections are opened under it.
+    :ivar lost: seconds since then after which idle connections are given up; infinity where others cannot believe that
+        a claim has ended while its connections are there.
+    :ivar longest: seconds between two looks, at most.
     """
 
     settings: Mapping[str, str]
     asks_on_one: bool
     fresh: float
+    lost: float
+    longest: float
 
     def arguments(self) -> Mapping[str, Any]:
         """For the driver's `connect`: what makes a connection known as this member's from its first moment."""
@@ -36,3 +41,9 @@ class Ledger(Protocol):
 
         :param conn: the connection to ask on, where that takes one.
         """
+
+    async def leave(self, number: int) -> None:
+        """The member has no connection and claims none. *number*: as of what is said, counted up."""
+
+    async def close(self) -> None:
+        """Nothing will be said any more."""

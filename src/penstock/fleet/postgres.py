@@ -6,6 +6,7 @@ them sees the other's claim, and at least one takes its own back. So no lock is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -55,6 +56,7 @@ class Postgres:
     settings: Mapping[str, str] = SETTINGS
     asks_on_one = True
     fresh = 10.0
+    lost = longest = math.inf
 
     def __init__(self, driver: Driver, fleet: Fleet, member: str) -> None:
         self._driver = driver
@@ -80,6 +82,12 @@ class Postgres:
             )
         names = [(seen, count) for seen, count, _, _ in rows]
         return view(fleet.name, names, fleet.budget, fleet.members, fleet.outside), lambda: self._says(weak(), name)
+
+    async def leave(self, number: int) -> None:
+        pass  # what it said has gone with its connections
+
+    async def close(self) -> None:
+        pass
 
     def _says(self, conn: Any, name: str) -> bool:
         """Whether the connection lives and bears this name, as far as is known without asking. From any thread."""

@@ -45,12 +45,16 @@ class View:
     :ivar expected: members at most; None if that is not declared.
     :ivar members: those that there are, by name.
     :ivar strangers: connections of the same role in the same database that are no member's, beyond those declared.
+    :ivar asked_on_one: whether asking took a connection, so that room is kept for those of who joins.
+    :ivar settling: seconds until it is sure that this is all of it; nobody takes more before that.
     """
 
     budget: int
     expected: int | None
     members: Mapping[str, Member]
     strangers: int
+    asked_on_one: bool = True
+    settling: float = 0.0
 
     @property
     def claimed(self) -> int:
@@ -59,6 +63,8 @@ class View:
     @property
     def room(self) -> int:
         """Connections kept for who joins. The last one is kept although all are there: one may have to come again."""
+        if not self.asked_on_one:
+            return 0
         return max(0, min(self.to_come + 1, max(2, self.budget // ROOM), self.budget - len(self.members)))
 
     @property
@@ -75,6 +81,11 @@ class View:
     def capacity(self) -> int:
         """Connections that the members there are may claim together."""
         return self.budget - self.room - self.strangers
+
+    @property
+    def short(self) -> bool:
+        """Whether somebody who has joined, or asks to, has less than is guaranteed to it."""
+        return any(member.said is not None and member.claim < member.said.least for member in self.members.values())
 
     @property
     def mean_demand(self) -> float:
