@@ -332,12 +332,13 @@ class Member:
     async def _raise(self, pool: BasePool[Any], conn: Any, seen: View, changing: bool) -> None:
         """Claim what this member should have, as far as it is free, and have it unless another claims it too.
 
-        *changing*: members come and go. Half of what is free is left then, for those who may be at the gate unseen.
+        *changing*: members come and go. Half of what is free is left then, for those who may be at the gate unseen,
+        where that can be.
         """
         if seen.settling:
             return
         share, free = self.share, seen.capacity - seen.claimed
-        if changing and seen.to_come:
+        if changing and seen.to_come and seen.asked_on_one:
             free -= free // 2
         target = min(seen.shares()[self._name], share + free)
         if target <= share:
@@ -369,6 +370,8 @@ class Member:
         return len(core.slots) - (0 if may_open else len(core.opening))
 
     async def _say(self, pool: BasePool[Any], conn: Any, share: int) -> tuple[View, Claim]:
+        if pool.closed and not self._ledger.asks_on_one:
+            raise ConnectionError("the pool is closed")  # it may have left already
         self._number += 1
         demand = self._fleet.weight * self._meter.read(pool._core, pool._clock())
         said = Said(self._number, share, self._fleet.least, self._most, min(demand, 99_999.0))
