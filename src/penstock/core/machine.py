@@ -552,6 +552,11 @@ class Core:
         self._settle(now)  # of a smaller minimum it may be full already, and of a larger maximum less is kept back
         self._grow(now)
 
+    def close_idle(self, reason: Reason, now: float) -> None:
+        """Close what nobody uses, be it all."""
+        self._serve_idle(now)
+        self._close_idle(reason)
+
     def pause(self) -> None:
         """Hand out nothing until `resume`; waiters wait on, each until its own deadline."""
         self.paused = True

@@ -45,6 +45,7 @@ class Reason(Enum):
     RECLAIMED = "held idle past leak_after"
     READ_ONLY = "turned read-only"
     STANDBY = "of a standby, and was to write"
+    OUT_OF_TOUCH = "out of touch with the fleet"
 
 
 class Refusal(Enum):

@@ -3,14 +3,14 @@
 It *claims* its share under a name that its connections bear, and is believed for as long as the connection that says so
 lives and bears that name. So whatever ends that connection ends the claim, for the others and, as its own kernel tells
 it without asking, for the member. Every claim is made first and checked then; one that turns out too large is taken
-back before anything is opened under it.
+back before anything is opened under it. (Through Redis it is believed for a while: see `redis.py`.)
 
 What it may do at any moment:
 
 * It has a claim, and looked not long ago: it opens connections up to its share.
 * It has none, or may have lost touch: it opens nothing, and looks again on a connection that it has.
 * It has no connection at all: it joins, that is it opens one, which the budget keeps room for, and asks on that. If
-  there is no room it closes it at once.
+  there is no room it closes it at once. (Through Redis it asks first.)
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from __future__ import annotations
 import logging
 import math
 import random
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ..core import Priority
+from ..core import Priority, Reason
 from ..drivers.base import settled
 from ..pool.base import one_line
 from ..pool.membership import FleetState, NotNow
 from . import tag
+from .clock import clock as _clock
 from .demand import Meter
 from .gate import gate
+from .ledger import Ledger
 from .line import Line, totals_of
 from .postgres import Elsewhere, Postgres
-from .shares import View, view
+from .redis import Redis
+from .shares import View
 from .tag import Said
 
 if TYPE_CHECKING:
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.pool")
 
-FRESH = 10.0  # seconds since it last looked for which a member opens connections without looking again
 PER_SECOND = 4  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 12 s
 CALM = 3  # looks without a change after which a member looks less often
 HUNGRY = 10.0  # seconds after which a member looks at least that has not all it could use
@@ -51,6 +52,7 @@ JITTER = 0.1  # share of a period that is left to chance, so that members spread
 LOOK_TIMEOUT = 1.0  # seconds to wait for one of the pool's own connections to look on
 GATE_SECONDS = 0.03  # until the gate is tried again
 JOIN_SECONDS, JOIN_SECONDS_MOST = 0.2, 1.0  # until room is looked for again, doubled each time
+ASKED_SECONDS = 0.02  # until what is asked without a connection has been answered, as a rule
 STALE_SECONDS = 0.1  # until a connection is tried for again that there was no valid claim for
 
 _chance = random.Random().random  # not the module's own: whoever seeds that must not have it drawn from
@@ -58,16 +60,10 @@ _chance = random.Random().random  # not the module's own: whoever seeds that mus
 
 @dataclass(slots=True, frozen=True)
 class Claim:
-    """What was said, and on which connection. *at*: seconds of `_clock`."""
+    """That it was said. *at*: seconds of `_clock`. *stands*: whether the ledger has it still, as far as is known."""
 
-    conn: ref[Any]
-    name: str
     at: float
-
-
-def _clock() -> float:
-    """Seconds, those included for which the machine was asleep: a frozen process must know how old its claim is."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
+    stands: Callable[[], bool]
 
 
 class Member:
@@ -84,7 +80,11 @@ class Member:
         self._kept_open = pool._sizes[0]  # where the share allows it
         self._most = min(pool._sizes[1], fleet.budget)
         self._name = tag.new_member()
-        self._ledger = Postgres(pool._driver, fleet.name)
+        self._ledger: Ledger = (
+            Postgres(pool._driver, fleet, self._name)
+            if fleet.redis is None
+            else Redis(fleet, self._name, pool._is_async)
+        )
         self.settings = self._ledger.settings
         self._claim: Claim | None = None
         self._number = 0
@@ -95,7 +95,8 @@ class Member:
         self._to_shrink = False  # the last look said so
         self._refused = 0  # times in a row, for want of room
         self._looks_at = 0.0
-        self._failing = False
+        self._trouble: str | None = None  # why it is out of touch
+        self._gave_up = False  # what was idle, since it is out of touch
         self._resize(pool, 1)
         self._watch = watch(self)
 
@@ -107,6 +108,15 @@ class Member:
 
     def end(self) -> None:
         self._watch.end()
+
+    async def leave(self) -> None:
+        pool = self._pool()
+        try:
+            if pool is not None and not pool._core.slots and self._trouble is None:
+                await self._leave(pool)
+            await self._ledger.close()
+        except Exception as error:
+            logger.info("%s: fleet %s: not left in order: %s", self.pool_name, self._fleet.name, one_line(error))
 
     def state(self) -> FleetState:
         seen, claim = self._seen, self._claim
@@ -124,11 +134,14 @@ class Member:
 
     def _hint(self) -> str | None:
         fleet, seen = self._fleet, self._seen
+        if self._refused and seen is not None and seen.settling:
+            return f"fleet {fleet.name!r} has no record of who has what; in {seen.settling:.1f} s all will have said so"
         if self._refused:
             others = "" if seen is None else f", {seen.claimed} claimed by {len(seen.members)} processes"
             return f"no room yet in fleet {fleet.name!r}: budget {fleet.budget}{others}, asked {self._refused} times"
-        if self._failing and self.share:
-            return f"out of touch with fleet {fleet.name!r}: {self.share} connections are kept, no more are opened"
+        if self._trouble is not None:
+            kept = f"{self.share} connections are kept, no more are opened"
+            return f"out of touch with fleet {fleet.name!r}: {kept}: {self._trouble}"
         if seen is not None and seen.line is not None and seen.line < seen.usable:
             return f'fleet {fleet.name!r} is held at {seen.line} of its {fleet.budget} connections (max_size="auto")'
         return None
@@ -139,7 +152,9 @@ class Member:
             raise NotNow("the pool is gone", STALE_SECONDS)
         core = pool._core
         if self._may_open() and len(core.slots) <= self.share:
-            return await dial(self._ledger.arguments(tag.write(self._fleet.name, self._name, self._fleet.service)))
+            return await self._dial(pool, dial)
+        if not self._ledger.asks_on_one:
+            raise self._not_asked()
         if len(core.slots) > len(core.opening) + core.closing:
             self._watch.hurry()
             raise NotNow("the claim has to be made again first", STALE_SECONDS)
@@ -150,10 +165,31 @@ class Member:
 
     def _may_open(self) -> bool:
         claim = self._claim
-        if claim is None or _clock() - claim.at > FRESH:
-            return False
-        conn = claim.conn()
-        return conn is not None and self._ledger.still_says(conn, claim.name)
+        return claim is not None and _clock() - claim.at <= self._ledger.fresh and claim.stands()
+
+    async def _dial(self, pool: BasePool[Any], dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
+        conn = await dial(self._ledger.arguments())
+        if self._is_lost():
+            await self._part_with(pool, conn)
+            raise NotNow("the claim has ended meanwhile", STALE_SECONDS)
+        return conn
+
+    def _is_lost(self) -> bool:
+        """Whether others may soon believe that this member is gone."""
+        return self._claim is not None and _clock() - self._claim.at >= self._ledger.lost
+
+    def _not_asked(self) -> NotNow:
+        """Where no connection is needed for it, one asks for all: whoever looks after the fleet."""
+        if self._refused or self._trouble is not None:
+            return NotNow("there is no room, or nobody to ask", self.seconds_left() + ASKED_SECONDS)
+        self._watch.hurry()
+        return NotNow("the claim has to be made first", ASKED_SECONDS)
+
+    async def _part_with(self, pool: BasePool[Any], conn: Any) -> None:
+        """Close *conn*, and wait until the server has let go of it."""
+        end = await pool._driver.close(conn)
+        if end is not None:
+            await self._watch.wait_for_end(pool, end)
 
     # ------------------------------------------------------------------------------------------ joining
 
@@ -161,30 +197,33 @@ class Member:
         """With no connection, and nothing claimed: take a place of those that are kept for it."""
         self._claim = None
         self._resize(pool, 1)
-        conn = await dial(self._ledger.arguments(tag.write(self._fleet.name, self._name, self._fleet.service)))
+        conn = await dial(self._ledger.arguments())
         try:
             seen, claim = await self._say(pool, conn, 1)
             if not seen.may_join:
-                raise self._no_room(seen)
-            self._refused, self._claim = 0, claim
+                raise NotNow("the fleet's budget is used up", self._no_room())
+            self._claim = claim
             self._resize(pool, 1)
             self._meter.assume(seen.mean_demand)
-            logger.info("%s: joined fleet %s as %s", self.pool_name, self._fleet.name, self._name)
+            self._joined()
             await self._raise(pool, conn, seen, changing=True)
         except BaseException as error:
             # The gate is kept until the server has let go of it: the next one to ask would be one too many.
-            end = await pool._driver.close(conn)
-            if end is not None:
-                await self._watch.wait_for_end(pool, end)
+            await self._part_with(pool, conn)
             if isinstance(error, Elsewhere):
                 raise pool._driver.operational_error(f"{self.pool_name}: {error}") from None
             raise
         return conn
 
-    def _no_room(self, seen: View) -> NotNow:
+    def _joined(self) -> None:
+        self._refused = 0
+        logger.info("%s: joined fleet %s as %s", self.pool_name, self._fleet.name, self._name)
+
+    def _no_room(self) -> float:
+        """Seconds until room is to be looked for again."""
         self._refused += 1
         pause = min(JOIN_SECONDS_MOST, JOIN_SECONDS * 2.0 ** min(self._refused - 1, 10))
-        return NotNow("the fleet's budget is used up", pause * (0.5 + _chance()))
+        return pause * (0.5 + _chance())
 
     # ------------------------------------------------------------------------------------------ looking
 
@@ -196,35 +235,80 @@ class Member:
         pool = self._pool()
         if pool is None or pool.closed:
             return
-        self._looks_at = _clock() + self._fleet.period
-        core = pool._core
-        if len(core.slots) <= len(core.opening) + core.closing:
-            return  # who has no connection joins, when somebody wants one
+        self._looks_at = _clock() + min(self._fleet.period, self._ledger.longest)
         try:
-            conn = await settled(pool.getconn(timeout=LOOK_TIMEOUT, priority=Priority.HIGH))  # type: ignore[attr-defined]
-            try:
-                await self._look_on(pool, conn)
-            finally:
-                await settled(pool.putconn(conn))  # type: ignore[attr-defined]
-            self._failing = False
+            if not self._ledger.asks_on_one:
+                await self._look_or_leave(pool)
+            elif len(pool._core.slots) > len(pool._core.opening) + pool._core.closing:
+                await self._look_on_one(pool)
+            else:
+                return  # who has no connection joins, when somebody wants one
         except Exception as error:
-            self._looks_at = _clock() + LOOK_TIMEOUT
-            if self._claim is not None and _clock() - self._claim.at < FRESH:
-                return  # all were in use, say: there is time
-            if not self._failing:
-                logger.warning("%s: fleet %s: %s", self.pool_name, self._fleet.name, one_line(error))
-            self._failing = True
+            self._failed(pool, error)
+        else:
+            if self._trouble is not None:
+                logger.info("%s: in touch again with fleet %s", self.pool_name, self._fleet.name)
+            self._trouble, self._gave_up = None, False
+
+    async def _look_on_one(self, pool: BasePool[Any]) -> None:
+        conn = await settled(pool.getconn(timeout=LOOK_TIMEOUT, priority=Priority.HIGH))  # type: ignore[attr-defined]
+        try:
+            await self._look_on(pool, conn)
+        finally:
+            await settled(pool.putconn(conn))  # type: ignore[attr-defined]
+
+    async def _look_or_leave(self, pool: BasePool[Any]) -> None:
+        core = pool._core
+        if core.slots or core.waiters or core.min_size:
+            await self._look_on(pool, None)
+        else:
+            await self._leave(pool)
+
+    async def _leave(self, pool: BasePool[Any]) -> None:
+        """Claim nothing, with nothing open."""
+        if self._claim is None:
+            return
+        self._claim = None  # from now on nothing is opened, so what is not there now will not be
+        if pool._core.slots:
+            return
+        self._resize(pool, 1)
+        self._number += 1
+        await self._ledger.leave(self._number)
+
+    def _failed(self, pool: BasePool[Any], error: Exception) -> None:
+        claim, now = self._claim, _clock()
+        age = math.inf if claim is None else now - claim.at
+        self._looks_at = now + min(LOOK_TIMEOUT, self._ledger.lost - age if age < self._ledger.lost else math.inf)
+        if age < self._ledger.fresh or pool.closed:
+            return  # all were in use, say: there is time
+        if self._trouble is None:
+            logger.warning("%s: fleet %s: %s", self.pool_name, self._fleet.name, one_line(error))
+        self._trouble, self._refused = one_line(error), 0
+        if self._ledger.lost <= age < math.inf and not self._gave_up:
+            self._give_up(pool, age)
+
+    def _give_up(self, pool: BasePool[Any], age: float) -> None:
+        """The others will soon take what this member has for free: what is idle goes before that."""
+        self._gave_up = True
+        pool._event(pool._core.close_idle, Reason.OUT_OF_TOUCH)
+        self._resize(pool, pool._core.leased)
+        logger.warning(
+            "%s: fleet %s: out of touch for %.0f s: idle connections are closed; %d in use are kept, unknown to others",
+            *(self.pool_name, self._fleet.name, age, self.share),
+        )
 
     async def _look_on(self, pool: BasePool[Any], conn: Any) -> None:
         before = set() if self._seen is None else self._seen.members.keys()
         if not self._may_open():  # what was claimed may be another's by now: only what is open is certain
-            self._resize(pool, max(1, min(self.share, len(pool._core.slots))))
+            self._resize(pool, max(self._least(), min(self.share, self._open(pool))))
         self._line.measure(totals_of(pool._core, pool._clock()), self.share)
         seen, self._claim = await self._say(pool, conn, self._held(pool))
         if self._decides(pool, seen):
             seen, self._claim = await self._say(pool, conn, self._held(pool))
         share = self.share
         want = seen.shares()[self._name]
+        if not share:
+            self._meter.assume(seen.mean_demand)
         changing = before != seen.members.keys()
         if want > share:
             await self._raise(pool, conn, seen, changing)
@@ -233,6 +317,10 @@ class Member:
             seen, self._claim = await self._say(pool, conn, self._held(pool))
         self._calm = 0 if changing or share != self.share else self._calm + 1
         self._looks_at = _clock() + self._period(seen, want) * (1 + JITTER * (_chance() - 0.5))
+        if not self.share:
+            self._looks_at = _clock() + self._no_room()
+        elif not share:
+            self._joined()
 
     def _decides(self, pool: BasePool[Any], seen: View) -> bool:
         """Whether this member has just decided something about the fleet's line, which all are to know."""
@@ -248,22 +336,25 @@ class Member:
             self._to_shrink = False  # nobody lacks anything
             return False
         twice, self._to_shrink = self._to_shrink, True
-        return twice or want < self.share - 1 or seen.claimed > seen.capacity
+        return twice or want < self.share - 1 or seen.claimed > seen.capacity or seen.short
 
     def _period(self, seen: View, want: int) -> float:
-        period = self._fleet.period
+        period = min(self._fleet.period, self._ledger.longest)
         if self._calm < CALM:
             return period
-        calm = max(period, len(seen.members) / PER_SECOND)
+        calm = min(max(period, len(seen.members) / PER_SECOND), self._ledger.longest)
         return min(calm, max(period, HUNGRY)) if want > self.share else calm
 
     async def _raise(self, pool: BasePool[Any], conn: Any, seen: View, changing: bool) -> None:
         """Claim what this member should have, as far as it is free, and have it unless another claims it too.
 
-        *changing*: members come and go. Half of what is free is left then, for those who may be at the gate unseen.
+        *changing*: members come and go. Half of what is free is left then, for those who may be at the gate unseen,
+        where that can be.
         """
+        if seen.settling:
+            return
         share, free = self.share, seen.capacity - seen.claimed
-        if changing and seen.to_come:
+        if changing and seen.to_come and seen.asked_on_one:
             free -= free // 2
         target = min(seen.shares()[self._name], share + free)
         if target <= share:
@@ -280,19 +371,32 @@ class Member:
         Those that are open the server counts itself; those that are just being opened it does not see.
         """
         core = pool._core
+        if not self._ledger.asks_on_one:
+            return max(self.share, self._open(pool))
         return max(1, self.share, len(core.slots) if core.opening else 0)
 
+    def _least(self) -> int:
+        """What a member has that can ask."""
+        return int(self._ledger.asks_on_one)
+
+    def _open(self, pool: BasePool[Any]) -> int:
+        """Connections that there are, or may be in a moment. Of who may open none, an attempt is refused."""
+        core = pool._core
+        may_open = self._ledger.asks_on_one or (self.share and self._may_open())
+        return len(core.slots) - (0 if may_open else len(core.opening))
+
     async def _say(self, pool: BasePool[Any], conn: Any, share: int) -> tuple[View, Claim]:
+        if pool.closed and not self._ledger.asks_on_one:
+            raise ConnectionError("the pool is closed")  # it may have left already
         self._number += 1
-        fleet = self._fleet
-        demand = fleet.weight * self._meter.read(pool._core, pool._clock())
-        said = Said(self._number, share, fleet.least, self._most, demand, self._line.says)
-        name = tag.write(fleet.name, self._name, fleet.service, said)
+        demand = self._fleet.weight * self._meter.read(pool._core, pool._clock())
+        said = Said(self._number, share, self._fleet.least, self._most, demand, self._line.says)
         at = _clock()
-        seen = view(fleet.name, await self._ledger.say(conn, name), fleet.budget, fleet.members, fleet.outside)
+        seen, stands = await self._ledger.say(conn, said, self._open(pool))
         self._seen = seen = self._line.follow(seen, pool._clock())
-        return seen, Claim(ref(conn), name, at)
+        return seen, Claim(at, stands)
 
     def _resize(self, pool: BasePool[Any], share: int) -> None:
         self.share = share if self._claim is not None else 0
+        share = max(1, share)  # a pool has no smaller size
         pool._event(pool._core.resize, min(self._kept_open, share), share)

@@ -6,16 +6,23 @@ them sees the other's claim, and at least one takes its own back. So no lock is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from ..drivers import sockets
 from ..drivers.base import Driver, Status
 from . import tag
+from .shares import View, view
+from .tag import Said
+
+if TYPE_CHECKING:
+    from .settings import Fleet
 
 # Without them the server would find out about a machine that has vanished after two hours, and about a killed client
-# whose statement runs when that ends. Slower than `member.FRESH`: a member must know that it has lost touch before the
-# server gives its connections up. Milliseconds or seconds, as PostgreSQL has them.
+# whose statement runs when that ends. Slower than `Postgres.fresh`: a member must know that it has lost touch before
+# the server gives its connections up. Milliseconds or seconds, as PostgreSQL has them.
 SETTINGS = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "3",
@@ -44,32 +51,45 @@ class Elsewhere(Exception):
 
 
 class Postgres:
-    """Says and sees for one member."""
+    """Satisfies `ledger.Ledger`. A claim stands while the connection that says it lives and bears that name."""
 
     settings: Mapping[str, str] = SETTINGS
+    asks_on_one = True
+    fresh = 10.0
+    lost = longest = math.inf
 
-    def __init__(self, driver: Driver, fleet: str) -> None:
+    def __init__(self, driver: Driver, fleet: Fleet, member: str) -> None:
         self._driver = driver
         self._fleet = fleet
+        self._member = member
 
-    def arguments(self, name: str) -> Mapping[str, Any]:
-        """For the driver's `connect`: what names a connection from its first moment."""
-        return {"application_name": name}
+    def arguments(self) -> Mapping[str, Any]:
+        return {"application_name": tag.write(self._fleet.name, self._member, self._fleet.service)}
 
-    async def say(self, conn: Any, name: str) -> list[tuple[str, int]]:
-        """Name this connection so, and then see all names, and how many connections have each.
+    async def say(self, conn: Any, said: Said, count: int) -> tuple[View, Callable[[], bool]]:
+        """Name *conn* after it, and then see all names. How many connections have each the server counts itself.
 
         :raises Elsewhere: when there is a pooler between, where a name would be anybody's.
         """
-        rows = await self._driver.ask(conn, _SAY, (name, tag.prefix(self._fleet)))
+        fleet = self._fleet
+        name = tag.write(fleet.name, self._member, fleet.service, said)
+        weak = ref(conn)
+        rows = await self._driver.ask(conn, _SAY, (name, tag.prefix(fleet.name)))
         if not any(mine for _, _, mine, _ in rows) or rows[0][3] != self._driver.backend(conn):
             raise Elsewhere(
                 "a pooler stands between this process and the server, which a fleet cannot be seen through:"
                 " connect straight, or let the pooler's own limits hold the line"
             )
-        return [(seen, count) for seen, count, _, _ in rows]
+        names = [(seen, count) for seen, count, _, _ in rows]
+        return view(fleet.name, names, fleet.budget, fleet.members, fleet.outside), lambda: self._says(weak(), name)
 
-    def still_says(self, conn: Any, name: str) -> bool:
+    async def leave(self, number: int) -> None:
+        pass  # what it said has gone with its connections
+
+    async def close(self) -> None:
+        pass
+
+    def _says(self, conn: Any, name: str) -> bool:
         """Whether the connection lives and bears this name, as far as is known without asking. From any thread."""
         try:
             if self._driver.told(conn, "application_name") != name:

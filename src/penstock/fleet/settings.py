@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..core.settings import check_count, check_seconds
+from . import redis
 from .tag import LONGEST, NAME, longest_fleet
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class Fleet:
 
     Each pool's size is its share, which follows its need. The processes see one another through the database itself, by
     the names of their connections, and the sum never passes the budget: a process that has lost touch keeps what it has
-    and never grows, and who finds no room waits. All processes of a fleet connect to the same database, straight.
+    and never grows, and who finds no room waits. All processes of a fleet connect to the same database, straight; where
+    there is a pooler between, they see one another through a Redis.
 
     :param budget: connections that all processes may have open, those that are opening and closing included.
     :param name: of the fleet: 1 to 16 letters a to z, digits, "-" and "_".
@@ -32,7 +34,10 @@ class Fleet:
     :param outside: connections of the same role to the same database that are no member's, and that the budget leaves
         room for: a migration, a job. Those beyond are taken off it while they last.
     :param period: seconds after which a process looks again, at least. In a large fleet where nothing changes it looks
-        less often.
+        less often; through Redis every 2 s at most.
+    :param redis: through which the processes see one another, instead of the database: a URL (redis://..., rediss://...,
+        unix://...), a `redis.Redis`, or for an `AsyncPool` a `redis.asyncio.Redis`. One *name* for each database there.
+        See `docs/fleet.md` for what is weaker then.
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
 
@@ -44,6 +49,7 @@ class Fleet:
     weight: float = 1.0
     outside: int = 0
     period: float = 5.0
+    redis: Any = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
         check_count("budget", self.budget, at_least=1)
@@ -78,6 +84,8 @@ class Fleet:
         check_seconds("period", self.period)
         if not 0.05 <= self.period < math.inf:
             raise ValueError(f"period must be 0.05 seconds or more, not {self.period!r}")
+        if self.redis is not None:
+            redis.check(self.redis)
 
     def join(self, pool: BasePool[Any]) -> Member:
         """A place in the fleet for *pool*. `Pool(..., fleet=...)` asks for it."""

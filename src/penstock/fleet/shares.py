@@ -59,6 +59,8 @@ class View:
     :ivar members: those that there are, by name.
     :ivar strangers: connections of the same role in the same database that are no member's, beyond those declared.
     :ivar line: connections that are the best for the fleet, where it looks for that (`climb`); None for no such line.
+    :ivar asked_on_one: whether asking took a connection, so that room is kept for those of who joins.
+    :ivar settling: seconds until it is sure that this is all of it; nobody takes more before that.
     """
 
     budget: int
@@ -66,6 +68,8 @@ class View:
     members: Mapping[str, Member]
     strangers: int
     line: int | None = None
+    asked_on_one: bool = True
+    settling: float = 0.0
 
     @property
     def claimed(self) -> int:
@@ -74,6 +78,8 @@ class View:
     @property
     def room(self) -> int:
         """Connections kept for who joins. The last one is kept although all are there: one may have to come again."""
+        if not self.asked_on_one:
+            return 0
         return max(0, min(self.to_come + 1, max(2, self.budget // ROOM), self.budget - len(self.members)))
 
     @property
@@ -106,6 +112,11 @@ class View:
         """Who decides the line: of several who do, the first by name. None if nobody does."""
         works = [(name, self.members[name].work) for name in sorted(self.members)]
         return next((Decider(name, w.line) for name, w in works if w is not None and w.mark is Mark.DECIDES), None)
+
+    @property
+    def short(self) -> bool:
+        """Whether somebody who has joined, or asks to, has less than is guaranteed to it."""
+        return any(member.said is not None and member.claim < member.said.least for member in self.members.values())
 
     @property
     def mean_demand(self) -> float:

@@ -245,6 +245,8 @@ class AsyncPool(BasePool[C]):
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._empty.wait()
+        if self._membership is not None:
+            await self._membership.leave()
         if self._timer is not None:
             self._timer.cancel()
         self._log_still_out()

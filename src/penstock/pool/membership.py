@@ -62,6 +62,9 @@ class Membership(Protocol):
     def end(self) -> None:
         """The pool is closed. From any thread."""
 
+    async def leave(self) -> None:
+        """As far as the pool waits for its connections to end, it has waited. Never raises."""
+
     def state(self) -> FleetState: ...
 
 

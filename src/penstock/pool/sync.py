@@ -279,6 +279,8 @@ class Pool(BasePool[C]):
                 self._carry_out([effect])
         if not mine:
             self._empty.wait(timeout)
+        if self._membership is not None:
+            steps.run(self._membership.leave())
         self._log_still_out()
         if self._empty.is_set() and self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join(timeout)
