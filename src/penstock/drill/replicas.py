@@ -46,6 +46,7 @@ class Replicas:
     :ivar answers: of all but those behind the proxy.
     :ivar apart: of those behind the proxy, whose network fails.
     :ivar failed: why some could not start.
+    :ivar clients: how many there are in all, shared out evenly among those that are ready.
     """
 
     def __init__(self, posting: Posting, through_proxy: str, clients: int) -> None:
@@ -56,7 +57,7 @@ class Replicas:
         self.joined: list[float] = []  # seconds that each took until it was ready
         self._posting = posting
         self._through_proxy = through_proxy
-        self._clients = clients
+        self.clients = clients
         self._number = 0
         self._context = multiprocessing.get_context("forkserver")
 
@@ -83,6 +84,15 @@ class Replicas:
         """Those that are sent requests."""
         return [one for one in self.running if one.ready is not None and one.stopping is None]
 
+    def share_out(self) -> None:
+        """Tell each how many clients it has, where that has changed."""
+        ready = self.ready
+        for place, one in enumerate(ready):
+            clients = (self.clients - place + len(ready) - 1) // len(ready)
+            if clients != one.clients:
+                one.clients = clients
+                _tell(one, clients)
+
     def start(self, number: int, cut_off: bool = False) -> list[Replica]:
         """Start so many; those to be cut off reach the server through the proxy."""
         started = []
@@ -99,14 +109,14 @@ class Replicas:
             one.process.kill()
         for one in some:
             self._forget(one)
-        self._share_out()
+        self.share_out()
 
     def stop(self, some: Iterable[Replica]) -> None:
         """Let them answer what they were asked, close their pools and end."""
         for one in some:
             one.stopping = time.monotonic()
             _tell(one, replica.END)
-        self._share_out()
+        self.share_out()
 
     def collect(self, seconds: float) -> None:
         """Take in what is reported within `seconds` at most."""
@@ -138,18 +148,10 @@ class Replicas:
         elif report is None:
             one.ready = time.monotonic()
             self.joined.append(one.ready - one.started)
-            self._share_out()
+            self.share_out()
         else:
             one.why = report
             self.failed.append(report)
-
-    def _share_out(self) -> None:
-        ready = self.ready
-        for place, one in enumerate(ready):
-            clients = (self._clients - place + len(ready) - 1) // len(ready)
-            if clients != one.clients:
-                one.clients = clients
-                _tell(one, clients)
 
     def _forget(self, one: Replica) -> None:
         one.process.join(STOP_SECONDS)
