@@ -127,11 +127,14 @@ class PgBouncer:
 
     def show(self, what: str) -> list[dict[str, Any]]:
         """The rows of its console's SHOW: `servers`, `clients`, `pools`, ..."""
-        console = psycopg.connect(  # it speaks the simple protocol only
+        with closing(self.console()) as console:
+            return console.execute(f"SHOW {what}".encode()).fetchall()
+
+    def console(self) -> psycopg.Connection[dict[str, Any]]:
+        """A connection to its console, for who asks more than once."""
+        return psycopg.connect(  # it speaks the simple protocol only
             self._dsn("/pgbouncer"), autocommit=True, cursor_factory=psycopg.ClientCursor, row_factory=dict_row
         )
-        with closing(console):
-            return console.execute(f"SHOW {what}".encode()).fetchall()
 
     def _dsn(self, path: str) -> str:
         url = urlsplit(self._postgres.dsn)

@@ -66,10 +66,10 @@ def seen(server: RedisServer, name: str = "main") -> View:
 
 
 class Sampled:
-    """The most that *count* has given, asked all the time until the end of the block."""
+    """The most that *count* has given, and the last; it is asked all the time until the end of the block."""
 
     def __init__(self, count: Callable[[], int]) -> None:
-        self.most = 0
+        self.most = self.last = 0
         self.samples = 0
         self._count = count
         self._over = threading.Event()
@@ -91,7 +91,8 @@ class Sampled:
     def _sample(self) -> None:
         try:
             while not self._over.is_set():
-                self.most = max(self.most, self._count())
+                self.last = self._count()
+                self.most = max(self.most, self.last)
                 self.samples += 1
                 sleep(0.003)
         except Exception as error:
