@@ -8,6 +8,8 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner, Result
 
+from penstock.budget import read
+from penstock.budget.names import whose
 from penstock.cli.plan import plan as command
 from support.project import ONE_SERVICE, broken, held_against, the_use, unknown, write
 
@@ -201,6 +203,24 @@ def test_programs_are_known_by_name_by_label_and_by_what_they_run(tmp_path: Path
     assert [each.what for each in reading.findings if each.level == "note"] == [
         f"not compared, no service of penstock.toml has their name: redis ({tmp_path}/d.yaml:3)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "runner", "whose_it_is"),
+    [
+        (("web", "celery"), "celery", ("web", "celery")),  # a worker beside the server, in the server's own pod
+        (("web", "celery"), "gunicorn", ("web", None)),
+        (("web", "app"), "celery", ("web", "celery")),
+        (("shop_api",), "gunicorn", ("api", None)),
+        (("web-api",), "gunicorn", None),  # it could be either
+        (("webshop",), "gunicorn", None),  # a part is a whole word
+        (("worker", "api"), "gunicorn", ("api", None)),
+    ],
+)
+def test_a_name_is_one_thing_in_the_budget_or_none(
+    names: tuple[str, ...], runner: str, whose_it_is: tuple[str, str | None] | None
+) -> None:
+    assert whose(read(SIDE), names, runner) == whose_it_is
 
 
 def test_a_side_pool_may_have_what_is_declared_for_it(tmp_path: Path) -> None:
