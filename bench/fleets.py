@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from statistics import mean
 
 from bench.context import Context
 from penstock.drill.arms.penstock_pool import PenstockPool
@@ -11,7 +12,7 @@ from penstock.drill.conduct import conduct
 from penstock.drill.measure import Sampler
 from penstock.drill.replica import Posting
 from penstock.drill.replicas import Replicas
-from penstock.drill.scaleout import INTERVAL
+from penstock.drill.scaleout import INTERVAL, LOOK_SECONDS
 from penstock.drill.scaleout_result import ScaleOutResult
 from penstock.drill.scenarios import choose
 from penstock.drill.server import Server, embedded
@@ -53,6 +54,18 @@ class Fleet:
     def held(self) -> int:
         """Connections that all of them have now."""
         return self._sampler.count()
+
+    def in_use(self) -> float:
+        """Connections that run a statement or have a transaction open, on the average of a while."""
+        found: list[int] = []
+
+        def looked() -> bool:
+            sample = self._sampler.look()
+            found.append(sample.active + sample.idle_in_transaction)
+            return False
+
+        self.until(looked, LOOK_SECONDS)
+        return mean(found)
 
     def until(self, done: Callable[[], bool], at_most: float) -> float:
         """Let time pass until it is *done*; return the seconds that it took, infinity when it was not."""

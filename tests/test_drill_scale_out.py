@@ -29,7 +29,7 @@ from penstock.drill.server import embedded
 from penstock.drill.shape import ScaleOut
 from penstock.drill.verdict import sentence
 
-SMALL = ScaleOut(processes=6, settle=1.0, each=3.0)
+SMALL = ScaleOut(processes=6, settle=1.0, each=3.0, least=8)
 GOOD = Answer(0.0, 0.1, None, None)
 
 app = Typer()
@@ -104,7 +104,7 @@ def test_the_document_and_the_report_say_what_was_measured(outcome: Outcome) -> 
 
 
 def test_no_process_outlives_a_drill_that_is_killed() -> None:
-    command = [sys.executable, "-c", "from penstock.cli import main; main()", "drill", "scale-out", "--processes", "5"]
+    command = [sys.executable, "-c", "from penstock.cli import main; main()", "drill", "scale-out", "--processes", "10"]
     process = subprocess.Popen(
         [*command, "--arm", "penstock"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -198,7 +198,7 @@ def test_the_time_between_looks_is_told() -> None:
     ("arguments", "reason"),
     [
         (["outage", "--processes", "6"], "--processes means nothing to outage"),
-        (["scale-out", "--processes", "4"], "--processes is 4; use 5 to 100"),
+        (["scale-out", "--processes", "4"], "--processes is 4; use 10 to 100"),
         (["scale-out", "--seconds", "5"], "--seconds means nothing to scale-out"),
         (["scale-out", "--clients", "30"], "--clients means nothing to scale-out"),
         (["scale-out", "--overload", "3"], "--overload means nothing to scale-out"),
@@ -213,6 +213,6 @@ def test_what_means_nothing_is_said(arguments: list[str], reason: str) -> None:
 
 def test_a_server_that_has_too_little_to_give_is_told_before_anything_is_played() -> None:
     scenarios = adjust(choose("all"), processes=10)
-    check_room(scenarios, 12)
-    with pytest.raises(CannotStart, match=r"10 processes share a budget of 12 connections, and the server has 11 to"):
-        check_room(scenarios, 11)
+    check_room(scenarios, 24)
+    with pytest.raises(CannotStart, match=r"10 processes share a budget of 24 connections, and the server has 23 to"):
+        check_room(scenarios, 23)

@@ -1,21 +1,26 @@
 """Ten seconds after processes have come, gone, been killed or replaced: how much of the budget is in use?
 
 All members have more clients than connections. In use is a connection that runs a statement or has a transaction open,
-on the average of 0.6 s. The play is that of `fleet_line`.
+on the average of 0.6 s. The play is that of `fleet_line`; and a smaller fleet, whose 8 members start at once.
 """
 
 from collections.abc import Sequence
 
 from bench.context import Context
-from bench.fleets import play
+from bench.fleets import fleet, play
 from bench.report import Line, Result, at_least, figure
 from penstock.drill.scaleout_result import ENOUGH, Change, ScaleOutResult
 
 CLAIM = "what a fleet uses of its budget 10 s after a change"
 BAR = f">= {ENOUGH:g} of the budget"
 
+BUDGET, MEMBERS = 24, 8
+SETTLE = 10.0
+ROUNDS, QUICK_ROUNDS = 3, 1
+
 
 def run(ctx: Context) -> Result:
+    small = [_small(ctx) for _ in range(QUICK_ROUNDS if ctx.quick else ROUNDS)]
     results = play(ctx)
     changes = list(zip(*(_changes(result) for result in results), strict=False))
     ready = max(result.ready_after(1.0) or 0.0 for result in results)
@@ -23,6 +28,7 @@ def run(ctx: Context) -> Result:
     never = sum(result.not_ready for result in results)
     return [
         *(at_least(f"in use 10 s after: {_name(same)}", min(share for _, share in same), ENOUGH) for same in changes),
+        at_least(f"in use 10 s after: 0 to {MEMBERS} processes, budget {BUDGET}", min(small), ENOUGH),
         Line(
             "from a process's start to its first connection: half of them, all",
             f"{figure(half)} s, {figure(ready)} s, {never} never",
@@ -32,6 +38,15 @@ def run(ctx: Context) -> Result:
             None,
         ),
     ]
+
+
+def _small(ctx: Context) -> float:
+    with fleet(BUDGET, MEMBERS, 3 * BUDGET) as found:
+        found.join(MEMBERS)
+        found.go_on(SETTLE)
+        share = found.in_use() / BUDGET
+    ctx.say(f"{MEMBERS} members started at once: {share:.3f} of {BUDGET} in use 10 s after the last had joined")
+    return share
 
 
 def _changes(result: ScaleOutResult) -> list[tuple[Change, float]]:

@@ -26,7 +26,7 @@ from penstock.drill.shape import ClosedLoop, OpenLoop, ScaleOut
 TICK_SECONDS = 0.05
 CAPACITY_SECONDS = 2.5
 SETTLED_SECONDS = 0.5  # of them, until every connection is open
-FEWEST, MOST = 5, 100  # processes of a scale-out
+FEWEST, MOST = 10, 100  # processes of a scale-out
 
 # Called with the growing result of the arm that runs, and the seconds since its load began.
 Watch = Callable[[Result, float], None]

@@ -87,7 +87,7 @@ class Sampler:
 
     def count(self) -> int:
         """Return how many connections the arm holds now."""
-        return self._look().held
+        return self.look().held
 
     def wait_until_gone(self) -> None:
         """Wait until those who were there before have gone: they were killed, but their backends take a moment."""
@@ -100,11 +100,12 @@ class Sampler:
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             due += self._interval
             try:
-                self.samples.append(self._look())
+                self.samples.append(self.look())
             except psycopg.Error:
                 return  # the chart ends here; the clients' figures go on
 
-    def _look(self) -> Sample:
+    def look(self) -> Sample:
+        """Return what there is now."""
         at = time.monotonic() - self._origin
         row = self._connection.execute(_LOOK, (CLIENTS, self._alone)).fetchone()
         assert row is not None  # an aggregate has a row

@@ -60,14 +60,16 @@ class OpenLoop:
 class ScaleOut:
     """Processes that come and go, from 1 to `processes` and back, and clients who never pause.
 
-    The budget has `each` connections for each process: little more than one, which is the hardest to share out. For
-    each of those connections there are `clients`, shared out evenly among the processes that are ready, as a load
-    balancer does. After each change all is left alone for `settle` seconds, and then looked at.
+    The budget has `each` connections for each process: little more than one, which is the hardest to share out. It has
+    `least` in all: a fleet keeps two for who is to join, which must not be much of it. For each of those connections
+    there are `clients`, shared out evenly among the processes that are ready, as a load balancer does. After each
+    change all is left alone for `settle` seconds, and then looked at.
     """
 
     processes: int = 50
     settle: float = 10.0
     each: float = 1.2
+    least: int = 24
     clients: int = 3
 
     @property
@@ -83,7 +85,7 @@ class ScaleOut:
     @property
     def budget(self) -> int:
         """Connections for all of them."""
-        return max(8, math.ceil(self.each * self.processes))
+        return max(self.least, math.ceil(self.each * self.processes))
 
     @property
     def fixed(self) -> int:
