@@ -150,7 +150,7 @@ def test_who_finds_no_room_opens_nothing_and_has_it_once_another_leaves(
             async with member_of(kind, bouncer.dsn, fleet(server, 1)) as second:
                 with clients(bouncer) as count:
                     with pytest.raises(PoolTimeout, match=r"no room yet in fleet 'main': budget 1, 1 claimed by 2"):
-                        await request(second, timeout=0.5)
+                        await request(second, timeout=0.3)
                 assert count.most == 1
                 started = time.monotonic()
                 await first.aclose()
@@ -298,14 +298,13 @@ def test_a_process_that_was_frozen_opens_nothing_before_it_has_looked(
 # ---------------------------------------------------------------------------------------------- Redis in trouble
 
 
-@both
 def test_without_redis_what_is_idle_goes_before_the_lease_ends_and_what_is_in_use_stays(
-    kind: Kind, server: RedisServer, dsn: str, caplog: pytest.LogCaptureFixture
+    server: RedisServer, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     known(server)
 
     async def scenario() -> None:
-        async with member_of(kind, dsn, fleet(server, 6), min_size=4) as pool:
+        async with member_of(Pool, dsn, fleet(server, 6), min_size=4) as pool:
             await filled(pool)
             async with borrowed(pool):
                 server.kill()
@@ -402,16 +401,15 @@ def test_checkouts_go_on_while_redis_does_not_answer(kind: Kind, server: RedisSe
     asyncio.run(scenario())
 
 
-@both
 def test_of_a_redis_that_was_emptied_nobody_takes_what_it_has_forgotten(
-    kind: Kind, server: RedisServer, bouncer: PgBouncer
+    server: RedisServer, bouncer: PgBouncer
 ) -> None:
     known(server)
 
     async def scenario() -> None:
         async with (
-            member_of(kind, bouncer.dsn, fleet(server, 4), min_size=4) as first,
-            member_of(kind, bouncer.dsn, fleet(server, 4), min_size=0) as second,
+            member_of(AsyncPool, bouncer.dsn, fleet(server, 4), min_size=4) as first,
+            member_of(AsyncPool, bouncer.dsn, fleet(server, 4), min_size=0) as second,
         ):
             await joined(first, 4)
             await filled(first)
@@ -435,7 +433,7 @@ def test_what_is_no_fleets_is_left_alone_and_said_to_be_in_the_way(kind: Kind, s
             with pytest.raises(
                 PoolTimeout, match=f"what is under {KEY} is not a fleet's: delete it, or give the fleet"
             ):
-                await request(pool, timeout=0.5)
+                await request(pool, timeout=0.3)
             assert client(server).get(KEY) == b"theirs"
             client(server).delete(KEY)
             known(server)
@@ -519,8 +517,8 @@ def test_a_clock_that_was_set_back_makes_no_lease_longer(server: RedisServer, te
         KEY, "00000003", f"{int((time.time() + 3600) * 1000)} 1 5 penstock:main:00000003:1:5:1:9:0.00:app"
     )
     assert tellers[0].say(1).claimed == 6
-    time.sleep(LEASE)
-    assert tellers[0].say(1).claimed == 1
+    till = int(client(server).hget(KEY, "00000003").split()[0])
+    assert till <= (time.time() + LEASE) * 1000 + 1
 
 
 def test_a_row_that_cannot_be_read_is_no_guess(server: RedisServer, tellers: list[Teller]) -> None:
@@ -566,7 +564,7 @@ def test_a_password_is_shown_nowhere(server: RedisServer, dsn: str, caplog: pyte
     with caplog.at_level(logging.DEBUG), Pool(dsn, fleet=declared, min_size=1) as pool:
         with (
             pytest.raises(PoolTimeout, match=r"out of touch with fleet 'main': .*Redis: ") as caught,
-            pool.connection(0.5),
+            pool.connection(0.3),
         ):
             pass
         said = " ".join([repr(declared), repr(pool), repr(pool.fleet()), str(caught.value), caplog.text])
