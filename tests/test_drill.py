@@ -172,7 +172,7 @@ def test_the_report_loads_nothing(server: Server) -> None:
     from penstock.drill.document import document
     from penstock.drill.report import report
 
-    html = report(document([run(server, "leak", "leaking", seconds=0.6)], server))
+    html = report(document([run(server, "leak", "leaking", seconds=0.6)]))
     assert not re.search(r"https?:|//|<script|<link|<img|@import|url\(|\bsrc=|\bhref=", html)
     assert html.count("<svg") == 2
     assert "prefers-color-scheme: dark" in html

@@ -213,7 +213,7 @@ def test_a_request_handed_over_late_was_not_offered_in_time() -> None:
 
 
 def test_the_report_shows_every_fate_and_loads_nothing(spike: Outcome, server: Server) -> None:
-    html = report(document([spike], server))
+    html = report(document([spike]))
     assert not re.search(r"https?:|//|<script|<link|<img|@import|url\(|\bsrc=|\bhref=", html)
     assert html.count("<svg") == 4
     assert html.count("- - capacity: ") == 2

@@ -63,7 +63,7 @@ def test_a_service_s_max_bounds_its_share(budget: Path) -> None:
 
 
 def test_a_max_size_beyond_what_is_declared_is_an_error(budget: Path) -> None:
-    with pytest.raises(BudgetError, match="max_size is 6, and each of its processes may have 5"):
+    with pytest.raises(BudgetError, match="max_size is 6, and the share of each of its processes is 5"):
         Pool.from_budget("jobs", path=budget, max_size=6, open=False)
 
 

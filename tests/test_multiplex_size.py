@@ -65,6 +65,8 @@ TOO_LARGE = {
     "two rows, the second": "SELECT repeat('x', CASE i WHEN 2 THEN 3000000 ELSE 1 END) FROM generate_series(1, 2) i",
     "wide here and there": "SELECT repeat('x', CASE i % 64 WHEN 9 THEN 600000 ELSE 1 END)"
     " FROM generate_series(1, 300) i",
+    "rows of NULL": "SELECT NULL FROM generate_series(1, 40000)",
+    "rows of nothing": "SELECT FROM generate_series(1, 40000)",
     "many columns": "SELECT " + ", ".join(["repeat('x', 20000)"] * 100),
     "the last rows": "SELECT repeat('x', CASE WHEN i > 64 THEN 100000 ELSE 1 END) FROM generate_series(1, 90) i",
 }

@@ -81,7 +81,6 @@ class Document:
             here = (*at, name)
             if wrong := kind.name(name):
                 self.wrong(here, wrong)
-                continue
             self._check_values(here, table, kind)
             for missing in [key for key, each in kind.keys.items() if each.required and key not in table]:
                 self.wrong((*here, missing), f"is missing: a {kind.noun} must have it")

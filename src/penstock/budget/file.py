@@ -62,7 +62,7 @@ def read(text: str, path: str = "penstock.toml", environment: str | None = None,
     overlays: dict[str, Tree] = document.tree.get("environments", {})
     if environment is not None and environment not in overlays:
         choice = nearest(environment, overlays)
-        what = f"there is no environment {shown(environment)}, named by {ENVIRONMENT} or asked for: {choice}"
+        what = f"there is no environment {shown(environment)}, which {ENVIRONMENT} or the caller names: {choice}"
         document.wrong(("environments",), what)
     chosen: tuple[Tree, Origin] = {}, {}
     for name in (None, *overlays):

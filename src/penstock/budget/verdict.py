@@ -56,13 +56,13 @@ def judge_database(budget: Budget, name: str, server: Server | None, not_asked: 
     limit = None if server is None else server.max_connections
     found = account(budget, name, max_connections=limit, reserved=reserve)
     problems, notes = [], []
-    if not_asked is not None:
-        notes.append(f"The server was not asked: {not_asked}.")
     if found is None:
         key = ("databases", name)
-        what = f"is missing, and the server was not asked ({not_asked}): declare it"
+        what = f"is missing: declare it, because the server did not say: {_sentence(not_asked)}"
         problems.append(Problem(budget.path, budget.line(*key), ".".join((*key, "max_connections")), what))
     else:
+        if not_asked is not None:
+            notes.append(f"The server did not say: {_sentence(not_asked)}")
         if not found.fits:
             problems.append(unfit(budget, found))
         if server is not None:
@@ -75,6 +75,12 @@ def judge_pooler(budget: Budget, name: str) -> Verdict:
     """The verdict on the connections that services may have to a pooler."""
     found = pooler_account(budget, name)
     return Verdict(found, None, () if found.fits else (unfit(budget, found),), ())
+
+
+def _sentence(why: str | None) -> str:
+    """What others say ends with a full stop, a question mark, or nothing."""
+    why = why or "it was not asked"
+    return why if why.endswith((".", "?")) else f"{why}."
 
 
 def _reserve(server: Server) -> int:

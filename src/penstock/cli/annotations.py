@@ -3,11 +3,12 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from penstock.errors import Problem
 
 
-def show(problems: Iterable[Problem]) -> None:
+def show(problems: Iterable[Problem], level: Literal["error", "warning"] = "error") -> None:
     """Print a workflow command for each, if this is GitHub Actions; print nothing elsewhere."""
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return
@@ -16,7 +17,7 @@ def show(problems: Iterable[Problem]) -> None:
         if problem.line:
             place += f",line={problem.line}"
         message = f"{problem.key}: {problem.what}" if problem.key else problem.what
-        print(f"::error {place},title=penstock plan::{_escaped(message, value=True)}")
+        print(f"::{level} {place},title=penstock plan::{_escaped(message, value=True)}")
 
 
 def _in_repository(path: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -13,12 +13,9 @@ from rich.console import Console
 from penstock.cli.drill_view import Plain, View, live, show_verdict
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from penstock.drill.server import Server
+    from penstock.drill.server import Servers
 
 PASSED, FAILED, CANNOT, INTERRUPTED = 0, 1, 2, 130
-MAX_CONNECTIONS = 20
 
 
 def drill(
@@ -31,8 +28,14 @@ def drill(
     overload: Annotated[
         float | None, typer.Option(help="With spike: how many times what the database can do; 1 to 20.")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="With scale-out: how many processes there are at most, but for the deploy.")
+    ] = None,
     max_connections: Annotated[
-        int | None, typer.Option(help=f"The embedded server's max_connections; {MAX_CONNECTIONS} if not said.")
+        int | None,
+        typer.Option(
+            help="The embedded server's max_connections; if not said, 20, and for scale-out 1.7 times its budget."
+        ),
     ] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Run this arm only; may be repeated.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report to this file.")] = None,
@@ -41,11 +44,13 @@ def drill(
     """Replay an outage with real clients against a real PostgreSQL, arm by arm, and measure who holds the line.
 
     Exit status: 0 when Penstock's arm held the line and answered every request (in spike: gave useful answers at 90 %
-    of the capacity, and recovered), 1 when it did not, 2 when the drill could not be run, 130 after Ctrl-C.
+    of the capacity, and recovered; in scale-out: had 90 % of the budget in use after each change as well), 1 when it
+    did not, 2 when the drill could not be run, 130 after Ctrl-C.
     """
     try:
+        from penstock.drill.conduct import check_room
         from penstock.drill.failure import CannotStart
-        from penstock.drill.server import embedded, given
+        from penstock.drill.server import Servers, given
     except ImportError as error:
         _refuse(f"the drill needs more packages ({error}): pip install 'penstock[drill]'")
     if show_list:
@@ -57,14 +62,12 @@ def drill(
             raise CannotStart(f"--html: there is no folder {html.absolute().parent}")
         if html is not None:
             _check_writable(html)
-        plans = _plans(scenario, arm or [], seconds=seconds, clients=clients, overload=overload)
-        server: AbstractContextManager[Server]
-        if dsn is None:
-            server = embedded(MAX_CONNECTIONS if max_connections is None else max_connections)
-        else:
-            server = nullcontext(given(dsn, anywhere=yes))
-        with _terminable(), server as place:
-            passed = _run(plans, place, html, as_json)
+        plans = _plans(scenario, arm or [], seconds=seconds, clients=clients, overload=overload, processes=processes)
+        there = None if dsn is None else given(dsn, anywhere=yes)
+        if there is not None:
+            check_room([plan for plan, _ in plans], there.line)
+        with _terminable(), Servers(there, max_connections) as servers:
+            passed = _run(plans, servers, html, as_json)
     except CannotStart as error:
         _refuse(str(error))
     except KeyboardInterrupt:
@@ -82,7 +85,7 @@ def _check_writable(html: Path) -> None:
         _refuse(f"--html: {html} cannot be written: {error.strerror}")
 
 
-def _run(plans: list[tuple[Any, Any]], server: "Server", html: Path | None, as_json: bool) -> bool:
+def _run(plans: list[tuple[Any, Any]], servers: "Servers", html: Path | None, as_json: bool) -> bool:
     from penstock.drill.conduct import conduct
     from penstock.drill.document import document
     from penstock.drill.report import report
@@ -91,11 +94,12 @@ def _run(plans: list[tuple[Any, Any]], server: "Server", html: Path | None, as_j
     view: View = live(console) if console.is_terminal else Plain(console, silent=as_json)
     outcomes = []
     for scenario, arms in plans:
+        server = servers.place(scenario.max_connections)
         with view.scenario(scenario, arms, server):
             outcomes.append(conduct(scenario, arms, server, view.watch))
         if not as_json:
             show_verdict(console, outcomes[-1])
-    written = document(outcomes, server)
+    written = document(outcomes)
     if html is not None:
         html.write_text(report(written), encoding="utf-8")
         if not as_json:

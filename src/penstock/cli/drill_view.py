@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from penstock.drill.arms import Arm
     from penstock.drill.conduct import Outcome
     from penstock.drill.result import Result
+    from penstock.drill.scaleout_result import ScaleOutResult
     from penstock.drill.scenario import Scenario
     from penstock.drill.server import Server
 
@@ -135,6 +136,13 @@ def show_verdict(console: Console, outcome: "Outcome") -> None:
 
 
 def _headline(scenario: "Scenario", server: "Server") -> str:
+    from penstock.drill.shape import ScaleOut
+
+    if isinstance(scenario.shape, ScaleOut):
+        return (
+            f"{scenario.title}: {_load(scenario)}; {server.version}, max_connections {server.max_connections}, of "
+            f"which their budget is {scenario.shape.budget}: that is the line."
+        )
     return (
         f"{scenario.title}: {_load(scenario)} in {scenario.instances} instances; {server.version}, "
         f"max_connections {server.max_connections}, {server.reserved} reserved, so the line is {server.line}."
@@ -142,8 +150,10 @@ def _headline(scenario: "Scenario", server: "Server") -> str:
 
 
 def _load(scenario: "Scenario") -> str:
-    from penstock.drill.shape import OpenLoop
+    from penstock.drill.shape import OpenLoop, ScaleOut
 
+    if isinstance(scenario.shape, ScaleOut):
+        return f"from 1 to {scenario.shape.processes} processes and back"
     if isinstance(scenario.shape, OpenLoop):
         return f"{scenario.shape.overload:g} times what the database can do"
     return f"{scenario.shape.clients} clients"
@@ -158,8 +168,10 @@ def _against(result: "Result") -> str:
 
 
 def _live_columns(scenario: "Scenario") -> Columns:
-    from penstock.drill.shape import OpenLoop
+    from penstock.drill.shape import OpenLoop, ScaleOut
 
+    if isinstance(scenario.shape, ScaleOut):
+        return _LIVE_SCALE_OUT
     return _LIVE_OPEN if isinstance(scenario.shape, OpenLoop) else _LIVE_CLOSED
 
 
@@ -174,6 +186,14 @@ def _at_most(result: "Result") -> Text:
 _LIVE_CLOSED: Columns = {
     "requests": lambda result: f"{result.requests:,}",
     "ok": lambda result: f"{result.ok:,}",
+    "errors": _errors,
+    "held now": lambda result: f"{result.held}",
+    "at most": _at_most,
+}
+_LIVE_SCALE_OUT: Columns = {
+    "processes": lambda result: f"{result.processes[-1][1] if result.processes else 0}",
+    "last": lambda result: result.marks[-1].label if result.marks else "1",
+    "requests": lambda result: f"{result.requests:,}",
     "errors": _errors,
     "held now": lambda result: f"{result.held}",
     "at most": _at_most,
@@ -221,6 +241,8 @@ def _plain_table(outcome: "Outcome") -> Text:
 
 
 def _verdict_columns(outcome: "Outcome") -> Columns:
+    if outcome.scenario.name == "scale-out":
+        return _SCALE_OUT
     return _CLOSED if outcome.capacity is None else _OPEN
 
 
@@ -240,6 +262,16 @@ def _held(result: "Result") -> str:
 
 def _kinds(result: "Result") -> str:
     return ", ".join(f"{number:,} {kind}" for kind, number in result.errors.items()) or "none"
+
+
+def _in_use(result: "ScaleOutResult") -> str:
+    return _percent(min(map(result.share_in, result.changes))) if result.changes else "-"
+
+
+def _reused(result: "ScaleOutResult") -> str:
+    if not result.killed:
+        return "-"
+    return "never" if result.reused_after is None else f"{result.reused_after:.1f} s"
 
 
 def _recovery(result: "Result") -> str:
@@ -266,5 +298,15 @@ _OPEN: Columns = {
     "late": lambda result: f"{result.late:,}",
     "refused": lambda result: f"{result.shed:,}",
     "held / line": _held,
+    "errors by kind": _kinds,
+}
+_SCALE_OUT: Columns = {
+    "arm": lambda result: result.arm.title,
+    "requests": lambda result: f"{result.requests:,}",
+    "held / line": _held,
+    "looks above": lambda result: f"{result.above:,} of {len(result.samples):,}",
+    "in use, least": _in_use,
+    "killed share used again": _reused,
+    "never ready": lambda result: f"{result.not_ready}",
     "errors by kind": _kinds,
 }

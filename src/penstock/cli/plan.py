@@ -6,7 +6,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from penstock import budget
-from penstock.cli import annotations, plan_budget, plan_formula
+from penstock.budget.emit import STACKS
+from penstock.cli import annotations, plan_app, plan_budget, plan_emit, plan_formula
 from penstock.drivers.limits import LimitsUnknown
 from penstock.errors import BudgetError, NoBudget
 
@@ -42,6 +43,25 @@ def plan(
             help="For CI: print a line for each database, and what is wrong; on GitHub Actions as annotations.",
         ),
     ] = False,
+    app: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=_FILE,
+            help="Read the application in this directory, never run it, and say where what it sets breaks the budget.",
+        ),
+    ] = None,
+    emit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STACK",
+            rich_help_panel=_FILE,
+            help=f"Print the settings that keep a service within its share, for {', '.join(STACKS)}.",
+        ),
+    ] = None,
+    service: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_FILE, help="Which service, with --emit and --app, if there are several."),
+    ] = None,
     instances: Annotated[
         int | None,
         typer.Option(min=1, rich_help_panel=_FORMULA, help="Machines, containers or pods that run the service."),
@@ -85,13 +105,14 @@ def plan(
 ) -> None:
     """Say who may hold how many connections, and whether all of them fit at the worst moment.
 
-    With a penstock.toml: the whole budget. With --instances: one service, (max_connections - reserved) / processes.
+    With a penstock.toml: the whole budget, and with --app what an application really sets beside it.
+    With --instances: one service, (max_connections - reserved) / processes.
 
     Exit status: 0 when it fits, 1 when it does not, 2 when the question or the file is wrong, or a limit is not known.
     """
     formula = (instances, max_connections, reserved, workers, surge, dsn)
     by_formula = any(given is not None for given in formula)
-    if by_formula and (budget_file or environment or what_if or offline or check):
+    if by_formula and (budget_file or environment or what_if or offline or check or app or emit or service):
         _refuse("--instances and its like go without a budget file; to change a figure of one: --what-if replicas=20")
     fits: bool | None
     try:
@@ -101,7 +122,17 @@ def plan(
             fits = plan_formula.run(instances, max_connections, reserved or 0, workers or 1, surge or "0", dsn, as_json)
         else:
             declared = budget.load(budget_file, environment)
-            fits = plan_budget.run(declared, what_if or [], offline, check, as_json)
+            changed = budget.what_if(declared, what_if or [])
+            if service is not None and not (app or emit):
+                _refuse("--service goes with --emit or --app")
+            if emit is not None and (app or check or as_json):
+                _refuse("--emit prints settings and nothing else: it goes without --app, --check and --json")
+            if emit is not None:
+                fits = plan_emit.run(emit, changed, service, offline)
+            elif app is not None:
+                fits = plan_app.run(app, changed, what_if or [], service, offline, check, as_json)
+            else:
+                fits = plan_budget.run(declared, what_if or [], offline, check, as_json)
     except NoBudget as error:
         _refuse(f"{error}\nwithout a file: --instances and --max-connections, or --dsn")
     except BudgetError as error:

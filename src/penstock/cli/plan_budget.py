@@ -21,15 +21,21 @@ Shares = Mapping[str, int]
 def run(declared: Budget, what_if: Sequence[str], offline: bool, check: bool, as_json: bool) -> bool | None:
     """Print the plan; whether it fits, None when a limit is not known. Raises ValueError."""
     changed = budget.what_if(declared, what_if)
-    verdicts = [judge(changed, name, offline) for name in changed.databases]
-    verdicts += [budget.judge_pooler(changed, name) for name in changed.poolers if changed.services_through(name)]
+    verdicts = judged(changed, offline)
     if as_json:
-        print(json.dumps(_as_dict(changed, what_if, verdicts), indent=2))
+        print(json.dumps(as_dict(changed, what_if, verdicts), indent=2))
     else:
-        _show(changed, what_if, verdicts, _shares(declared) if what_if else {}, brief=check)
+        show(changed, what_if, verdicts, _shares(declared) if what_if else {}, brief=check)
     if check and not as_json:
         annotations.show(problem for verdict in verdicts for problem in verdict.problems)
     return budget.all_fit(verdicts)
+
+
+def judged(declared: Budget, offline: bool) -> list[Verdict]:
+    """The verdict on each database, and on each pooler that somebody goes through."""
+    verdicts = [judge(declared, name, offline) for name in declared.databases]
+    through = [name for name in declared.poolers if declared.services_through(name)]
+    return verdicts + [budget.judge_pooler(declared, name) for name in through]
 
 
 def judge(declared: Budget, name: str, offline: bool) -> Verdict:
@@ -48,7 +54,7 @@ def _shares(declared: Budget) -> Shares:
 def _ask(declared: Budget, name: str, offline: bool) -> tuple[ServerLimits | None, str | None]:
     """What the server says, or why it was not asked."""
     if offline:
-        return None, "--offline"
+        return None, "it is not asked (--offline)"
     if declared.databases[name].url is None:
         return None, "the file has no url for it"
     try:
@@ -56,38 +62,43 @@ def _ask(declared: Budget, name: str, offline: bool) -> tuple[ServerLimits | Non
     except BudgetError as error:
         return None, error.problems[0].what
     except LimitsUnknown as error:
-        return None, " ".join(str(error).split())
+        return None, " ".join(str(error).removeprefix("the server could not be asked: ").split())
 
 
 # ---------------------------------------------------------------------------------------------- for people
 
 
-def _show(declared: Budget, what_if: Sequence[str], verdicts: list[Verdict], was: Shares, *, brief: bool) -> None:
-    # A log has no width of its own, and a table that is folded to 80 columns cannot be read at 2 a.m.
+def console() -> Console:
+    """Where it is printed. A log has no width of its own, and a table folded to 80 columns cannot be read at 2 a.m."""
     width = None if sys.stdout.isatty() else 120
-    console = Console(highlight=False, markup=False, soft_wrap=True, width=width)
+    return Console(highlight=False, markup=False, soft_wrap=True, width=width)
+
+
+def show(declared: Budget, what_if: Sequence[str], verdicts: list[Verdict], was: Shares, *, brief: bool) -> None:
+    """Print the plan for people; *brief* without its tables."""
+    out = console()
     title = declared.path
     title += f", environment {declared.environment}" if declared.environment else ""
     title += f", what if {', '.join(what_if)}" if what_if else ""
-    console.print(title)
+    out.print(title)
     for verdict in verdicts:
         account = verdict.account
         if not brief:
-            console.print()
+            out.print()
         if account is not None and account.fits:
-            console.print(str(account))
+            out.print(str(account))
         for problem in verdict.problems:
-            console.print(str(problem))
+            out.print(str(problem))
         if account is not None and not brief:
-            console.print(_who(account, was))
+            out.print(_who(account, was))
             if verdict.server is not None:
-                console.print(_limits(declared, account, verdict.server))
+                out.print(_limits(declared, account, verdict.server))
         for note in verdict.notes:
-            console.print(note)
+            out.print(note)
         if account is not None and account.remedies:
-            console.print("Do one of these:")
+            out.print("Do one of these:")
             for remedy in account.remedies:
-                console.print(f"  - {remedy}")
+                out.print(f"  - {remedy}")
 
 
 def _who(account: Account, was: Shares) -> Table:
@@ -129,7 +140,8 @@ def _figure(value: int | None) -> str:
 # ---------------------------------------------------------------------------------------------- for programs
 
 
-def _as_dict(declared: Budget, what_if: Sequence[str], verdicts: list[Verdict]) -> dict[str, object]:
+def as_dict(declared: Budget, what_if: Sequence[str], verdicts: list[Verdict]) -> dict[str, object]:
+    """The plan for programs."""
     return {
         "path": declared.path,
         "environment": declared.environment,

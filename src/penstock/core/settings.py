@@ -37,7 +37,7 @@ class Multiplex:
         text, gets a connection to itself.
     :param max_in_flight: statements sent on one connection and not answered, at most.
     :param max_result: bytes of one statement's result, at most: what is larger is refused, and not kept. 64 KiB is the
-        least.
+        least. Each row counts 64 bytes, and each value in it 16, beyond what the server sends of it.
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
 

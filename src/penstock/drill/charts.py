@@ -1,4 +1,4 @@
-"""Three small charts as SVG, drawn from the drill's document: no script, no library, colours by CSS class."""
+"""Four small charts as SVG, drawn from the drill's document: no script, no library, colours by CSS class."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 WIDTH, HEIGHT = 480, 210
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 34
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 28, 34
+UNIT, MARK = 11, 25  # a line of text each, above the plane
 BUCKET_SECONDS = 0.25
 
 
@@ -44,7 +45,23 @@ def connections(arm: dict[str, Any], frame: Frame) -> str:
             f'<path class="held" d="{_steps(held, frame)}"/>',
             f'<line class="limit" x1="{LEFT}" x2="{end}" y1="{line}" y2="{line}"/>',
             # Above the plane, because the curve of an arm that crosses runs along the line.
-            f'<text class="limit-text" x="{end}" y="14" text-anchor="end">- - the line: {arm["line"]}</text>',
+            f'<text class="limit-text" x="{end}" y="{UNIT}" text-anchor="end">- - the line: {arm["line"]}</text>',
+            *_marks(arm["marks"], frame),
+        ],
+    )
+
+
+def processes(arm: dict[str, Any], frame: Frame) -> str:
+    """Draw how many processes an arm's service had over time."""
+    running = [(step["at"], step["running"]) for step in arm["scale_out"]["processes"]]
+    if arm["connections"]:
+        running.append((arm["connections"][-1]["at"], running[-1][1]))
+    return _svg(
+        f"{arm['title']}: processes over time",
+        [
+            *_axes(frame, "processes"),
+            f'<path class="held-area" d="{_steps(running, frame, closed=True)}"/>',
+            f'<path class="held" d="{_steps(running, frame)}"/>',
             *_marks(arm["marks"], frame),
         ],
     )
@@ -83,7 +100,7 @@ def fates(
             *_stacks(rows, frame, styles, bucket),
             f'<path class="offered" d="{_steps([*offered, (rows[-1][0] + bucket, 0)], frame)}"/>',
             f'<line class="capacity" x1="{LEFT}" x2="{end}" y1="{line}" y2="{line}"/>',
-            f'<text class="unit" x="{end}" y="14" text-anchor="end">- - capacity: {capacity:.0f}/s</text>',
+            f'<text class="unit" x="{end}" y="{UNIT}" text-anchor="end">- - capacity: {capacity:.0f}/s</text>',
             *_marks(arm["marks"], frame),
         ],
     )
@@ -129,7 +146,7 @@ def _svg(label: str, parts: Iterable[str]) -> str:
 
 
 def _axes(frame: Frame, unit: str) -> Iterable[str]:
-    yield f'<text class="unit" x="2" y="14">{escape(unit)}</text>'
+    yield f'<text class="unit" x="2" y="{UNIT}">{escape(unit)}</text>'
     for value in _ticks(frame.most, 4):
         y = frame.y(value)
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
@@ -161,5 +178,5 @@ def _steps(points: Sequence[tuple[float, float]], frame: Frame, *, closed: bool 
 def _marks(marks: Sequence[dict[str, Any]], frame: Frame) -> Iterable[str]:
     for mark in marks:
         x = frame.x(mark["at"])
-        yield f'<line class="mark" x1="{x}" x2="{x}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>'
-        yield f'<text class="mark-text" x="{x}" y="{TOP - 10}" text-anchor="middle">{escape(mark["label"])}</text>'
+        yield f'<line class="mark" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+        yield f'<text class="mark-text" x="{x}" y="{MARK}" text-anchor="middle">{escape(mark["label"])}</text>'

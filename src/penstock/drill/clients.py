@@ -39,13 +39,16 @@ class Clients:
         while (now := self._ledger.now()) < self._orders.seconds:
             asked += 1
             self._ledger.ask(asked, now)
-            self._ask(now, Request(self._orders.work, asked, dice.random()))
+            request = Request(self._orders.work, asked, dice.random())
+            ask(self._arm, self._ledger, now, request, self._orders.deadline)
             time.sleep(self._think * (0.5 + dice.random()))
 
-    def _ask(self, start: float, request: Request) -> None:
-        error = attempt(self._arm, request)
-        if error is None or self._ledger.now() - start > self._orders.deadline:
-            self._ledger.answer(request.number, error)
-        else:
-            # An idempotent read is worth a second try, at once, whatever went wrong: the same for every arm.
-            self._ledger.answer(request.number, attempt(self._arm, request), retried=error)
+
+def ask(arm: Arm, ledger: Ledger, start: float, request: Request, deadline: float) -> None:
+    """Try `request`, asked at `start`, once or twice, and enter what became of it."""
+    error = attempt(arm, request)
+    if error is None or ledger.now() - start > deadline:
+        ledger.answer(request.number, error)
+    else:
+        # An idempotent read is worth a second try, at once, whatever went wrong: the same for every arm.
+        ledger.answer(request.number, attempt(arm, request), retried=error)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from penstock.drill import scaleout
 from penstock.drill.arms.arm import Arm
 from penstock.drill.arms.one_each import OneEach
 from penstock.drill.failure import CannotStart
@@ -17,14 +18,15 @@ from penstock.drill.orders import Orders
 from penstock.drill.overload import OverloadResult, Spike
 from penstock.drill.proxy import ChaosProxy
 from penstock.drill.result import Result
+from penstock.drill.scaleout_result import ScaleOutResult
 from penstock.drill.scenario import Event, Scenario, Stage
 from penstock.drill.server import Server
-from penstock.drill.shape import ClosedLoop, OpenLoop
+from penstock.drill.shape import ClosedLoop, OpenLoop, ScaleOut
 
 TICK_SECONDS = 0.05
-GONE_SECONDS = 5.0
 CAPACITY_SECONDS = 2.5
 SETTLED_SECONDS = 0.5  # of them, until every connection is open
+FEWEST, MOST = 5, 100  # processes of a scale-out
 
 # Called with the growing result of the arm that runs, and the seconds since its load began.
 Watch = Callable[[Result, float], None]
@@ -43,6 +45,7 @@ class Outcome:
 
     scenario: Scenario
     results: list[Result]
+    server: Server
     capacity: Capacity | None = None
 
     @property
@@ -51,7 +54,12 @@ class Outcome:
 
 
 def adjust(
-    scenarios: Sequence[Scenario], *, seconds: float | None, clients: int | None, overload: float | None
+    scenarios: Sequence[Scenario],
+    *,
+    seconds: float | None = None,
+    clients: int | None = None,
+    overload: float | None = None,
+    processes: int | None = None,
 ) -> list[Scenario]:
     """Return `scenarios` with what the user asked for in place of their own, where it has a meaning.
 
@@ -67,18 +75,37 @@ def adjust(
         raise CannotStart(f"--clients is {clients}; use {instances} (one for each instance) to 1000")
     if overload is not None and not 1 <= overload <= 20:
         raise CannotStart(f"--overload is {overload:g}; use 1 to 20 (times what the database can do)")
-    names = ", ".join(scenario.name for scenario in scenarios)
-    if clients is not None and not any(isinstance(scenario.shape, ClosedLoop) for scenario in scenarios):
-        raise CannotStart(f"--clients means nothing to {names}, where requests come at a rate: use --overload")
-    if overload is not None and not any(isinstance(scenario.shape, OpenLoop) for scenario in scenarios):
-        raise CannotStart(
-            f"--overload means nothing to {names}, where clients wait for answers: use it with spike, or use --clients"
-        )
-    return [_adjusted(scenario, seconds, clients, overload) for scenario in scenarios]
+    if processes is not None and not FEWEST <= processes <= MOST:
+        raise CannotStart(f"--processes is {processes}; use {FEWEST} to {MOST}")
+    for option, given, shapes, elsewhere in (
+        ("--seconds", seconds, (ClosedLoop, OpenLoop), "each change is given the time that it takes: use --processes"),
+        ("--clients", clients, (ClosedLoop,), "requests come at a rate, or as many as the budget has use for"),
+        ("--overload", overload, (OpenLoop,), "clients wait for answers: use it with spike, or use --clients"),
+        ("--processes", processes, (ScaleOut,), "the number of processes stays: use it with scale-out"),
+    ):
+        if given is not None and not any(isinstance(scenario.shape, shapes) for scenario in scenarios):
+            names = ", ".join(scenario.name for scenario in scenarios)
+            raise CannotStart(f"{option} means nothing to {names}, where {elsewhere}")
+    return [_adjusted(scenario, seconds, clients, overload, processes) for scenario in scenarios]
 
 
-def _adjusted(scenario: Scenario, seconds: float | None, clients: int | None, overload: float | None) -> Scenario:
+def check_room(scenarios: Sequence[Scenario], line: int) -> None:
+    """Raise CannotStart when a server with `line` connections to give has too few for one of them."""
+    for scenario in scenarios:
+        if isinstance(scenario.shape, ScaleOut) and line < scenario.shape.budget:
+            shape = scenario.shape
+            raise CannotStart(
+                f"in {scenario.name} {shape.processes} processes share a budget of {shape.budget} connections, and the "
+                f"server has {line} to give: use fewer --processes, or max_connections {shape.max_connections}"
+            )
+
+
+def _adjusted(
+    scenario: Scenario, seconds: float | None, clients: int | None, overload: float | None, processes: int | None
+) -> Scenario:
     shape = scenario.shape
+    if isinstance(shape, ScaleOut):
+        return replace(scenario, shape=replace(shape, processes=processes or shape.processes))
     if isinstance(shape, ClosedLoop):
         shape = replace(shape, clients=clients or shape.clients)
     else:
@@ -88,16 +115,34 @@ def _adjusted(scenario: Scenario, seconds: float | None, clients: int | None, ov
 
 def conduct(scenario: Scenario, arms: Sequence[type[Arm]], server: Server, watch: Watch) -> Outcome:
     """Run `scenario` with each of `arms`. Raises CannotStart; whatever it started has ended when it returns."""
+    if isinstance(scenario.shape, ScaleOut):
+        check_room([scenario], server.line)
+        return Outcome(scenario, [_scale_out(arm, scenario, scenario.shape, server, watch) for arm in arms], server)
     if isinstance(scenario.shape, ClosedLoop):
         arrivals = scenario.shape.arrivals(scenario.seconds)
         results = [_result(arm, scenario, server) for arm in arms]
-        return Outcome(scenario, [_run(result, scenario, arrivals, server, watch) for result in results])
+        return Outcome(scenario, [_run(result, scenario, arrivals, server, watch) for result in results], server)
     capacity = _capacity(scenario, server, watch)
     arrivals = scenario.shape.arrivals(scenario.seconds, capacity.per_second)
     begin, end = scenario.shape.spike(scenario.seconds)
     spike = Spike(capacity=capacity.per_second, due=sum(begin <= at < end for at in arrivals), begin=begin, end=end)
     results = [_result(arm, scenario, server, spike) for arm in arms]
-    return Outcome(scenario, [_run(result, scenario, arrivals, server, watch) for result in results], capacity)
+    return Outcome(scenario, [_run(result, scenario, arrivals, server, watch) for result in results], server, capacity)
+
+
+def _scale_out(arm: type[Arm], scenario: Scenario, shape: ScaleOut, server: Server, watch: Watch) -> Result:
+    figures: dict[str, Any] = {
+        "arm": arm,
+        "line": shape.budget,
+        "pool_size": shape.fixed,
+        "instances": shape.processes,
+        "deadline": scenario.deadline,
+        "seconds": scenario.seconds,
+    }
+    result = ScaleOutResult(**figures)
+    with _proxy(server) as proxy:
+        scaleout.run(result, scenario, shape, server, proxy, watch)
+    return result
 
 
 def _capacity(scenario: Scenario, server: Server, watch: Watch) -> Capacity:
@@ -131,7 +176,7 @@ def _run(result: Result, scenario: Scenario, arrivals: Sequence[float], server: 
     with ExitStack() as stack:
         stage = Stage(server, stack.enter_context(_proxy(server)) if scenario.through_proxy else None)
         sampler = stack.enter_context(Sampler(server.admin_dsn, alone=server.embedded))
-        _wait_until_gone(sampler)
+        sampler.wait_until_gone()
         load = stack.enter_context(Load(list(_orders(scenario, result, arrivals, _dsn(stage)))))
         watch(result, 0.0)
         load.wait_ready()
@@ -157,6 +202,7 @@ def _happen(event: Event, stage: Stage, result: Result, origin: float) -> None:
 
 
 def _orders(scenario: Scenario, result: Result, arrivals: Sequence[float], dsn: str) -> Iterator[Orders]:
+    assert not isinstance(scenario.shape, ScaleOut)  # nobody knows beforehand which processes there will be
     first = 0
     for number in range(scenario.instances):
         # Dealt out in turn, as a load balancer does, so that every instance has its part of each moment.
@@ -188,10 +234,3 @@ def _proxy(server: Server) -> ChaosProxy:
     if not host or host.startswith(("/", "@")) or "," in host + port:
         raise CannotStart("this scenario puts a proxy before the server: --dsn must name one host, not a socket")
     return ChaosProxy(host, int(port))
-
-
-def _wait_until_gone(sampler: Sampler) -> None:
-    # The arm before this one is killed, but its backends take a moment to notice.
-    deadline = time.monotonic() + GONE_SECONDS
-    while sampler.count() and time.monotonic() < deadline:
-        time.sleep(0.02)

@@ -8,27 +8,39 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from penstock.drill.conduct import Outcome
+from penstock.drill.measure import Sample
 from penstock.drill.overload import ENOUGH, OverloadResult
 from penstock.drill.result import Result
+from penstock.drill.scaleout_result import ENOUGH as ENOUGH_IN_USE
+from penstock.drill.scaleout_result import ScaleOutResult
 from penstock.drill.scenario import Scenario
 from penstock.drill.server import Server
-from penstock.drill.shape import ClosedLoop
+from penstock.drill.shape import ClosedLoop, ScaleOut
 from penstock.drill.verdict import sentence
 
 SCHEMA = "penstock.drill/1"
 BUCKET_SECONDS = 0.25  # of an open loop's requests over time, at the least
 BUCKETS = 100  # at the most
+LOOK_SECONDS = 0.05  # of a scale-out's many looks at the server, the one with the most connections in each so many
 
 
-def document(outcomes: Sequence[Outcome], server: Server) -> dict[str, Any]:
-    """Return everything that was measured, and where. Times in seconds unless the key says ms."""
+def document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return everything that was measured, and where. Times in seconds unless the key says ms.
+
+    `line` is that of the first scenario's server; each scenario says its own.
+    """
+    server = outcomes[0].server
     return {
         "schema": SCHEMA,
         "passed": not any(outcome.failed for outcome in outcomes),
         "environment": environment(server),
-        "line": {"max_connections": server.max_connections, "reserved": server.reserved, "usable": server.line},
+        "line": _line(server),
         "scenarios": [_scenario(outcome) for outcome in outcomes],
     }
+
+
+def _line(server: Server) -> dict[str, int]:
+    return {"max_connections": server.max_connections, "reserved": server.reserved, "usable": server.line}
 
 
 def environment(server: Server) -> dict[str, Any]:
@@ -57,6 +69,7 @@ def _scenario(outcome: Outcome) -> dict[str, Any]:
         "name": scenario.name,
         "title": scenario.title,
         "story": scenario.story,
+        "line": _line(outcome.server),
         "capacity": outcome.capacity and outcome.capacity._asdict(),
         "settings": {
             **_shape(scenario),
@@ -75,12 +88,16 @@ def _scenario(outcome: Outcome) -> dict[str, Any]:
 
 def _shape(scenario: Scenario) -> dict[str, Any]:
     shape = scenario.shape
+    if isinstance(shape, ScaleOut):
+        scale_out = {name: getattr(shape, name) for name in ("processes", "members", "surge", "budget", "settle")}
+        clients = shape.clients * shape.budget
+        return {"clients": clients, "think": 0.0, "open_loop": None, "scale_out": scale_out}
     if isinstance(shape, ClosedLoop):
-        return {"clients": shape.clients, "think": shape.think, "open_loop": None}
+        return {"clients": shape.clients, "think": shape.think, "open_loop": None, "scale_out": None}
     begin, end = shape.spike(scenario.seconds)
     open_loop = {"normal": shape.normal, "overload": shape.overload, "begin": begin, "end": end}
     open_loop |= {"workers": shape.workers, "bucket": _bucket(scenario.seconds)}
-    return {"clients": None, "think": None, "open_loop": open_loop}
+    return {"clients": None, "think": None, "open_loop": open_loop, "scale_out": None}
 
 
 def _arm(result: Result) -> dict[str, Any]:
@@ -107,10 +124,11 @@ def _arm(result: Result) -> dict[str, Any]:
         "p99_ms": _rounded(result.p99_ms),
         "recovery": _rounded(result.recovery),
         "overload": _overload(result) if isinstance(result, OverloadResult) else None,
+        "scale_out": _scale_out(result) if isinstance(result, ScaleOutResult) else None,
         "marks": [{"at": round(mark.at, 3), "label": mark.label} for mark in result.marks],
         "connections": [
             {"at": round(s.at, 3), "held": s.held, "active": s.active, "idle_in_transaction": s.idle_in_transaction}
-            for s in result.samples
+            for s in _samples(result)
         ],
         "lost_at": [{"at": round(answer.end, 3), "kind": answer.error} for answer in result.losses],
     }
@@ -134,6 +152,48 @@ def _overload(result: OverloadResult) -> dict[str, Any]:
             for number, fates in enumerate(result.over_time(bucket))
         ],
     }
+
+
+def _scale_out(result: ScaleOutResult) -> dict[str, Any]:
+    return {
+        "above": result.above,
+        "looks": len(result.samples),
+        "look_p99_ms": _rounded(1000 * result.gap(0.99)),
+        "look_worst_ms": _rounded(1000 * result.gap(1.0)),
+        "changes": [
+            {
+                "label": change.label,
+                "at": round(change.begin, 3),
+                "members": change.members,
+                "held": round(result.held_in(change), 1),
+                "in_use": round(result.used_in(change), 1),
+                "share": round(result.share_in(change), 4),
+                "enough": result.share_in(change) >= ENOUGH_IN_USE,
+            }
+            for change in result.changes
+        ],
+        "killed": result.killed,
+        "reused_after": _rounded(result.reused_after),
+        "reused_good": result.reused_good,
+        "ready_after_p50": _rounded(result.ready_after(0.5)),
+        "ready_after_worst": _rounded(result.ready_after(1.0)),
+        "not_ready": result.not_ready,
+        "deploy": _rounded(result.deploy),
+        "apart": {"requests": len(result.apart), "lost": sum(answer.error is not None for answer in result.apart)},
+        "processes": [{"at": round(at, 3), "running": number} for at, number in result.processes],
+    }
+
+
+def _samples(result: Result) -> list[Sample]:
+    """Those to be drawn: of many the highest, so that nothing above the line is left out."""
+    if not isinstance(result, ScaleOutResult):
+        return result.samples
+    highest: dict[int, Sample] = {}
+    for sample in result.samples:
+        bucket = int(sample.at / LOOK_SECONDS)
+        if bucket not in highest or sample.held > highest[bucket].held:
+            highest[bucket] = sample
+    return list(highest.values())
 
 
 def _bucket(seconds: float) -> float:

@@ -10,17 +10,18 @@ import psycopg
 from penstock.drill.failure import CannotStart
 
 INTERVAL = 0.05
+GONE_SECONDS = 5.0
 CLIENTS = "penstock-drill"  # application_name of everything that the arms open
 LOOKER = "penstock-drill-look"
 
-# A backend in login has no application_name yet, but holds a slot all the same. On a server that is ours alone it is
-# counted; on somebody else's nobody can say whose it is.
+# The processes of a fleet name their connections themselves. A backend in login has no application_name yet, but holds
+# a slot all the same. On a server that is ours alone it is counted; on somebody else's nobody can say whose it is.
 _LOOK = """
 SELECT count(*), count(*) FILTER (WHERE state = 'active'),
        count(*) FILTER (WHERE state LIKE 'idle in transaction%%')
 FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
-  AND (application_name = %s OR (%s AND state = 'starting'))
+  AND (application_name = %s OR starts_with(application_name, 'penstock:drill:') OR (%s AND state = 'starting'))
 """
 
 
@@ -56,10 +57,11 @@ class Mark(NamedTuple):
 
 
 class Sampler:
-    """Looks at the server every 50 ms from a thread of its own, as a context manager."""
+    """Looks at the server every `interval` seconds from a thread of its own, as a context manager."""
 
-    def __init__(self, admin_dsn: str, *, alone: bool) -> None:
+    def __init__(self, admin_dsn: str, *, alone: bool, interval: float = INTERVAL) -> None:
         self.samples: list[Sample] = []
+        self._interval = interval
         self._dsn = admin_dsn
         self._alone = alone
         self._origin = 0.0
@@ -87,10 +89,16 @@ class Sampler:
         """Return how many connections the arm holds now."""
         return self._look().held
 
+    def wait_until_gone(self) -> None:
+        """Wait until those who were there before have gone: they were killed, but their backends take a moment."""
+        deadline = time.monotonic() + GONE_SECONDS
+        while self.count() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
     def _loop(self) -> None:
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
-            due += INTERVAL
+            due += self._interval
             try:
                 self.samples.append(self._look())
             except psycopg.Error:

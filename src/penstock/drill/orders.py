@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from penstock.drill.arms.arm import Arm
-from penstock.drill.shape import Shape
+from penstock.drill.shape import ClosedLoop, OpenLoop
 from penstock.drill.work import Work
 
 
@@ -19,7 +19,7 @@ class Orders:
     dsn: str
     pool_size: int
     work: Work
-    shape: Shape
+    shape: ClosedLoop | OpenLoop
     arrivals: tuple[float, ...]
     first: int
     seconds: float

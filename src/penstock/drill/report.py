@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from penstock.drill import charts, report_overload
+from penstock.drill import charts, report_overload, report_scaleout
 from penstock.drill.cells import LOST_BY_KIND, held_of_line, lost_by_kind
 from penstock.drill.charts import Frame
 from penstock.drill.verdict import percent
@@ -31,7 +31,8 @@ def report(document: dict[str, Any]) -> str:
 
 def _head(document: dict[str, Any]) -> Iterable[str]:
     line, environment = document["line"], document["environment"]
-    yield f"<h1>Who held the line of {line['usable']} connections</h1>"
+    lines = sorted({arm["line"] for scenario in document["scenarios"] for arm in scenario["arms"]})
+    yield f"<h1>Who held the line of {' and of '.join(map(str, lines))} connections</h1>"
     yield _result(document)
     yield (
         f"<p>{escape(environment['server'])} with max_connections {line['max_connections']}, of which "
@@ -67,18 +68,29 @@ def _date(iso: str) -> str:
 
 def _scenario(scenario: dict[str, Any]) -> Iterable[str]:
     arms, settings = scenario["arms"], scenario["settings"]
-    overload = settings["open_loop"] is not None
     yield f"<section>\n<h2>{escape(scenario['title'])}</h2>\n<p>{escape(scenario['story'])}</p>"
-    yield f'<p class="soft">{report_overload.settings(scenario) if overload else _settings(settings)}</p>'
-    yield f'<div class="card wide">{_table(arms, report_overload.COLUMNS if overload else _COLUMNS)}</div>'
+    overload, scale_out = settings["open_loop"] is not None, settings["scale_out"] is not None
+    if overload:
+        said, columns = report_overload.settings(scenario), report_overload.COLUMNS
+    elif scale_out:
+        said, columns = report_scaleout.settings(scenario), report_scaleout.COLUMNS
+    else:
+        said, columns = _settings(settings), _COLUMNS
+    yield f'<p class="soft">{said}</p>\n<div class="card wide">{_table(arms, columns)}</div>'
     kinds = [kind for kind, _ in sum((Counter(arm["errors"]) for arm in arms), Counter()).most_common()]
     # Every arm on the same scale, or the charts could not be compared.
-    seconds = max([settings["seconds"], *(sample["at"] for arm in arms for sample in arm["connections"])])
+    least = 0 if scale_out else settings["seconds"]
+    seconds = max([least, *(sample["at"] for arm in arms for sample in arm["connections"])])
     held = Frame(seconds, 1.25 * max(arm["line"] for arm in arms) + 1)
     held = Frame(seconds, max([held.most, *(1.1 * arm["connections_at_most"] for arm in arms)]))
-    plane = report_overload.frame(scenario, seconds) if overload else Frame(seconds, max(4, 1.1 * charts.tallest(arms)))
     for arm in arms:
-        second = report_overload.figure(arm, scenario, plane, kinds) if overload else _losses(arm, plane, kinds)
+        if overload:
+            plane = report_overload.frame(scenario, seconds)
+            second = report_overload.figure(arm, scenario, plane, kinds)
+        elif scale_out:
+            second = report_scaleout.figure(arm, Frame(seconds, 1.1 * settings["scale_out"]["members"]))
+        else:
+            second = _losses(arm, Frame(seconds, max(4, 1.1 * charts.tallest(arms))), kinds)
         yield _arm(arm, held, second)
     yield "</section>"
 
@@ -157,8 +169,8 @@ def _environment(document: dict[str, Any]) -> Iterable[str]:
         "Python": environment["python"],
         "Packages": packages,
         "Date": _date(environment["date"]),
-        "Measured": "connections: pg_stat_activity every 50 ms over a reserved connection, logins under way included "
-        "on an embedded server; requests: by each client",
+        "Measured": "connections: pg_stat_activity every 50 ms (scale-out: 10 ms) over a reserved connection, logins "
+        "under way included on an embedded server; requests: by each client",
     }
     yield "<h2>Where this was measured</h2>"
     yield '<div class="card"><dl>'

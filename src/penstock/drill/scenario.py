@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from penstock.drill.proxy import ChaosProxy
 from penstock.drill.server import Server
-from penstock.drill.shape import ClosedLoop, Shape
+from penstock.drill.shape import ClosedLoop, ScaleOut, Shape
 from penstock.drill.work import Work
+
+MAX_CONNECTIONS = 20  # of an embedded server, where a scenario needs no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +50,8 @@ class Scenario:
     events: tuple[Event, ...] = ()
     through_proxy: bool = False
     arms: tuple[str, ...] = ("per-request", "leaking", "never-returned", "sqlalchemy", "penstock")
+
+    @property
+    def max_connections(self) -> int:
+        """What an embedded server needs for it."""
+        return self.shape.max_connections if isinstance(self.shape, ScaleOut) else MAX_CONNECTIONS

@@ -2,9 +2,10 @@
 
 import ipaddress
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -69,6 +70,36 @@ def embedded(max_connections: int) -> Iterator[Server]:
         )
     with EmbeddedPostgres(max_connections=max_connections) as postgres:
         yield _inspect(postgres.dsn, postgres.admin_dsn, embedded=True)
+
+
+class Servers:
+    """Where each scenario is played: on the server that was given, or on one of our own, started when it is needed.
+
+    A context manager, at whose end ours end. `max_connections` is asked of ours in place of what a scenario needs.
+    """
+
+    def __init__(self, there: Server | None = None, max_connections: int | None = None) -> None:
+        self._there = there
+        self._max_connections = max_connections
+        self._started: dict[int, Server] = {}
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def place(self, needed: int) -> Server:
+        """Return the server for a scenario that needs so many connections. Raises CannotStart."""
+        if self._there is not None:
+            return self._there
+        number = needed if self._max_connections is None else self._max_connections
+        if number not in self._started:
+            self._started[number] = self._stack.enter_context(embedded(number))
+        return self._started[number]
 
 
 def given(dsn: str, *, anywhere: bool = False) -> Server:

@@ -1,5 +1,6 @@
-"""The shape of a load: a closed loop of clients, or an open loop of arrivals."""
+"""The shape of a load: a closed loop of clients, an open loop of arrivals, or processes that come and go."""
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +56,45 @@ class OpenLoop:
         ]
 
 
-Shape = ClosedLoop | OpenLoop
+@dataclass(frozen=True, slots=True)
+class ScaleOut:
+    """Processes that come and go, from 1 to `processes` and back, and clients who never pause.
+
+    There are `clients` of them for each connection of the budget, shared out evenly among the processes that are ready,
+    as a load balancer does. After each change all is left alone for `settle` seconds, and then looked at.
+    """
+
+    processes: int = 50
+    settle: float = 10.0
+    clients: int = 3
+
+    @property
+    def surge(self) -> int:
+        """How many more there are at most during a deploy."""
+        return math.ceil(self.processes / 10)
+
+    @property
+    def members(self) -> int:
+        """How many there are at most."""
+        return self.processes + self.surge
+
+    @property
+    def budget(self) -> int:
+        """Connections for all of them: little more than one for each, which is the hardest to share out."""
+        return max(8, math.ceil(1.2 * self.processes))
+
+    @property
+    def fixed(self) -> int:
+        """The size of pool that was right when there were a fifth as many of them."""
+        return max(1, 5 * self.budget // self.processes)
+
+    @property
+    def max_connections(self) -> int:
+        """Of a server that has others to serve too, and so would not hold the budget's line by itself."""
+        return max(20, math.ceil(1.7 * self.budget))
+
+
+Shape = ClosedLoop | OpenLoop | ScaleOut
 
 
 def _poisson(dice: random.Random, begin: float, end: float, rate: float) -> Iterator[float]:

@@ -3,6 +3,8 @@
 from penstock.drill.kinds import CANCELLED, ENDED, LOST, NO_ANSWER, POOL_EMPTY, POOL_TIMEOUT, REFUSED, WRONG
 from penstock.drill.overload import ENOUGH, OverloadResult
 from penstock.drill.result import Result
+from penstock.drill.scaleout_result import ENOUGH as ENOUGH_IN_USE
+from penstock.drill.scaleout_result import ScaleOutResult
 
 _WHY = {
     REFUSED: "because PostgreSQL had no connection left to give",
@@ -22,6 +24,8 @@ def sentence(result: Result) -> str:
         return "No request was made, so nothing is proven."
     if isinstance(result, OverloadResult):
         return f"{_line(result)} {_in_spike(result)}{_refusals(result)}{_others(result)}{_after_spike(result)}"
+    if isinstance(result, ScaleOutResult):
+        return f"{_looks(result)}{_shares(result)}{_reused(result)}{_not_ready(result)} {_requests(result)}"
     return f"{_line(result)} {_requests(result)}{_recovery(result)}"
 
 
@@ -51,6 +55,37 @@ def _recovery(result: Result) -> str:
     if result.recovery is None:
         return " It did not recover: no request begun after the fault was answered."
     return f" The first good answer came {result.recovery:.2f} s after the fault had ended."
+
+
+def _looks(result: ScaleOutResult) -> str:
+    looks = _count(len(result.samples), "look")
+    at_most = f"the line of {result.line}: {result.peak} connections at most"
+    if not result.crossed:
+        return f"Held {at_most} in {looks}."
+    return f"Crossed {at_most}, above it at {result.above:,} of {looks}."
+
+
+def _shares(result: ScaleOutResult) -> str:
+    if not result.changes:
+        return ""
+    least = min(result.changes, key=result.share_in)
+    share = result.share_in(least)
+    only = "" if share >= ENOUGH_IN_USE else "only "
+    return f" After each change {only}{percent(share)} of the budget or more was in use again (least: {least.label})."
+
+
+def _reused(result: ScaleOutResult) -> str:
+    if not result.killed:
+        return ""
+    had = f" What {_count(result.killed, 'killed process', 'killed processes')} had"
+    after = result.reused_after
+    return f"{had} was not used again." if after is None else f"{had} was in use again {after:.1f} s later."
+
+
+def _not_ready(result: ScaleOutResult) -> str:
+    if not result.not_ready:
+        return ""
+    return f" {_count(result.not_ready, 'process', 'processes')} had no connection yet when it ended."
 
 
 def _in_spike(result: OverloadResult) -> str:
@@ -84,8 +119,8 @@ def _after_spike(result: OverloadResult) -> str:
     return f" It did not recover within the drill, {since:g} s of normal load after the spike included."
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, many: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
 def percent(share: float) -> str:

@@ -12,6 +12,13 @@ WAITING = 0.5  # of who waits: a connection that is freed serves several of them
 SMOOTHING = 0.5  # weight of the last look; the rest is what was found before
 
 
+def totals(core: Core, now: float) -> tuple[float, float]:
+    """Seconds for which connections were used, and requests waited, since the beginning and until now."""
+    used = core.held + sum(now - slot.since for slot in core.leases())
+    waited = core.waited + sum(now - waiter.since for waiter in list(core.waiters))
+    return used, waited
+
+
 class Meter:
     """One pool's. *now*: seconds of the pool's clock."""
 
@@ -26,8 +33,7 @@ class Meter:
 
     def read(self, core: Core, now: float) -> float:
         """The demand since this was last asked, smoothed."""
-        used = core.held + sum(now - slot.since for slot in core.leases())
-        waited = core.waited + sum(now - waiter.since for waiter in list(core.waiters))
+        used, waited = totals(core, now)
         if self._at is not None and now > self._at:
             seconds = now - self._at
             found = max(0.0, used - self._used) / seconds + WAITING * max(0.0, waited - self._waited) / seconds

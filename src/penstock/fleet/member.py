@@ -32,6 +32,7 @@ from .clock import clock as _clock
 from .demand import Meter
 from .gate import gate
 from .ledger import Ledger
+from .line import Line, totals_of
 from .postgres import Elsewhere, Postgres
 from .redis import Redis
 from .shares import View
@@ -88,6 +89,7 @@ class Member:
         self._claim: Claim | None = None
         self._number = 0
         self._meter = Meter()
+        self._line = Line(pool._auto, fleet.budget)
         self._seen: View | None = None
         self._calm = 0  # looks in a row without a change
         self._to_shrink = False  # the last look said so
@@ -127,6 +129,7 @@ class Member:
             claimed=0 if seen is None else seen.claimed,
             age=math.inf if claim is None else _clock() - claim.at,
             hint=self._hint(),
+            line=None if seen is None else seen.line,
         )
 
     def _hint(self) -> str | None:
@@ -139,6 +142,8 @@ class Member:
         if self._trouble is not None:
             kept = f"{self.share} connections are kept, no more are opened"
             return f"out of touch with fleet {fleet.name!r}: {kept}: {self._trouble}"
+        if seen is not None and seen.line is not None and seen.line < seen.usable:
+            return f'fleet {fleet.name!r} is held at {seen.line} of its {fleet.budget} connections (max_size="auto")'
         return None
 
     async def admit(self, dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
@@ -296,7 +301,10 @@ class Member:
         before = set() if self._seen is None else self._seen.members.keys()
         if not self._may_open():  # what was claimed may be another's by now: only what is open is certain
             self._resize(pool, max(self._least(), min(self.share, self._open(pool))))
+        self._line.measure(totals_of(pool._core, pool._clock()), self.share)
         seen, self._claim = await self._say(pool, conn, self._held(pool))
+        if self._decides(pool, seen):
+            seen, self._claim = await self._say(pool, conn, self._held(pool))
         share = self.share
         want = seen.shares()[self._name]
         if not share:
@@ -313,6 +321,14 @@ class Member:
             self._looks_at = _clock() + self._no_room()
         elif not share:
             self._joined()
+
+    def _decides(self, pool: BasePool[Any], seen: View) -> bool:
+        """Whether this member has just decided something about the fleet's line, which all are to know."""
+        step = self._line.decide(seen, self._name, pool._clock())
+        if step is not None:
+            line = f"{step.before} -> {step.line}" if step.line != step.before else f"{step.line}"
+            logger.info("%s: fleet %s: line %s: %s", self.pool_name, self._fleet.name, line, step.why)
+        return step is not None
 
     def _must_shrink(self, seen: View, want: int) -> bool:
         """By one only when the last look said so too: demand is never quite the same twice."""
@@ -374,10 +390,11 @@ class Member:
             raise ConnectionError("the pool is closed")  # it may have left already
         self._number += 1
         demand = self._fleet.weight * self._meter.read(pool._core, pool._clock())
-        said = Said(self._number, share, self._fleet.least, self._most, min(demand, 99_999.0))
+        said = Said(self._number, share, self._fleet.least, self._most, demand, self._line.says)
         at = _clock()
-        self._seen, stands = await self._ledger.say(conn, said, self._open(pool))
-        return self._seen, Claim(at, stands)
+        seen, stands = await self._ledger.say(conn, said, self._open(pool))
+        self._seen = seen = self._line.follow(seen, pool._clock())
+        return seen, Claim(at, stands)
 
     def _resize(self, pool: BasePool[Any], share: int) -> None:
         self.share = share if self._claim is not None else 0

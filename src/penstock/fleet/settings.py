@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.settings import check_count, check_seconds
 from . import redis
-from .tag import NAME
+from .tag import LONGEST, NAME, longest_fleet
 
 if TYPE_CHECKING:
     from ..pool.base import BasePool
@@ -69,6 +69,12 @@ class Fleet:
         if self.least * (self.members or 1) > self.budget:
             raise ValueError(
                 f"least ({self.least}) cannot be guaranteed to {self.members or 1} of them: budget is {self.budget}"
+            )
+        longest = longest_fleet(self.budget, self.least)
+        if len(self.name) > longest:
+            raise ValueError(
+                f"name must be {longest} letters at most where budget is {self.budget}, not {self.name!r}: both are"
+                f" part of each connection's name, which has {LONGEST} bytes"
             )
         if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)):
             raise TypeError(f"weight must be a number, not {self.weight!r}")

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import tag
-from .tag import Said
+from .tag import Mark, Said, Work
 
 ROOM = 20  # one in so many connections is kept for who joins
 LEAST_DEMAND = 0.05  # of who does nothing: enough to get more than nothing where all are idle
@@ -36,6 +37,18 @@ class Member:
     def claim(self) -> int:
         return self.count if self.said is None else max(self.count, self.said.share)
 
+    @property
+    def work(self) -> Work | None:
+        """What it says that it got done; of the member that decides the line, that line."""
+        return None if self.said is None else self.said.work
+
+
+class Decider(NamedTuple):
+    """The member that decides the fleet's line, and that line."""
+
+    name: str
+    line: int
+
 
 @dataclass(slots=True, frozen=True)
 class View:
@@ -45,6 +58,7 @@ class View:
     :ivar expected: members at most; None if that is not declared.
     :ivar members: those that there are, by name.
     :ivar strangers: connections of the same role in the same database that are no member's, beyond those declared.
+    :ivar line: connections that are the best for the fleet, where it looks for that (`climb`); None for no such line.
     :ivar asked_on_one: whether asking took a connection, so that room is kept for those of who joins.
     :ivar settling: seconds until it is sure that this is all of it; nobody takes more before that.
     """
@@ -53,6 +67,7 @@ class View:
     expected: int | None
     members: Mapping[str, Member]
     strangers: int
+    line: int | None = None
     asked_on_one: bool = True
     settling: float = 0.0
 
@@ -78,9 +93,25 @@ class View:
         return self.claimed <= self.budget - (self.room + 1) // 2
 
     @property
-    def capacity(self) -> int:
-        """Connections that the members there are may claim together."""
+    def usable(self) -> int:
+        """Connections that the budget leaves to the members there are."""
         return self.budget - self.room - self.strangers
+
+    @property
+    def capacity(self) -> int:
+        """Connections that they may claim together."""
+        return self.usable if self.line is None else min(self.usable, self.line)
+
+    @property
+    def guaranteed(self) -> int:
+        """Connections that they have been promised, whatever the others need."""
+        return sum(1 if member.said is None else max(1, member.said.least) for member in self.members.values())
+
+    @property
+    def decider(self) -> Decider | None:
+        """Who decides the line: of several who do, the first by name. None if nobody does."""
+        works = [(name, self.members[name].work) for name in sorted(self.members)]
+        return next((Decider(name, w.line) for name, w in works if w is not None and w.mark is Mark.DECIDES), None)
 
     @property
     def short(self) -> bool:

@@ -74,7 +74,7 @@ class AsyncPool(aio.AsyncPool[C]):
         frame = _getframe(1)
         wish = self._wish(timeout, priority, deadline, key)
         return self._answer(
-            Statement(query, params, row_factory, False, idempotent, frame.f_code, frame.f_lasti), wish, _rows
+            Statement(query, params, row_factory, False, False, idempotent, frame.f_code, frame.f_lasti), wish, _rows
         )
 
     def fetchrow(
@@ -93,7 +93,7 @@ class AsyncPool(aio.AsyncPool[C]):
         frame = _getframe(1)
         wish = self._wish(timeout, priority, deadline, key)
         return self._answer(
-            Statement(query, params, row_factory, True, idempotent, frame.f_code, frame.f_lasti), wish, _first_row
+            Statement(query, params, row_factory, True, False, idempotent, frame.f_code, frame.f_lasti), wish, _row
         )
 
     def fetchval(
@@ -110,7 +110,9 @@ class AsyncPool(aio.AsyncPool[C]):
         """The first column of the first row, or None if there is no row. Otherwise as `fetch`."""
         frame = _getframe(1)
         wish = self._wish(timeout, priority, deadline, key)
-        return self._answer(Statement(query, params, None, True, idempotent, frame.f_code, frame.f_lasti), wish, _value)
+        return self._answer(
+            Statement(query, params, tuple, True, False, idempotent, frame.f_code, frame.f_lasti), wish, _value
+        )
 
     def execute(
         self,
@@ -129,7 +131,9 @@ class AsyncPool(aio.AsyncPool[C]):
         """
         frame = _getframe(1)
         wish = self._wish(timeout, priority, deadline, key)
-        return self._answer(Statement(query, params, None, True, idempotent, frame.f_code, frame.f_lasti), wish, _tag)
+        return self._answer(
+            Statement(query, params, None, True, True, idempotent, frame.f_code, frame.f_lasti), wish, _tag
+        )
 
     async def _answer(self, statement: Statement, wish: Wish | None, read: Callable[[Statement], Any]) -> Any:
         """Wait until it is answered, and *read* the answer. Raises here whatever there is to raise."""
@@ -196,15 +200,20 @@ class AsyncPool(aio.AsyncPool[C]):
 
 
 def _rows(statement: Statement) -> list[Any]:
-    return statement.codec.rows(statement.parts, statement.row_factory)
+    rows = [] if statement.rows is None else statement.rows
+    if statement.parts is not None:
+        rows += statement.codec.rows(statement.parts, statement.row_factory)
+    return rows
 
 
-def _first_row(statement: Statement) -> Any:
-    return statement.codec.first_row(statement.parts, statement.row_factory)
+def _row(statement: Statement) -> Any:
+    rows = statement.rows if statement.parts is None else _rows(statement)
+    return rows[0] if rows else None
 
 
 def _value(statement: Statement) -> Any:
-    return statement.codec.value(statement.parts)
+    row = _row(statement)
+    return row[0] if row else None
 
 
 def _tag(statement: Statement) -> str:

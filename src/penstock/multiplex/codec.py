@@ -37,6 +37,7 @@ class Codec:
         self._query_class = PostgresRawQuery if raw else PostgresQuery  # $1 or %s for a parameter
         self._queries: dict[Any, PostgresQuery] = {}
         self._cursor: tuple[Any, Any] = (None, None)  # the last row factory that needed one
+        self._own_is_plain = conn.row_factory is tuple_row
 
     def convert(self, query: Any, params: Any) -> PostgresQuery:
         """*query* as the server takes it, with its parameters and their types.
@@ -63,26 +64,21 @@ class Codec:
 
     def rows(self, parts: Sequence[PGresult], row_factory: Any) -> list[Any]:
         """The rows of a result that came in parts, as a cursor with this row factory makes them (None: as its own)."""
-        row_factory = row_factory or self._conn.row_factory
-        make_row = tuple if row_factory is tuple_row else None
+        make_row = tuple if self.is_plain(row_factory) else None
         rows: list[Any] = []
         for part in parts:
-            make_row = make_row or self._row_maker(part, row_factory)
-            self._tx.set_pgresult(part)
-            rows += self._tx.load_rows(0, part.ntuples, make_row)
+            make_row = make_row or self._row_maker(part, row_factory or self._conn.row_factory)
+            rows += self.load(part, part.ntuples, make_row)
         return rows
 
-    def first_row(self, parts: Sequence[PGresult], row_factory: Any) -> Any:
-        """The first of these rows, or None."""
-        rows = self.rows(parts[:1], row_factory)
-        return rows[0] if rows else None
+    def load(self, part: PGresult, count: int, make_row: Any = tuple) -> list[Any]:
+        """The first so many rows of a part of a result."""
+        self._tx.set_pgresult(part)
+        return self._tx.load_rows(0, count, make_row)
 
-    def value(self, parts: Sequence[PGresult]) -> Any:
-        """The first column of the first row, or None."""
-        if not parts or not parts[0].nfields:
-            return None
-        self._tx.set_pgresult(parts[0])
-        return self._tx.load_row(0, tuple)[0]
+    def is_plain(self, row_factory: Any) -> bool:
+        """Whether its rows are tuples, made by nobody's code but psycopg's and its loaders'. None: the connection's."""
+        return self._own_is_plain if row_factory is None else row_factory is tuple or row_factory is tuple_row
 
     def error(self, failure: PGresult) -> Exception:
         """The server's error, as psycopg raises it."""

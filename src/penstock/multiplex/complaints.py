@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import errors
+from ..pool.base import one_line
 from ..pool.holders import call_site, statement_text
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Complaints:
         )
 
     def lost(self, statement: Statement, cause: Exception | None) -> Exception:
-        why = " ".join(str(cause).split()) if cause else "the server closed it"
+        why = one_line(cause) if cause else "the server closed it"
         error = errors.under(errors.ConnectionLost, self._driver.operational_error)(
             self._told(
                 f"the connection was lost before the answer came, so this statement may have run, or not: {why}."

@@ -11,32 +11,18 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Any
 
-from psycopg import OperationalError, pq
+from psycopg import pq
 
 SINCE = 170000
 
 
 @cache
-def sender() -> Callable[[Any], None] | None:
-    """A function that ends a statement on a PGconn in pipeline mode, and sends nothing; None where there is none.
+def sender() -> Callable[[int], int] | None:
+    """A function that ends a statement on a connection in pipeline mode, and sends nothing; None where there is none.
 
-    It raises psycopg.OperationalError if there is no connection.
+    It takes `PGconn.pgconn_ptr`, which must not be None, and returns 0 if it failed.
     """
-    function = _function()
-    if function is None:
-        return None
-
-    def send_sync(pgconn: Any) -> None:
-        pointer = pgconn.pgconn_ptr
-        if not pointer or not function(pointer):
-            raise OperationalError(f"sending failed: {pgconn.get_error_message()}")
-
-    return send_sync
-
-
-def _function() -> Any:
     if pq.version() < SINCE:
         return None
     try:

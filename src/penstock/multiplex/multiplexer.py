@@ -18,7 +18,7 @@ from ..core import SLOW, Multiplex, Reason, Slot, Waiter
 from ..pool.base import NO_WISH
 from ..pool.terms import Wish, declared
 from .complaints import Complaints
-from .history import History, Record
+from .history import History
 from .prepared import Route
 from .pulse import Pulse
 from .schedule import choose
@@ -27,7 +27,7 @@ from .statement import Statement
 
 if TYPE_CHECKING:
     from .aio import AsyncPool
-    from .pipeline import Pipeline
+    from .pipeline import Common, Pipeline
 
 
 logger = logging.getLogger("penstock.pool")
@@ -59,13 +59,14 @@ class Multiplexer:
     def __init__(self, pool: AsyncPool[Any], settings: Multiplex) -> None:
         self._pool = pool
         self._settings = settings
+        self._target = settings.target
         self._history = History(settings.target)
         self.complaints = Complaints(pool.name, pool._driver)
         self.route = Route()
         self._by_slot: dict[Slot, Pipeline] = {}
         self.pipelines: list[Pipeline] = []
         self.answered = 0
-        self._pulse: Pulse | None = None
+        self._common: Common | None = None
 
     @property
     def in_flight(self) -> int:
@@ -106,22 +107,16 @@ class Multiplexer:
         # Otherwise there is more to ask first, or somebody to wait behind.
         if not core._rush and loop is pool._loop and pool._nested == "allow" and not pool._opened_implicitly:
             now = pool._clock()
-            pipeline = self._choose(record, now)
-            if pipeline is not None:
-                pipeline.send(statement, now)
-                return
-            slot = None if record.slow else core.take(None, statement.code, statement.lasti, now)
-            if slot is not None:
-                self._lend(slot, statement)
-                return
+            pipeline = choose(self.pipelines, self._target, len(core.idle) > core.reserve, now)
+            if not record.slow:  # which may be known only after having looked at them
+                if pipeline is not None:
+                    pipeline.send(statement, now)
+                    return
+                slot = core.take(None, statement.code, statement.lasti, now)
+                if slot is not None:
+                    self._lend(slot, statement)
+                    return
         self._queue(statement, pool._ask(wish, statement.code, statement.lasti))
-
-    def _choose(self, record: Record, now: float) -> Pipeline | None:
-        """One to send it on now; none if it is slow, which may be known only after having looked at them."""
-        core = self._pool._core
-        idle = len(core.idle) > core.reserve
-        pipeline = choose(self.pipelines, self._settings.target, idle, now)
-        return None if record.slow else pipeline
 
     def _check_alone(self, statement: Statement) -> None:
         from psycopg import capabilities
@@ -134,13 +129,13 @@ class Multiplexer:
     def _queue(self, statement: Statement, waiter: Waiter) -> None:
         pool = self._pool
         core = pool._core
-        pipeline = self._choose(statement.record, waiter.since)
+        pipeline = choose(self.pipelines, self._target, len(core.idle) > core.reserve, waiter.since)
         waiter.shares = not statement.record.slow
         if not waiter.shares and core.max_per_key is None:
             waiter.key = SLOW
         waiter.wake = _Turn(self, statement)
         statement.waiter = waiter
-        if pipeline is not None and core.share_at_once(waiter, pipeline.slot, waiter.since):
+        if pipeline is not None and waiter.shares and core.share_at_once(waiter, pipeline.slot, waiter.since):
             pool._carry_out(core.effects())
         else:
             self._wait(waiter)
@@ -226,13 +221,15 @@ class Multiplexer:
             self._soon(pipeline)
 
     def _pipeline(self, slot: Slot, conn: Any) -> Pipeline:
-        from .pipeline import Pipeline  # what needs psycopg is loaded with the first connection, as the driver is
+        # What needs psycopg is loaded with the first connection, as the driver is.
+        from .pipeline import Common, Pipeline
 
-        pool = self._pool
-        assert pool._loop is not None
-        pulse = self._pulse = self._pulse or Pulse(pool._loop, pool._clock)
-        settings, clock = self._settings, pool._clock
-        return Pipeline(self, slot, conn, pool._driver, settings, pool._loop, clock, pulse, self.complaints)
+        if self._common is None:
+            pool = self._pool
+            assert pool._loop is not None
+            pulse = Pulse(pool._loop, pool._clock)
+            self._common = Common(pool._driver, self._settings, pool._loop, pool._clock, pulse, self.complaints)
+        return Pipeline(self, self._common, slot, conn)
 
     def _soon(self, pipeline: Pipeline) -> None:
         """Give it back, unless those who are woken now have something to send: they come first."""
@@ -279,13 +276,12 @@ class Multiplexer:
 
     def _pull(self, pipeline: Pipeline) -> None:
         """Send what waits, as far as there is room."""
-        pool, target = self._pool, self._settings.target
-        core = pool._core
+        pool, core = self._pool, self._pool._core
         if pipeline not in self.pipelines:
             return  # it is for one slow statement alone
         now = pool._clock()
         served = True
-        while served and core.waiters.ready and pipeline.wait(now) <= target:
+        while served and core.waiters.ready and pipeline.wait(now) <= self._target:
             served = core.share(pipeline.slot, now)
             pool._carry_out(core.effects())  # whoever was served, and whoever was refused on the way
 

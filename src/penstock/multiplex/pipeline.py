@@ -16,8 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import product
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import psycopg
 from psycopg import capabilities
@@ -29,12 +28,14 @@ from ..drivers import sockets
 from ..pool.base import drop_frames, one_line
 from .between import look
 from .codec import CANCELED, READ_ONLY, UNKNOWN_NAME, Codec, plan_is_gone, sqlstate
+from .collect import Collector
 from .complaints import Complaints
 from .history import Record
-from .libpq import sender
 from .limit import send_limits
+from .outlet import Outlet
 from .prepared import Prepared, Route
 from .pulse import Pulse
+from .session import Session
 from .statement import MOST_SENDS, Errand, Sent, Statement
 from .timing import Timing
 
@@ -43,10 +44,8 @@ if TYPE_CHECKING:
     from ..drivers.base import Driver
 
 ROWS = 16  # in one part of a result
-MANY_READS = 2  # of the socket for one answer; what came in fewer is small (libpq reads what its buffer holds)
 SILENCE = 5.0  # seconds, at most, for which a new connection may not answer
 LEAST_TIMEOUT = 0.05  # seconds behind others that even who will not wait to be sent must bear
-LARGE = 2**16  # bytes, a few times libpq's first buffer
 DRAIN_SECONDS = 0.02  # behind a pooler: it takes its server connection back only when all have been answered
 CANCEL_AGAIN = 0.1
 CANCEL_SECONDS = 2.0
@@ -58,19 +57,6 @@ TUPLES, COMMAND, EMPTY = map(int, (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, 
 PART = (CHUNK, ONE)
 LAST = (TUPLES, COMMAND, EMPTY)
 FAILED, ABORTED = map(int, (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED))
-
-# What the server tells of a session whenever it changes. A function may have done it.
-_REPORTED = (
-    b"client_encoding",
-    b"DateStyle",
-    b"IntervalStyle",
-    b"TimeZone",
-    b"search_path",
-    b"session_authorization",
-    b"standard_conforming_strings",
-    b"default_transaction_read_only",
-)
-
 
 class Home(Protocol):
     """Whom a pipeline belongs to. *route*: what stood between its last new connection and the server."""
@@ -95,6 +81,17 @@ class Home(Protocol):
     def spawn(self, job: Any) -> Any: ...
 
 
+class Common(NamedTuple):
+    """What all pipelines of a pool have in common."""
+
+    driver: Driver
+    settings: Multiplex
+    loop: AbstractEventLoop
+    clock: Callable[[], float]
+    pulse: Pulse
+    complaints: Complaints
+
+
 class Pipeline:
     """A connection for as long as statements share it.
 
@@ -104,18 +101,49 @@ class Pipeline:
     :ivar retiring: why the connection must not be used after those, if it must not.
     """
 
-    def __init__(
-        self,
-        home: Home,
-        slot: Slot,
-        conn: Any,
-        driver: Driver,
-        settings: Multiplex,
-        loop: AbstractEventLoop,
-        clock: Callable[[], float],
-        pulse: Pulse,
-        complaints: Complaints,
-    ) -> None:
+    # More than thirty, from where on an object without slots is slower to read.
+    __slots__ = (
+        "_alarm",
+        "_alarm_at",
+        "_backlog",
+        "_cancelling",
+        "_clock",
+        "_codec",
+        "_collector",
+        "_complaints",
+        "_direct",
+        "_done",
+        "_driver",
+        "_fd",
+        "_first",
+        "_home",
+        "_in_parts",
+        "_is_new",
+        "_loop",
+        "_lost",
+        "_most",
+        "_outlet",
+        "_over",
+        "_progress",
+        "_row_by_row",
+        "_session",
+        "_settings",
+        "_shut",
+        "_stuck",
+        "_timing",
+        "_unread",
+        "conn",
+        "flight",
+        "lent",
+        "pgconn",
+        "prepared",
+        "proven",
+        "retiring",
+        "slot",
+    )
+
+    def __init__(self, home: Home, common: Common, slot: Slot, conn: Any) -> None:
+        settings = common.settings
         self.slot = slot
         self.lent = self.proven = slot.since
         self.conn = conn
@@ -123,33 +151,28 @@ class Pipeline:
         self.retiring: Reason | None = None
         self._done: deque[Sent] = deque()  # answered, and not told yet
         self._home = home
-        self._driver = driver
+        self._driver = common.driver
         self._settings = settings
         self._most = 1
-        self._most_bytes = settings.max_result
-        self._loop = loop
-        self._clock = clock
-        self._complaints = complaints
+        self._direct = False
+        self._loop = common.loop
+        self._clock = common.clock
+        self._complaints = common.complaints
         self._alarm: TimerHandle | None = None  # for the first who will have stood behind another for too long
         self._alarm_at = math.inf
         self.pgconn = conn.pgconn
         self._fd: int = conn.pgconn.socket
         self._codec = Codec(conn)
-        # What psycopg would begin its transactions with; there are none here.
-        self._reading: bool = conn.read_only is True
-        self._sets_transactions = conn.isolation_level is not None or conn.deferrable is not None
-        self._reported = self._report()
+        self._session = Session(conn)
         known: Prepared | None = getattr(conn, "_shared", None)
         self._is_new = known is None
         self.prepared = conn._shared = known or Prepared(conn.prepare_threshold, conn.prepared_max, home.route)
-        self._timing = Timing(self.prepared, settings.target, pulse)
+        self._timing = Timing(self.prepared, settings.target, common.pulse)
+        self._collector = Collector(self._codec, self.prepared, common.complaints, settings.max_result)
+        self._outlet = Outlet(conn.pgconn, common.loop, self._room, self._lose)
         self._first: Statement | None = None  # it waits for what stands between to be known
         self._unread = Record(settings.target)  # how long errands take is nobody's business
         self._backlog = 0.0  # seconds that all under way are expected to take
-        self._reads = 0  # of the socket, since the last answer was complete
-        self._send_sync = sender()
-        self._to_flush = False  # something was written that waits to be sent
-        self._stuffed = False  # the socket takes no more for now
         self._shut = False  # nothing more may be sent: it is being cancelled, to be closed, or lost
         self._stuck: Sent | None = None  # the first of those under way, which takes longer than it should
         self._cancelling = False
@@ -189,14 +212,12 @@ class Pipeline:
     def _route_changed(self) -> None:
         route = self.prepared.route
         self._most = self._settings.max_in_flight if route.able else 1
+        self._direct = route.direct
         if route.known:
             first, self._first = self._first, None
             self._shut = self._lost or self._cancelling or self.retiring is not None
             if first is not None and not first.gone:
                 self.send(first, self._clock())
-
-    def _report(self) -> tuple[bytes | None, ...]:
-        return tuple(map(self.pgconn.parameter_status, _REPORTED))
 
     def end(self) -> Reason | None:
         """Nothing is under way any more: leave the connection as it was found, or say why it must be closed."""
@@ -209,31 +230,31 @@ class Pipeline:
             self.pgconn.exit_pipeline_mode()
         except psycopg.Error:
             return Reason.BROKEN
-        if self.pgconn.transaction_status != TransactionStatus.IDLE or self._report() != self._reported:
+        if self.pgconn.transaction_status != TransactionStatus.IDLE or self._session.changed:
             return Reason.UNCLEAN
         return None
 
     def _deaf(self) -> None:
         self._set_alarm(math.inf, 0.0)
         self._loop.remove_reader(self._fd)
-        if self._stuffed:
-            self._loop.remove_writer(self._fd)
+        self._outlet.close()
 
     # ------------------------------------------------------------------------------------------ what may be sent
 
     def wait(self, now: float) -> float:
         """Seconds until a statement sent now would begin; infinity if none may be sent."""
         flight = self.flight
-        if self._stuffed or self._shut or now >= self.slot.expires:
+        if self._outlet.stuffed or self._shut or now >= self.slot.expires:
             return math.inf
         if not flight:
             return 0.0
-        if len(flight) >= self._most or (not self.prepared.route.direct and now - self._timing.began > DRAIN_SECONDS):
+        if len(flight) >= self._most or (not self._direct and now - self._timing.began > DRAIN_SECONDS):
             return math.inf
-        late = self._timing.late(flight[0], now)
-        if late and not self.slot.probe(0):  # what has come already is not late
-            self._note_late(flight[0], late)
-            return self._backlog + late
+        if now > self._timing.due:
+            late = self._timing.late(flight[0], now)
+            if late and not self.slot.probe(0):  # what has come already is not late
+                self._note_late(flight[0], late)
+                return self._backlog + late
         return self._backlog
 
     def _note_late(self, head: Sent, late: float) -> None:
@@ -265,14 +286,15 @@ class Pipeline:
         except Exception as error:
             statement.settle(error.with_traceback(None))  # its frames refer to the statement
             return
-        if self._sets_transactions:
+        if self._session.sets_transactions:
             statement.settle(self._complaints.sets_transactions(statement))
             return
         statement.codec = codec
+        statement.plain = not statement.tagged and codec.is_plain(statement.row_factory)
         statement.pipeline = self
         statement.sent = now
         statement.expected = statement.record.expected
-        pgconn, prepared = self.pgconn, self.prepared
+        pgconn, prepared, reading = self.pgconn, self.prepared, self._session.reading
         key = (query.query, query.types)
         name = prepared.name(key) if prepare else None
         prepares = prepare and name is None and prepared.is_due(key)
@@ -286,8 +308,8 @@ class Pipeline:
         if first:
             self._timing.begins(now)
         try:
-            if statement.until is not None or statement.reading or self._reading:
-                statement.reading = statement.reading or self._reading
+            if statement.until is not None or statement.reading or reading:
+                statement.reading = statement.reading or reading
                 send_limits(pgconn, statement, query.query, prepared, now)
             if prepares:
                 pgconn.send_prepare(name, query.query, query.types)
@@ -374,48 +396,15 @@ class Pipeline:
         statement.settle(error)
 
     def _sync(self, at_once: bool = False) -> None:
-        """End what was sent. From here on the server may run it, whatever happens.
-
-        *at_once*: nothing else is under way, so the server should begin. Others go together at the end of this round of
-        the event loop.
-        """
+        """End what was sent, and see to it that it leaves: *at_once*, or with what else is sent in this round."""
         try:
-            if at_once or self._send_sync is None:
-                self.pgconn.pipeline_sync()
-                self._flush()
-            else:
-                self._send_sync(self.pgconn)
-                if not self._to_flush:
-                    self._to_flush = True
-                    self._loop.call_soon(self._flush_all)
+            self._outlet.sync(at_once)
         except psycopg.Error as error:
             self._deaf()  # at once: libpq may have closed the socket, and another connection's may get its number
             self._lost = self._shut = True
             self._loop.call_soon(self._lose, error)  # not now: the caller is in the midst of sending
 
-    def _flush(self) -> None:
-        if self.pgconn.flush() and not self._stuffed:
-            self._stuffed = True
-            self._loop.add_writer(self._fd, self._writable)
-
-    def _flush_all(self) -> None:
-        self._to_flush = False
-        if self._over:
-            return
-        try:
-            self._flush()
-        except psycopg.Error as error:
-            self._lose(error)
-
-    def _writable(self) -> None:
-        try:
-            if self.pgconn.flush():
-                return
-        except psycopg.Error as error:
-            self._lose(error)
-            return
-        self._stuffed = False
-        self._loop.remove_writer(self._fd)
+    def _room(self) -> None:
         self._home.moved(self, 0)
 
     # ------------------------------------------------------------------------------------------ receiving
@@ -432,7 +421,7 @@ class Pipeline:
 
     def _read(self) -> None:
         error: Exception | None = None
-        self._reads += 1
+        self._collector.reads += 1
         try:
             self.pgconn.consume_input()
         except psycopg.Error as caught:
@@ -452,20 +441,21 @@ class Pipeline:
     def _receive(self) -> None:
         """Take what has come, and what has been answered to the end out of what is under way."""
         flight, pgconn, done = self.flight, self.pgconn, self._done
-        is_busy, get_result = pgconn.is_busy, pgconn.get_result
+        is_busy, get_result, keep = pgconn.is_busy, pgconn.get_result, self._collector.keep
         while flight and not is_busy():
             head = flight[0]
             result = get_result()
             if result is None:
                 break  # there is no connection any more
             status = result.status
-            if status == SYNC:
+            if status in PART:
+                if not keep(head, result):
+                    self._stop_what_nobody_wants()
+            elif status == SYNC:
                 done.append(flight.popleft())
-                self._reads = 0
+                self._collector.reads = 0
                 if flight:
                     self._expect(flight[0])
-            elif status in PART:
-                self._keep(head, result)
             else:
                 get_result()  # the end of this message's results, which never has to be waited for
                 self._finish(head, result, status)
@@ -482,8 +472,9 @@ class Pipeline:
             head.before -= 1
             self._expect(head)
         elif result.ntuples:  # of one that was not asked for in parts
-            self._keep(head, result)
-        else:
+            if not self._collector.keep(head, result):
+                self._stop_what_nobody_wants()
+        elif isinstance(head, Statement) and head.tagged:
             head.final = result
 
     def _expect(self, head: Sent) -> None:
@@ -493,28 +484,6 @@ class Pipeline:
                 self._row_by_row()
             else:
                 self._in_parts()
-
-    def _keep(self, head: Sent, part: PGresult) -> None:
-        head.last = part
-        if not head.parts:
-            head.parts = [part]
-        elif not head.one_row and not head.gone:
-            head.parts.append(part)
-        else:
-            return
-        if isinstance(head, Statement) and (self._reads >= MANY_READS or self.prepared.roomy):
-            self._measure(head, part)
-
-    def _measure(self, statement: Statement, part: PGresult) -> None:
-        """Refuse what would fill the memory; what comes of it from now on is thrown away."""
-        cells = product(range(part.ntuples), range(part.nfields))
-        statement.size += sum(len(part.get_value(row, column) or b"") for row, column in cells)
-        self.prepared.roomy = self.prepared.roomy or statement.size > LARGE
-        most = self._most_bytes
-        if statement.size > most:
-            statement.parts = ()
-            statement.settle(self._complaints.too_large(statement, most))
-            self.withdraw(statement)
 
     # ------------------------------------------------------------------------------------------ answers
 
@@ -528,10 +497,12 @@ class Pipeline:
             self._home.goes_on(self)
         self.proven = done[-1].sent
         self._timing.answered(done, now)
-        answered = sum(isinstance(entry, Statement) for entry in done)
+        answered = len(done)
         while done:
             entry = done.popleft()  # first: what follows may lose the connection, and with it all that is in there
             self._backlog -= entry.expected
+            if not isinstance(entry, Statement):
+                answered -= 1
             if entry.then is not None:
                 then, entry.then = entry.then, None  # it refers to the entry
                 then()
@@ -543,7 +514,7 @@ class Pipeline:
             self._backlog = 0.0  # sums of fractions drift
         elif self.flight[0].gone:
             self._stop_what_nobody_wants()
-        if self._report() != self._reported:  # a function has changed the session
+        if self._session.changed:  # a function has changed the session
             self._retire(Reason.UNCLEAN)
         return answered
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from asyncio import Future
 from collections.abc import Callable
 from types import CodeType
@@ -29,25 +28,38 @@ class Sent:
     :ivar expected: seconds that it is reckoned with.
     :ivar before: messages of its own before it that have not been answered.
     :ivar in_parts: its rows are asked for in parts.
-    :ivar parts: those that have come, and *last* the last of them, kept or not.
-    :ivar final: what ends them.
+    :ivar one_row: no more than that is wanted.
+    :ivar begun: the first of its rows have come.
+    :ivar parts: those that have come and were not made into rows yet.
     :ivar failure: the server's error; *early* if that was about something sent before it.
     :ivar then: what to do once it is answered, if there is more to do than to tell.
     """
 
-    # Most of these keep their first value most of the time, so they are the class's.
+    __slots__ = (
+        "before",
+        "begun",
+        "early",
+        "expected",
+        "failure",
+        "in_parts",
+        "one_row",
+        "parts",
+        "record",
+        "sent",
+        "then",
+    )
+
     record: Record
-    sent = 0.0
-    expected = 0.0
-    before = 0
-    in_parts = False
-    one_row = False  # no more than that is wanted
-    parts: list[PGresult] | tuple[()] = ()
-    last: PGresult | None = None
-    final: PGresult | None = None
-    failure: PGresult | None = None
-    early = False
-    then: Callable[[], object] | None = None
+    sent: float
+    expected: float
+    before: int
+    in_parts: bool
+    one_row: bool
+    begun: bool
+    parts: list[PGresult] | None
+    failure: PGresult | None
+    early: bool
+    then: Callable[[], object] | None
 
     @property
     def gone(self) -> bool:
@@ -61,28 +73,58 @@ class Sent:
 class Statement(Sent):
     """What was asked, where it stands, and what has come of it.
 
-    :ivar future: done once there is an answer, or will never be one; it carries none itself, so that rows are made, and
-        errors raised, where the statement was asked.
+    :ivar future: done once there is an answer, or will never be one; it carries none itself, so that errors are raised,
+        and rows made that need more than psycopg's loaders, where the statement was asked.
+    :ivar tagged: what the server says was done is wanted, and no rows.
+    :ivar plain: its rows are to be plain tuples, so they are made as they come: what libpq keeps of them is freed
+        before the next answer is read, which then finds that memory in the processor's cache.
+    :ivar rows: those made so far.
     :ivar until: when the answer is wanted, by the monotonic clock; None if that was not declared.
+    :ivar timeout: seconds that it may wait to be sent, and again behind others.
+    :ivar name: under which it was prepared; None if it was sent in full.
     :ivar sends: how often it was sent.
+    :ivar size: bytes of its answer, as far as they were counted.
+    :ivar last: the part that came last, and *final* what ended them; for the tag.
     :ivar error: our own.
     """
 
+    __slots__ = (
+        "code",
+        "codec",
+        "error",
+        "final",
+        "future",
+        "idempotent",
+        "key",
+        "last",
+        "lasti",
+        "name",
+        "params",
+        "pipeline",
+        "plain",
+        "query",
+        "reading",
+        "row_factory",
+        "rows",
+        "sends",
+        "size",
+        "tagged",
+        "text",
+        "timeout",
+        "until",
+        "waiter",
+        "wish",
+    )
+
+    # Set as it goes on, and not read before.
     future: Future[None]
     text: str
     codec: Codec
-    pipeline: Pipeline | None = None
-    wish: Wish | None = None
-    waiter: Waiter | None = None
-    until: float | None = None
-    timeout = math.inf  # seconds that it may wait to be sent, and again behind others
-    reading = False
-    key: Key | None = None
-    name: bytes | None = None  # under which it was prepared; None if it was sent in full
-    sends = 0
-    in_parts = True
-    size = 0  # bytes of its parts, as far as they were counted
-    error: Exception | None = None
+    wish: Wish | None
+    timeout: float
+    plain: bool
+    key: Key | None
+    name: bytes | None
 
     def __init__(
         self,
@@ -90,6 +132,7 @@ class Statement(Sent):
         params: Any,
         row_factory: Any,
         one_row: bool,
+        tagged: bool,
         idempotent: bool,
         code: CodeType,
         lasti: int,
@@ -98,9 +141,21 @@ class Statement(Sent):
         self.params = params
         self.row_factory = row_factory
         self.one_row = one_row
+        self.tagged = tagged
         self.idempotent = idempotent
         self.code = code
         self.lasti = lasti
+        self.in_parts = True
+        self.begun = self.early = self.reading = False
+        self.before = self.sends = self.size = 0
+        self.failure = self.then = self.parts = None
+        self.rows: list[Any] | None = None
+        self.last: PGresult | None = None
+        self.final: PGresult | None = None
+        self.pipeline: Pipeline | None = None
+        self.waiter: Waiter | None = None
+        self.until: float | None = None
+        self.error: Exception | None = None
 
     @property
     def gone(self) -> bool:
@@ -115,10 +170,9 @@ class Statement(Sent):
 
     def start_over(self) -> None:
         """Nothing has come of it so far: it is to be sent again."""
-        self.failure = self.last = self.final = self.then = None
-        self.parts = ()
+        self.failure = self.last = self.final = self.then = self.rows = self.parts = None
         self.before = self.size = 0
-        self.early = False
+        self.begun = self.early = False
 
     def taken_error(self) -> Exception:
         """Our own error, for who raises it: nothing that its frames refer to may keep it, or it would keep them."""
@@ -136,10 +190,15 @@ class Statement(Sent):
 class Errand(Sent):
     """What is asked for the connection's own sake, between the statements."""
 
+    __slots__ = ()
+
     def __init__(self, record: Record, sent: float, before: int) -> None:
         self.record = record
         self.sent = sent
         self.before = before
+        self.expected = 0.0
+        self.in_parts = self.one_row = self.begun = self.early = False
+        self.failure = self.then = self.parts = None
 
     def value(self, column: int) -> bytes | None:
         """Of the first row, if there is one."""

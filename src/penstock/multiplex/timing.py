@@ -21,11 +21,11 @@ STUCK = 4  # times the target by which an answer is late: it waits for a lock, s
 class Timing:
     """One connection's. Times are seconds; *target*: that nobody should wait behind others for longer.
 
-    :ivar moved: when the last answer came.
+    :ivar moved: when the last answer came, and *due*: until when nobody wonders whether the next one is late.
     :ivar began: when something was last sent while nothing was under way.
     """
 
-    __slots__ = ("_account", "_patience", "_pulse", "_target", "_worked", "began", "moved")
+    __slots__ = ("_account", "_patience", "_pulse", "_target", "_worked", "began", "due", "moved")
 
     def __init__(self, account: Prepared, target: float, pulse: Pulse) -> None:
         self._account = account
@@ -33,7 +33,7 @@ class Timing:
         self._patience = FILL * target
         self._pulse = pulse
         self._worked = busy()  # when the last answer came, or when something was sent after it
-        self.moved = -math.inf
+        self.moved = self.due = -math.inf
         self.began = 0.0
 
     def begins(self, now: float) -> None:
@@ -41,9 +41,7 @@ class Timing:
         self.began, self._worked = now, busy()
 
     def late(self, head: Sent, now: float) -> float:
-        """Seconds by which the first of those under way is late; 0 while that may be anybody's fault."""
-        if now - self.moved <= self._patience:
-            return 0.0
+        """Seconds by which the first of those under way is late, *due* being over; 0 if it may be anybody's fault."""
         rtt = self._account.rtt
         late = now - max(head.sent + rtt, self.moved) - head.expected
         return late if late > max(self._patience, rtt) else 0.0
@@ -58,7 +56,7 @@ class Timing:
             rtt = now - first.sent
             account.rtt = min(rtt, account.rtt or rtt)
         took = self._took(first, now)
-        self.moved = now
+        self.moved, self.due = now, now + self._patience
         self._pulse.beat()
         if account.answers >= COLD or took >= self._target:
             _learn(done, took)

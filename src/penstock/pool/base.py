@@ -73,7 +73,7 @@ class BasePool(Generic[C]):
         connection_class: type[C] | None = None,
         kwargs: Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]] | Mapping[str, Any]] | None = None,
         min_size: int = 4,
-        max_size: int | None = None,
+        max_size: int | Literal["auto"] | None = None,
         open: bool | None = None,
         configure: Callable[[C], Awaitable[None] | None] | None = None,
         check: Callable[[C], Awaitable[None] | None] | None = None,
@@ -103,9 +103,12 @@ class BasePool(Generic[C]):
 
         :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
         """
+        self._auto = max_size == "auto"
         if fleet is not None:
             _check_fleet(fleet, reserve)
-            max_size = sys.maxsize if max_size is None else max_size  # the fleet knows
+            max_size = sys.maxsize if max_size is None or max_size == "auto" else max_size  # the fleet knows
+        elif max_size == "auto":
+            raise ValueError(_LONELY)
         self._sizes = (min_size, min_size if max_size is None else max_size)  # as asked: a fleet has its own mind
         settings = Settings(
             min_size=min_size,
@@ -207,7 +210,7 @@ class BasePool(Generic[C]):
             options["max_size"] = share
         max_size = options["max_size"]
         if isinstance(max_size, int) and max_size > share:
-            what = f"max_size is {max_size}, and each of its processes may have {share} at most"
+            what = f"max_size is {max_size}, and the share of each of its processes is {share}"
             raise errors.BudgetError(
                 errors.Problem(found.path, found.line("services", service), f"services.{service}", what)
             )
@@ -836,6 +839,12 @@ def _terms(wish: Wish, terms: Terms | None) -> Terms:
     """What counts of both: the earlier deadline."""
     terms = terms or _NO_TERMS
     return terms if terms.until <= wish.until else Terms(wish.since, wish.until, terms.reading)
+
+
+_LONELY = (
+    'max_size="auto" needs fleet=penstock.Fleet(budget): the best size is found for all processes together, within'
+    " what is declared. Pools that each look for their own take one another's load for the database's, and take it down"
+)
 
 
 def _check_fleet(fleet: Any, reserve: int) -> None:

@@ -30,6 +30,8 @@ class FleetState:
     :ivar claimed: connections that all of them have, or may open.
     :ivar age: seconds since it last asked; infinity before it has joined.
     :ivar hint: why there are not more, in words; None when there is nothing to say.
+    :ivar line: connections that all of them should have, where the fleet looks for its best size
+        (``max_size="auto"``); None where it does not.
     """
 
     name: str
@@ -40,6 +42,7 @@ class FleetState:
     claimed: int
     age: float
     hint: str | None
+    line: int | None = None
 
 
 class Membership(Protocol):

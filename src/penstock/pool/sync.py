@@ -143,7 +143,8 @@ class Pool(BasePool[C]):
     :param connection_class: class to connect with; by default the driver's own.
     :param kwargs: arguments for its ``connect``, or a function that returns them (asked at each connect).
     :param min_size: connections kept open.
-    :param max_size: connections never exceeded, opening and closing ones included. By default `min_size`.
+    :param max_size: connections never exceeded, opening and closing ones included. By default `min_size`. With a fleet
+        also ``"auto"``: the whole fleet's size is found by the work that gets done, within the budget.
     :param open: whether the constructor opens the pool; None opens it and warns at first use, as psycopg's does.
     :param configure: called with each new connection, and again after what it set had to be reset.
     :param check: called with each connection that is about to be handed out; if it raises, another one is taken. Not

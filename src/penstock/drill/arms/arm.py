@@ -23,6 +23,13 @@ class Arm(Protocol):
 
     def __init__(self, dsn: str, pool_size: int) -> None: ...
 
+    def scale(self, budget: int, members: int) -> None:
+        """Told before `start` where processes come and go: connections for all of them, and how many they are at most.
+
+        Only an arm that knows of the others looks at it.
+        """
+        return
+
     def start(self) -> None:
         """Get ready, before the load begins."""
 

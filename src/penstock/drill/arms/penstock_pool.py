@@ -18,9 +18,18 @@ class PenstockPool(Arm):
     def __init__(self, dsn: str, pool_size: int) -> None:
         self._dsn = dsn
         self._pool_size = pool_size
+        self._fleet: penstock.Fleet | None = None
+
+    def scale(self, budget: int, members: int) -> None:
+        self._fleet = penstock.Fleet(budget, name="drill", members=members)
+        self._pool_size = budget  # what one of them may have at most; how much it is, they agree on
 
     def start(self) -> None:
-        self._pool = penstock.Pool(self._dsn, min_size=1, max_size=self._pool_size, name="drill", open=True)
+        self._pool = penstock.Pool(
+            self._dsn, min_size=1, max_size=self._pool_size, name="drill", fleet=self._fleet, open=True
+        )
+        if self._fleet is not None:
+            self._pool.wait()  # a process that has no connection yet is sent no requests
 
     def middleware(self, deadline: float) -> AbstractContextManager[object]:
         return penstock.deadline(deadline)
