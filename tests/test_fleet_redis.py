@@ -505,7 +505,6 @@ def test_a_user_who_may_not_ask_for_the_servers_run_is_served(server: RedisServe
     client(server).acl_setuser(
         "app", enabled=True, passwords=["+geheim"], categories=["+@all"], commands=["-info"], keys=["*"]
     )
-    client(server).hset(KEY, "run", "unknown")
     teller = Teller(server, "00000003", f"redis://app:geheim@127.0.0.1:{server.port}")
     assert teller.say(3).claimed == 3
     assert teller.say(3).settling == 0
