@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import OperationalError
 
 from penstock import AsyncPool, Fleet, Pool, PoolTimeout
 from penstock.drill.postgres import EmbeddedPostgres
 from penstock.drill.proxy import ChaosProxy
-from penstock.fleet import redis
+from penstock.fleet import member, redis
+from penstock.fleet.clock import clock
 from penstock.fleet.redis import Redis
 from penstock.fleet.tag import Said
+from penstock.pool.steps import run
 from support import redis_fleet
 from support.either import Kind, borrowed, both, request, settled
 from support.pgbouncer import PgBouncer
@@ -176,6 +179,19 @@ def test_a_newcomer_gets_its_connection_from_those_who_have_more(
     asyncio.run(scenario())
 
 
+def test_who_has_less_than_is_guaranteed_gets_it_at_anothers_next_look(
+    server: RedisServer, tellers: "list[Teller]", dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is one connection only, which demand alone moves when two looks agree."""
+    for name in ("fresh", "longest"):
+        monkeypatch.setattr(Redis, name, 60.0)
+    with Pool(dsn, fleet=Fleet(2, redis=url(server), period=60), min_size=1) as pool:
+        eventually(lambda: pool.fleet().share == 2)
+        tellers[0].say(0)
+        run(pool._membership.look())
+        assert pool.fleet().share == 1
+
+
 @both
 def test_who_has_no_use_for_a_connection_claims_none(kind: Kind, server: RedisServer, dsn: str) -> None:
     known(server)
@@ -291,6 +307,34 @@ def test_a_process_that_was_frozen_opens_nothing_before_it_has_looked(
                 await soon(lambda: count.last == 6)
                 assert pool._nconns == 3  # the other three are the other's
             assert count.most == 6
+
+    asyncio.run(scenario())
+
+
+@both
+def test_with_an_old_claim_nothing_is_opened_before_redis_has_answered(
+    kind: Kind, server: RedisServer, bouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a sleep that only a clock which counts it can tell."""
+    known(server)
+
+    async def scenario() -> None:
+        async with member_of(kind, bouncer.dsn, fleet(server, 2), min_size=0) as pool:
+            assert await request(pool) == 1
+            server.freeze()
+            for module, name in ((member, "_clock"), (redis, "clock")):
+                monkeypatch.setattr(module, name, lambda: clock() + 100)
+            bouncer.kill()
+            bouncer.start()
+            with clients(bouncer) as count:
+                with pytest.raises((PoolTimeout, OperationalError)):
+                    await request(pool, timeout=0.1)
+                with pytest.raises(PoolTimeout):
+                    await request(pool, timeout=0.5)
+            assert count.samples
+            assert count.most == 0
+            server.thaw()
+            assert await request(pool, timeout=5) == 1
 
     asyncio.run(scenario())
 
