@@ -61,7 +61,11 @@ def test_the_line_is_exact_and_what_it_says_to_write_holds(tmp_path: Path, size:
 @pytest.mark.parametrize(("size", "fits"), [(92, True), (93, False)])
 def test_the_last_usable_connection_fits_and_one_more_does_not(tmp_path: Path, size: int, fits: bool) -> None:
     files = {"app/db.py": engine(size, 0), "k8s/web.yaml": deployment(replicas=1)}
-    assert held_against(tmp_path, files).fits is fits
+    reading = held_against(tmp_path, files)
+    assert reading.fits is fits
+    assert [each.what.partition(" x ")[2] for each in broken(reading)] == (
+        [] if fits else ["1 process x 93 = 93 of 92 usable by service web: at most 92 fit"]
+    )
 
 
 def test_surge_counts(tmp_path: Path) -> None:

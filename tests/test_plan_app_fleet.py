@@ -189,6 +189,9 @@ def test_a_dockerfile_says_what_runs_when_nobody_else_does() -> None:
     assert found is not None
     assert found.runner == "gunicorn"
     assert dict(environment.values) == {"WEB_CONCURRENCY": "4", "OTHER": "c"}
+    earlier, environment = dockerfile.read("FROM a\nENV N=1\nCMD gunicorn app:app -w 9\nFROM b\n", "Dockerfile")
+    assert earlier is None  # what an earlier stage would run does not run
+    assert not environment.values
     shell, _ = dockerfile.read("CMD exec uvicorn app:app --workers 3\n", "Dockerfile")
     assert shell is not None
     assert value(shell.processes) == 3

@@ -16,7 +16,7 @@ from penstock.drill.ledger import Ledger
 from penstock.drill.work import Request, Work
 
 REPORT_SECONDS = 0.1
-STOP_SECONDS = 2.0  # for the requests under way, once it is told to stop
+STOP_SECONDS = 15.0  # for the requests under way, once it is told to stop
 END = "end"
 
 

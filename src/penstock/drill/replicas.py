@@ -15,7 +15,8 @@ from penstock.drill.failure import CannotStart
 from penstock.drill.measure import Answer
 from penstock.drill.replica import Posting
 
-STOP_SECONDS = 5.0  # until one that was told to stop is killed
+STOP_SECONDS = replica.STOP_SECONDS + 5.0  # until one that was told to stop is killed
+END_SECONDS = 5.0  # from the last word of one until it has ended
 # A process imports nothing for itself: fifty that did so at once would keep this machine busy for ten seconds.
 PRELOAD = ["penstock.drill.replica", "penstock", "penstock.fleet.member", "psycopg_pool"]
 
@@ -154,7 +155,7 @@ class Replicas:
             self.failed.append(report)
 
     def _forget(self, one: Replica) -> None:
-        one.process.join(STOP_SECONDS)
+        one.process.join(END_SECONDS)
         one.process.kill()
         one.process.join()
         one.process.close()

@@ -21,7 +21,8 @@ READY_SECONDS = 40.0  # for all that were started, until they are ready
 LOOK_SECONDS = 0.6  # over which what is in use is averaged, once a change has settled
 EARLY_SECONDS = 1.5  # of the first process alone
 BRIEF_SECONDS = 6.0  # for an arm that does not know of the others: what it does it does at once
-CUT_SECONDS, HEALED_SECONDS = 11.0, 1.0
+CUT = 1.1  # times what a change is given to settle: for longer than a member of a fleet believes what it claimed
+HEALED_SECONDS = 1.0
 CUT_EACH, KILL_EACH = 5, 3  # one in so many is cut off, one in so many killed
 
 # Called with the growing result, and the seconds since the play began.
@@ -139,14 +140,13 @@ def _kill(play: Play, shape: ScaleOut) -> None:
 def _cut_off_and_deploy(play: Play, shape: ScaleOut) -> None:
     """Every process is replaced; those that are cut off meanwhile come last.
 
-    Cut off they keep what they have, and use nothing of it. It lasts for longer than a member of a fleet believes what
-    it claimed.
+    Cut off they keep what they have, and use nothing of it.
     """
     play.mark("cut off")
     begun = play.now
     play.proxy.silence()
     _replace(play, shape, [one for one in play.replicas.ready if not one.cut_off])
-    play.go_on(begun + CUT_SECONDS - play.now)
+    play.go_on(begun + CUT * shape.settle - play.now)
     play.proxy.heal()
     play.mark("healed")
     play.go_on(HEALED_SECONDS)

@@ -60,12 +60,14 @@ class OpenLoop:
 class ScaleOut:
     """Processes that come and go, from 1 to `processes` and back, and clients who never pause.
 
-    There are `clients` of them for each connection of the budget, shared out evenly among the processes that are ready,
-    as a load balancer does. After each change all is left alone for `settle` seconds, and then looked at.
+    The budget has `each` connections for each process: little more than one, which is the hardest to share out. For
+    each of those connections there are `clients`, shared out evenly among the processes that are ready, as a load
+    balancer does. After each change all is left alone for `settle` seconds, and then looked at.
     """
 
     processes: int = 50
     settle: float = 10.0
+    each: float = 1.2
     clients: int = 3
 
     @property
@@ -80,8 +82,8 @@ class ScaleOut:
 
     @property
     def budget(self) -> int:
-        """Connections for all of them: little more than one for each, which is the hardest to share out."""
-        return max(8, math.ceil(1.2 * self.processes))
+        """Connections for all of them."""
+        return max(8, math.ceil(self.each * self.processes))
 
     @property
     def fixed(self) -> int:
