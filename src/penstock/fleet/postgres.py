@@ -78,7 +78,7 @@ class Postgres:
         if not any(mine for _, _, mine, _ in rows) or rows[0][3] != self._driver.backend(conn):
             raise Elsewhere(
                 "a pooler stands between this process and the server, which a fleet cannot be seen through:"
-                " connect straight, or let the pooler's own limits hold the line"
+                " connect straight, or have the processes see one another through a Redis: Fleet(redis=...)"
             )
         names = [(seen, count) for seen, count, _, _ in rows]
         return view(fleet.name, names, fleet.budget, fleet.members, fleet.outside), lambda: self._says(weak(), name)

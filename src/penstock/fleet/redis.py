@@ -59,7 +59,6 @@ local lease, body = tonumber(ARGV[4]), ARGV[5]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local info = redis.pcall('INFO', 'server')
-local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 'unknown'
 local all, since, before, mine, rows = redis.call('HGETALL', key), nil, nil, 0, {}
 for i = 1, #all, 2 do
     local field, value = all[i], all[i + 1]
@@ -85,6 +84,7 @@ for i = 1, #all, 2 do
         end
     end
 end
+local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or before or 'unknown'
 if not since or since > now or before ~= run or mine < told then
     since = now
     redis.call('HSET', key, 'since', string.format('%.0f', since), 'run', run)
