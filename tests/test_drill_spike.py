@@ -293,11 +293,11 @@ def test_what_means_nothing_is_said(arguments: list[str], reason: str) -> None:
 
 
 def test_all_takes_every_option_where_it_has_a_meaning() -> None:
-    asked = adjust(choose("all"), seconds=5.0, clients=9, overload=4.0, processes=7)
+    asked = adjust(choose("all"), seconds=5.0, clients=9, overload=4.0, processes=12)
     found = {scenario.name: scenario for scenario in asked}
     assert found["outage"].shape.clients == 9  # type: ignore[union-attr]
     assert found["spike"].shape.overload == 4.0  # type: ignore[union-attr]
-    assert found["scale-out"].shape.processes == 7  # type: ignore[union-attr]
+    assert found["scale-out"].shape.processes == 12  # type: ignore[union-attr]
     assert {scenario.seconds for scenario in asked if scenario.name != "scale-out"} == {5.0}
 
 
