@@ -181,7 +181,7 @@ def test_a_lost_request_or_a_process_without_a_connection_fails_it() -> None:
     assert lost.failed
     never.not_ready = 1
     assert never.failed
-    assert "1 process had no connection yet when it ended." in sentence(never)
+    assert "1 process got no connection in time." in sentence(never)
 
 
 def test_the_time_between_looks_is_told() -> None:
@@ -197,7 +197,7 @@ def test_the_time_between_looks_is_told() -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["outage", "--processes", "6"], "--processes means nothing to outage"),
+        (["outage", "--processes", "12"], "--processes means nothing to outage"),
         (["scale-out", "--processes", "4"], "--processes is 4; use 10 to 100"),
         (["scale-out", "--seconds", "5"], "--seconds means nothing to scale-out"),
         (["scale-out", "--clients", "30"], "--clients means nothing to scale-out"),

@@ -137,7 +137,7 @@ def _scale_out(arm: type[Arm], scenario: Scenario, shape: ScaleOut, server: Serv
         "pool_size": shape.fixed,
         "instances": shape.processes,
         "deadline": scenario.deadline,
-        "seconds": scenario.seconds,
+        "seconds": scenario.seconds if arm.judged else scaleout.BRIEF,
     }
     result = ScaleOutResult(**figures)
     with _proxy(server) as proxy:

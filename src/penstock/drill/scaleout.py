@@ -21,6 +21,7 @@ READY_SECONDS = 40.0  # for all that were started, until they are ready
 LOOK_SECONDS = 0.6  # over which what is in use is averaged, once a change has settled
 EARLY_SECONDS = 1.5  # of the first process alone
 BRIEF_SECONDS = 6.0  # for an arm that does not know of the others: what it does it does at once
+BRIEF = 10.0  # about what that takes in all
 CUT = 1.1  # times what a change is given to settle: for longer than a member of a fleet believes what it claimed
 HEALED_SECONDS = 1.0
 CUT_EACH, KILL_EACH = 5, 3  # one in so many is cut off, one in so many killed

@@ -85,7 +85,7 @@ def _reused(result: ScaleOutResult) -> str:
 def _not_ready(result: ScaleOutResult) -> str:
     if not result.not_ready:
         return ""
-    return f" {_count(result.not_ready, 'process', 'processes')} had no connection yet when it ended."
+    return f" {_count(result.not_ready, 'process', 'processes')} got no connection in time."
 
 
 def _in_spike(result: OverloadResult) -> str:

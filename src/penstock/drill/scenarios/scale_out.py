@@ -13,7 +13,7 @@ SCENARIO = Scenario(
     # Long enough that the connections are what is scarce, and not the processors of the machine that drills.
     work=Work(elsewhere=0.0, failing=0.0, slow=1.0, slow_seconds=0.25),
     shape=ScaleOut(),
-    seconds=80.0,
+    seconds=90.0,
     deadline=5.0,
     arms=("psycopg_pool", "penstock"),
 )
