@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..core.settings import check_count, check_seconds
-from . import redis
-from .tag import LONGEST, NAME, longest_fleet
 
 if TYPE_CHECKING:
     from ..pool.base import BasePool
@@ -52,6 +50,8 @@ class Fleet:
     redis: Any = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
+        from .tag import LONGEST, NAME, longest_fleet  # here: most programs have no fleet, and all import this
+
         check_count("budget", self.budget, at_least=1)
         if self.budget > 99_999:
             raise ValueError(f"budget must be 99999 at most, not {self.budget}")
@@ -85,6 +85,8 @@ class Fleet:
         if not 0.05 <= self.period < math.inf:
             raise ValueError(f"period must be 0.05 seconds or more, not {self.period!r}")
         if self.redis is not None:
+            from . import redis
+
             redis.check(self.redis)
 
     def join(self, pool: BasePool[Any]) -> Member:

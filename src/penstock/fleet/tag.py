@@ -11,8 +11,8 @@ and the service's name comes last, as the one part that may be cut off.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from dataclasses import dataclass
 from enum import Enum
 
@@ -67,7 +67,7 @@ class Said:
 
 
 def new_member() -> str:
-    return secrets.token_hex(4)
+    return os.urandom(4).hex()
 
 
 def prefix(fleet: str) -> str:
