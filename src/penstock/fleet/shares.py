@@ -77,10 +77,14 @@ class View:
 
     @property
     def room(self) -> int:
-        """Connections kept for who joins. The last one is kept although all are there: one may have to come again."""
+        """Connections kept for who joins. One is kept although all are there, if it can be: one may have to come again.
+
+        And one although there are as many as the budget, where more may come: each has to ask on one.
+        """
         if not self.asked_on_one:
             return 0
-        return max(0, min(self.to_come + 1, max(2, self.budget // ROOM), self.budget - len(self.members)))
+        last = 1 if self.to_come else 0
+        return min(self.to_come + 1, most_room(self.budget), max(last, self.budget - len(self.members)))
 
     @property
     def to_come(self) -> int:
@@ -136,6 +140,10 @@ class View:
             [max(LEAST_DEMAND, each.demand) for each in said],
         )
         return dict(zip(names, given, strict=True))
+
+
+def most_room(budget: int) -> int:
+    return max(2, budget // ROOM)
 
 
 def view(
