@@ -19,6 +19,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -47,8 +48,10 @@ logger = logging.getLogger("penstock.pool")
 
 PER_SECOND = 4  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 12 s
 CALM = 3  # looks without a change after which a member looks less often
-HUNGRY = 10.0  # seconds after which a member looks at least that has not all it could use
+FIRST_LOOK = 1.0  # seconds from joining to the first look, about: by then those are there who came together
+HUNGRY = 9.0  # seconds after which a member looks at least that has not all it could use
 JITTER = 0.1  # share of a period that is left to chance, so that members spread out
+SAY_SECONDS = 3.0  # for a look's answer; then its connection is cut off: nobody may hold the gate for longer
 LOOK_TIMEOUT = 1.0  # seconds to wait for one of the pool's own connections to look on
 GATE_SECONDS = 0.03  # until the gate is tried again
 JOIN_SECONDS, JOIN_SECONDS_MOST = 0.2, 1.0  # until room is looked for again, doubled each time
@@ -156,7 +159,7 @@ class Member:
         if not self._ledger.asks_on_one:
             raise self._not_asked()
         if len(core.slots) > len(core.opening) + core.closing:
-            self._watch.hurry()
+            self._hurry()
             raise NotNow("the claim has to be made again first", STALE_SECONDS)
         with gate(self._fleet.name) as passed:
             if not passed:
@@ -175,14 +178,16 @@ class Member:
         return conn
 
     def _is_lost(self) -> bool:
-        """Whether others may soon believe that this member is gone."""
+        """Whether others may believe, now or soon, that this member has no claim to what was just opened."""
+        if self._ledger.asks_on_one:
+            return not self._may_open()
         return self._claim is not None and _clock() - self._claim.at >= self._ledger.lost
 
     def _not_asked(self) -> NotNow:
         """Where no connection is needed for it, one asks for all: whoever looks after the fleet."""
         if self._refused or self._trouble is not None:
             return NotNow("there is no room, or nobody to ask", self.seconds_left() + ASKED_SECONDS)
-        self._watch.hurry()
+        self._hurry()
         return NotNow("the claim has to be made first", ASKED_SECONDS)
 
     async def _part_with(self, pool: BasePool[Any], conn: Any) -> None:
@@ -199,6 +204,7 @@ class Member:
         self._resize(pool, 1)
         conn = await dial(self._ledger.arguments())
         try:
+            self._meter.read(pool._core, pool._clock())
             seen, claim = await self._say(pool, conn, 1)
             if not seen.may_join:
                 raise NotNow("the fleet's budget is used up", self._no_room())
@@ -206,7 +212,9 @@ class Member:
             self._resize(pool, 1)
             self._meter.assume(seen.mean_demand)
             self._joined()
-            await self._raise(pool, conn, seen, changing=True)
+            await self._raise(pool, conn, seen, changing=True, joining=True)
+            self._looks_at = _clock() + FIRST_LOOK * (0.5 + _chance())
+            self._watch.hurry()  # to see that it is earlier
         except BaseException as error:
             # The gate is kept until the server has let go of it: the next one to ask would be one too many.
             await self._part_with(pool, conn)
@@ -230,12 +238,18 @@ class Member:
     def seconds_left(self) -> float:
         return max(0.0, self._looks_at - _clock())
 
+    def _hurry(self) -> None:
+        self._looks_at = 0.0
+        self._watch.hurry()
+
     async def look(self) -> None:
-        """Say what is needed, see what the others say, and take or give up what follows from that. Never raises."""
-        pool = self._pool()
-        if pool is None or pool.closed:
+        """If it is time: say what is needed, see what the others say, and take or give up accordingly. Never raises."""
+        pool, now = self._pool(), _clock()
+        if pool is None or now < self._looks_at:
             return
-        self._looks_at = _clock() + min(self._fleet.period, self._ledger.longest)
+        self._looks_at = now + min(self._fleet.period, self._ledger.longest)
+        if pool.closed:
+            return
         try:
             if not self._ledger.asks_on_one:
                 await self._look_or_leave(pool)
@@ -298,6 +312,7 @@ class Member:
         )
 
     async def _look_on(self, pool: BasePool[Any], conn: Any) -> None:
+        self._meter.read(pool._core, pool._clock())
         before = set() if self._seen is None else self._seen.members.keys()
         if not self._may_open():  # what was claimed may be another's by now: only what is open is certain
             self._resize(pool, max(self._least(), min(self.share, self._open(pool))))
@@ -345,18 +360,22 @@ class Member:
         calm = min(max(period, len(seen.members) / PER_SECOND), self._ledger.longest)
         return min(calm, max(period, HUNGRY)) if want > self.share else calm
 
-    async def _raise(self, pool: BasePool[Any], conn: Any, seen: View, changing: bool) -> None:
+    async def _raise(self, pool: BasePool[Any], conn: Any, seen: View, changing: bool, joining: bool = False) -> None:
         """Claim what this member should have, as far as it is free, and have it unless another claims it too.
 
         *changing*: members come and go. Half of what is free is left then, for those who may be at the gate unseen,
-        where that can be.
+        where that can be. *joining*: its least is enough, or what it keeps open if it is alone; its first look is soon.
+        Where many come at once, the first of them would take everything, and the others wait until it is given up.
         """
         if seen.settling:
             return
         share, free = self.share, seen.capacity - seen.claimed
         if changing and seen.to_come and seen.asked_on_one:
             free -= free // 2
-        target = min(seen.shares()[self._name], share + free)
+        want = seen.shares()[self._name]
+        if joining:
+            want = min(want, max(self._fleet.least, self._kept_open if len(seen.members) == 1 else 0))
+        target = min(want, share + free)
         if target <= share:
             return
         after, self._claim = await self._say(pool, conn, target)
@@ -389,10 +408,12 @@ class Member:
         if pool.closed and not self._ledger.asks_on_one:
             raise ConnectionError("the pool is closed")  # it may have left already
         self._number += 1
-        demand = self._fleet.weight * self._meter.read(pool._core, pool._clock())
+        demand = self._fleet.weight * self._meter.demand
         said = Said(self._number, share, self._fleet.least, self._most, demand, self._line.says)
         at = _clock()
-        seen, stands = await self._ledger.say(conn, said, self._open(pool))
+        with nullcontext() if conn is None else pool._cut_off(conn, pool._clock() + SAY_SECONDS):
+            seen, stands = await self._ledger.say(conn, said, self._open(pool))
+        pool._core.kept = pool._slots_by_id.get(id(conn))  # its end would be the claim's
         self._seen = seen = self._line.follow(seen, pool._clock())
         return seen, Claim(at, stands)
 

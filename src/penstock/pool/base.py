@@ -10,6 +10,7 @@ import random
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextlib import AbstractContextManager
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeVar
@@ -392,6 +393,10 @@ class BasePool(Generic[C]):
 
     def _tell(self, call: Callable[[], object]) -> None:
         """Have *call* run by whoever looks after the pool. Safe from a finalizer: takes no lock."""
+        raise NotImplementedError
+
+    def _cut_off(self, conn: Any, deadline: float) -> AbstractContextManager[None]:
+        """Should the block last past *deadline*, its connection's traffic is ended, and the block with an error."""
         raise NotImplementedError
 
     def _handed_on(self, slot: Slot) -> bool:
