@@ -6,7 +6,6 @@ goodbye until the server has let go. In each of these gaps anything may strike.
 """
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -324,7 +323,7 @@ class World:
 
 
 @contextmanager
-def simulated(loop: VirtualLoop) -> Iterator[None]:
+def simulated(loop: VirtualLoop, random: Random) -> Iterator[None]:
     """The fleet's clock is the loop's, chance can be repeated, and a machine's gate is no file."""
     held: set[str] = set()
 
@@ -342,11 +341,8 @@ def simulated(loop: VirtualLoop) -> Iterator[None]:
 
     with (
         patch.object(penstock.fleet.member, "_clock", loop.time),
+        patch.object(penstock.fleet.member, "_chance", random.random),
         patch.object(penstock.fleet.member, "gate", gate),
+        patch.object(tag, "new_member", lambda: f"{random.randrange(16**8):08x}"),
     ):
         yield
-
-
-def seeded(seed: int) -> Random:
-    random.seed(seed)  # the member's own chance
-    return Random(seed)

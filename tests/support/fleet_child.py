@@ -11,8 +11,9 @@ import sys
 import threading
 from typing import Any
 
-from penstock import AsyncPool, Fleet, Pool, PoolError
 from psycopg import Error
+
+from penstock import AsyncPool, Fleet, Pool, PoolError
 
 work = threading.Event()
 
