@@ -72,6 +72,22 @@ def test_a_storm_of_joiners_never_crosses_the_line(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_who_comes_to_a_full_fleet_waits_for_room(seed: int) -> None:
+    """Many at once, when all of the budget is in use: each has its place in time, and the line is not crossed."""
+
+    async def main(world: World) -> None:
+        for _ in range(3):
+            await world.join(workers=20)
+        await settle(world)
+        for _ in range(12):
+            await world.join(workers=4)
+        await settle(world, 3 * CHANGE)
+        assert all(process.member.share >= 1 for process in world.processes)
+
+    simulate(main, seed, Fleet(20, members=15))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_members_come_and_go_and_the_line_holds(seed: int) -> None:
     """Kills, joins, sleeps and partitions of any length at any moment."""
 

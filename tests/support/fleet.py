@@ -25,6 +25,7 @@ from .invariants import Broken
 from .virtual import START, VirtualLoop
 
 FORGOTTEN = 16.0  # seconds of silence after which the server gives a client up, as its keepalives are set
+PATIENCE = 2.0  # seconds that a user waits for an answer
 MACHINE: ContextVar[str] = ContextVar("MACHINE")  # whose tasks these are
 LINGER = 1.0  # seconds for which a client waits to see the server let go
 
@@ -141,6 +142,15 @@ class Driver(FakeDriver):
     def backend(self, conn: Any) -> int:
         return int(conn.number)
 
+    async def statement(self, conn: Any) -> None:
+        """A round trip; its user gives up after a while, and the connection with it."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._go(conn)
+        except TimeoutError:
+            self.abort(conn)
+            conn.use()
+
     async def _round_trip(self, conn: FakeConnection) -> None:
         await self._go(conn)
 
@@ -227,7 +237,7 @@ class Process:
                 async with self.pool.connection() as conn:
                     del self.waits[me]
                     await asyncio.sleep(seconds * (0.5 + self.random.random()))
-                    conn.use()
+                    await self.driver.statement(conn)
             await asyncio.sleep(0.0005)
 
     def rest(self) -> None:
