@@ -18,7 +18,7 @@ from support import virtual
 from support.fleet import World, simulated
 from support.virtual import VirtualLoop
 
-SEEDS = range(8)
+SEEDS = range(5)
 CHANGE = 10.0  # seconds after a change until nearly all of the budget is in use
 
 
@@ -94,15 +94,15 @@ def test_members_come_and_go_and_the_line_holds(seed: int) -> None:
     async def main(world: World) -> None:
         random = world.random
         for _ in range(6):
-            await world.join(workers=8)
+            await world.join(workers=8, seconds=0.1)
         await asyncio.sleep(3)
-        for _ in range(25):
+        for _ in range(15):
             await world_event(world, random)
             await asyncio.sleep(random.choice((0.0, 0.01, 0.3, 2.0, 7.0)))
         for process in world.alive:
             process.heal()
             process.rest()
-            process.work(30, seconds=0.2)
+            process.work(20, seconds=0.3)
         await settle(world)
         assert all(process.member.share >= 1 for process in world.alive)
 
@@ -113,7 +113,7 @@ async def world_event(world: World, random: Random) -> None:
     process = random.choice(world.alive)
     match random.randrange(7):
         case 0 | 1 if len(world.alive) < 12:
-            await world.join(workers=8)
+            await world.join(workers=8, seconds=0.1)
         case 2 if len(world.alive) > 3:
             process.kill()
         case 3:
@@ -126,4 +126,4 @@ async def world_event(world: World, random: Random) -> None:
             process.rest()
         case _:
             process.rest()
-            process.work(random.choice((1, 8, 20)))
+            process.work(random.choice((1, 8, 20)), seconds=0.1)

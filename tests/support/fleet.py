@@ -219,11 +219,11 @@ class Process:
         await self.travel()
         wire.ended = True
 
-    async def start(self, workers: int) -> None:
+    async def start(self, workers: int, seconds: float) -> None:
         await self.pool.open()
-        self.work(workers)
+        self.work(workers, seconds)
 
-    def work(self, workers: int, seconds: float = 0.02) -> None:
+    def work(self, workers: int, seconds: float) -> None:
         context = copy_context()
         context.run(MACHINE.set, self.machine)  # what a task spawns in the pool is this machine's too
         self.workers += [self.loop.create_task(self._work(seconds), context=context) for _ in range(workers)]
@@ -307,11 +307,11 @@ class World:
         self._numbers += 1
         return self._numbers
 
-    async def join(self, workers: int = 4, machine: str = "one", fleet: Fleet | None = None, **options: Any) -> Process:
-        process = Process(self, machine, fleet or self.fleet, **options)
+    async def join(self, workers: int, seconds: float = 0.05, machine: str = "one", **options: Any) -> Process:
+        process = Process(self, machine, self.fleet, **options)
         self.processes.append(process)
         token = MACHINE.set(machine)
-        await process.start(workers)
+        await process.start(workers, seconds)
         MACHINE.reset(token)
         return process
 

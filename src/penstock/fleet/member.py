@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ..core import Priority, Reason
+from ..core import Reason
 from ..drivers.base import settled
 from ..pool.base import one_line
 from ..pool.membership import FleetState, NotNow
@@ -34,7 +34,7 @@ from .demand import Meter
 from .gate import gate
 from .ledger import Ledger
 from .line import Line, totals_of
-from .postgres import Elsewhere, Postgres
+from .postgres import Elsewhere, Postgres, refused_by_a_pooler
 from .redis import Redis
 from .shares import View
 from .tag import Said
@@ -104,6 +104,13 @@ class Member:
         self._watch = watch(self)
 
     # ------------------------------------------------------------------------------------------ for the pool
+
+    def resize(self, min_size: int, max_size: int) -> None:
+        pool = self._pool()
+        self._kept_open, self._most = min_size, min(max_size, self._fleet.budget)
+        if pool is not None:
+            self._resize(pool, self.share)
+        self._hurry()
 
     def begin(self) -> None:
         self._looks_at = _clock() + self._fleet.period * _chance()
@@ -202,7 +209,12 @@ class Member:
         """With no connection, and nothing claimed: take a place of those that are kept for it."""
         self._claim = None
         self._resize(pool, 1)
-        conn = await dial(self._ledger.arguments())
+        try:
+            conn = await dial(self._ledger.arguments())
+        except Exception as error:
+            if pooler := refused_by_a_pooler(error):
+                raise pool._driver.operational_error(f"{self.pool_name}: {pooler}") from error
+            raise
         try:
             self._meter.read(pool._core, pool._clock())
             seen, claim = await self._say(pool, conn, 1)
@@ -265,11 +277,11 @@ class Member:
             self._trouble, self._gave_up = None, False
 
     async def _look_on_one(self, pool: BasePool[Any]) -> None:
-        conn = await settled(pool.getconn(timeout=LOOK_TIMEOUT, priority=Priority.HIGH))  # type: ignore[attr-defined]
+        conn = await settled(pool._borrow(LOOK_TIMEOUT))  # type: ignore[attr-defined]
         try:
             await self._look_on(pool, conn)
         finally:
-            await settled(pool.putconn(conn))  # type: ignore[attr-defined]
+            await settled(pool._hand_back(conn))  # type: ignore[attr-defined]
 
     async def _look_or_leave(self, pool: BasePool[Any]) -> None:
         core = pool._core
@@ -418,6 +430,7 @@ class Member:
         return seen, Claim(at, stands)
 
     def _resize(self, pool: BasePool[Any], share: int) -> None:
+        share = min(share, self._most)  # which may have become less meanwhile
         self.share = share if self._claim is not None else 0
         share = max(1, share)  # a pool has no smaller size
         pool._event(pool._core.resize, min(self._kept_open, share), share)

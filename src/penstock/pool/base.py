@@ -32,7 +32,7 @@ from ..core import (
     Verdict,
     Waiter,
 )
-from ..core.settings import check_count, check_seconds
+from ..core.settings import check_count, check_seconds, check_sizes
 from ..drivers import load
 from ..drivers.base import Status
 from . import events, registry
@@ -407,6 +407,14 @@ class BasePool(Generic[C]):
     def _holder_ended(self, owner: Any) -> None:
         raise NotImplementedError
 
+    def _change_sizes(self, min_size: int, max_size: int) -> None:
+        if self._membership is None:
+            self._event(self._core.resize, min_size, max_size)
+            return
+        check_sizes(min_size, max_size)
+        self._sizes = (min_size, max_size)
+        self._membership.resize(min_size, max_size)
+
     def _after_fork(self) -> None:
         """In a forked child: leave the parent's connections alone and start anew, with none, at the next request."""
         core = self._core
@@ -670,7 +678,8 @@ class BasePool(Generic[C]):
 
     def _not_filled(self, timeout: float) -> errors.PoolError:
         core = self._core
-        why = f": {one_line(core.pace.error)}" if core.pace.error else ""
+        hint = self._membership.state().hint if self._membership is not None else None
+        why = f": {one_line(core.pace.error)}" if core.pace.error else f" (fleet: {hint})" if hint else ""
         return errors.under(errors.PoolTimeout, self._driver.operational_error)(
             f"{self.name}: {len(core.idle)} of {core.min_size} connections are idle after {timeout:g} sec,"
             f" {len(core.opening)} are being opened; the pool is closed{why}"
