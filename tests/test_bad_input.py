@@ -77,9 +77,7 @@ def test_a_bad_argument_is_named(kind: Kind, arguments: dict[str, Any], words: s
 
 @both
 @pytest.mark.parametrize(("arguments", "name"), WRONG_TYPES, ids=lambda value: str(value)[:40])
-def test_an_argument_of_the_wrong_type_is_named(
-    kind: Kind, arguments: dict[str, Any], name: str
-) -> None:
+def test_an_argument_of_the_wrong_type_is_named(kind: Kind, arguments: dict[str, Any], name: str) -> None:
     """By the constructor, not by the first connect."""
     with pytest.raises((ValueError, TypeError), match=f"^{name}"):
         construct(kind, arguments)

@@ -388,7 +388,7 @@ def test_the_longest_name_that_is_allowed_holds_all_figures(budget: int) -> None
     longest = tag.longest_fleet(budget, budget)
     assert longest >= 8
     name = "f" * min(16, longest)
-    assert Fleet(budget, name=name, least=budget).name == name
+    assert Fleet(budget, name=name, least=budget, redis="redis://localhost").name == name  # which keeps no room
     for mark in Mark:
         work = Work(tag.LARGEST_RATE, mark, budget)
         said = Said(tag.NUMBERS - 1, budget, budget, budget, tag.LARGEST_DEMAND, work)

@@ -86,7 +86,7 @@ TOUCHING: list[tuple[Any, Touched]] = [
     (sql.SQL("SELECT set_config({}, {}, false)").format("a.b", "1"), SETTINGS),
     (sql.SQL("; ").join([sql.SQL("SELECT 1"), sql.SQL("CREATE TEMP TABLE t (x int)")]), TEMPORARY),
     (sql.Composed([sql.SQL("PREPARE "), sql.Identifier("p"), sql.SQL(" AS SELECT 1")]), BEYOND_RESET),
-    (sql.SQL('SET "work_mem" = \'1MB\''), SETTINGS),
+    (sql.SQL("SET \"work_mem\" = '1MB'"), SETTINGS),
     # several at once
     ("SET a.b = 1; LISTEN news; SELECT pg_advisory_lock(1)", SETTINGS | LISTENS | LOCKS),
 ]

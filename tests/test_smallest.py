@@ -243,5 +243,3 @@ def _pairs(steps: range) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         for victim in range(3):
             for other in range(3):
                 yield two_steps, (victim, other)
-
-

@@ -70,6 +70,7 @@ class Core:
         self.waiters = Queue()
         self.opening: dict[int, Slot] = {}
         self.closing = 0
+        self.kept: Slot | None = None  # whose connection goes last where one of several has to go
         self.opened = False
         self.closed = False
         self.paused = False
@@ -493,7 +494,8 @@ class Core:
         if len(self.slots) - self.closing > self.min_size:
             due = min(due, now + max(self.max_idle, 1.0))
         for slot in list(self.idle):
-            unused_at = slot.since + self.max_idle if len(self.slots) - self.closing > self.min_size else math.inf
+            spared = len(self.slots) - self.closing <= self.min_size or (slot is self.kept and self.min_size > 0)
+            unused_at = math.inf if spared else slot.since + self.max_idle
             if now >= slot.expires or now >= unused_at:
                 if self._claim_this(slot):
                     self._close(slot, slot.retire if now >= slot.expires else Reason.UNUSED)
@@ -648,7 +650,7 @@ class Core:
             return Reason.POOL_CLOSED
         if now >= slot.expires:
             return slot.retire
-        if len(self.slots) - self.closing > self.max_size:
+        if slot is not self.kept and len(self.slots) - self.closing > self.max_size:
             return Reason.SURPLUS
         return None
 
@@ -851,10 +853,11 @@ class Core:
     def _close_surplus(self) -> None:
         """Idle connections above the maximum go, the longest unused first."""
         while len(self.slots) - self.closing > self.max_size:
-            try:
-                self._close(self.idle.pop(0), Reason.SURPLUS)
-            except IndexError:
+            slot = next((slot for slot in list(self.idle) if slot is not self.kept), None)
+            if slot is None:
                 return
+            if self._claim_this(slot):
+                self._close(slot, Reason.SURPLUS)
 
     def _remove(self, slot: Slot) -> None:
         slot.state = GONE

@@ -192,7 +192,13 @@ class PsycopgDriver:
         autocommit, conn._autocommit = conn._autocommit, True
         try:
             cursor = plain(conn, row_factory=tuple_row)  # not the connection's class, which would take note
-            await settled(cursor.execute(query, params, prepare=True))
+            try:
+                await settled(cursor.execute(query, params, prepare=True))
+            except psycopg.errors.InvalidSqlStatementName:  # DISCARD ALL took it away, which psycopg does not know
+                conn._prepared.clear()
+                await settled(cursor.execute(query, params, prepare=False))
+            except psycopg.errors.DuplicatePreparedStatement:  # another session's, lent by a pooler
+                await settled(cursor.execute(query, params, prepare=False))
             rows: list[tuple[Any, ...]] = await settled(cursor.fetchall())
             return rows
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import BudgetError, Problem
 from .settings import Fleet
 
 if TYPE_CHECKING:
@@ -29,12 +30,16 @@ def of(found: Budget, service: str) -> Fleet:
         each.alive * side.processes * side.size for each in found.services_of(name) for side in each.side_pools.values()
     )
     poolers = sum(each.instances * each.pool_size for each in found.poolers.values() if each.database == name)
-    return Fleet(
-        usable,
-        name=name,
-        service=service,
-        members=found.members(name),
-        least=declared.min,
-        weight=declared.weight,
-        outside=sides + poolers,
-    )
+    try:
+        return Fleet(
+            usable,
+            name=name,
+            service=service,
+            members=found.members(name),
+            least=declared.min,
+            weight=declared.weight,
+            outside=sides + poolers,
+        )
+    except ValueError as error:  # it keeps a connection for who joins, which a fixed share need not
+        at = ("databases", name)
+        raise BudgetError(Problem(found.path, found.line(*at, "fleet"), ".".join((*at, "fleet")), str(error))) from None

@@ -19,11 +19,12 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ..core import Priority, Reason
+from ..core import Reason
 from ..drivers.base import settled
 from ..pool.base import one_line
 from ..pool.membership import FleetState, NotNow
@@ -33,7 +34,7 @@ from .demand import Meter
 from .gate import gate
 from .ledger import Ledger
 from .line import Line, totals_of
-from .postgres import Elsewhere, Postgres
+from .postgres import Elsewhere, Postgres, refused_by_a_pooler
 from .redis import Redis
 from .shares import View
 from .tag import Said
@@ -45,10 +46,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.pool")
 
-PER_SECOND = 4  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 12 s
+PER_SECOND = 2  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 25 s
 CALM = 3  # looks without a change after which a member looks less often
-HUNGRY = 10.0  # seconds after which a member looks at least that has not all it could use
+FIRST_LOOK = 1.0  # seconds from joining to the first look, about: by then those are there who came together
+HUNGRY = 9.0  # seconds after which a member looks at least that has not all it could use
 JITTER = 0.1  # share of a period that is left to chance, so that members spread out
+SAY_SECONDS = 3.0  # for a look's answer; then its connection is cut off: nobody may hold the gate for longer
 LOOK_TIMEOUT = 1.0  # seconds to wait for one of the pool's own connections to look on
 GATE_SECONDS = 0.03  # until the gate is tried again
 JOIN_SECONDS, JOIN_SECONDS_MOST = 0.2, 1.0  # until room is looked for again, doubled each time
@@ -101,6 +104,13 @@ class Member:
         self._watch = watch(self)
 
     # ------------------------------------------------------------------------------------------ for the pool
+
+    def resize(self, min_size: int, max_size: int) -> None:
+        pool = self._pool()
+        self._kept_open, self._most = min_size, min(max_size, self._fleet.budget)
+        if pool is not None:
+            self._resize(pool, self.share)
+        self._hurry()
 
     def begin(self) -> None:
         self._looks_at = _clock() + self._fleet.period * _chance()
@@ -156,7 +166,7 @@ class Member:
         if not self._ledger.asks_on_one:
             raise self._not_asked()
         if len(core.slots) > len(core.opening) + core.closing:
-            self._watch.hurry()
+            self._hurry()
             raise NotNow("the claim has to be made again first", STALE_SECONDS)
         with gate(self._fleet.name) as passed:
             if not passed:
@@ -175,14 +185,16 @@ class Member:
         return conn
 
     def _is_lost(self) -> bool:
-        """Whether others may soon believe that this member is gone."""
+        """Whether others may believe, now or soon, that this member has no claim to what was just opened."""
+        if self._ledger.asks_on_one:
+            return not self._may_open()
         return self._claim is not None and _clock() - self._claim.at >= self._ledger.lost
 
     def _not_asked(self) -> NotNow:
         """Where no connection is needed for it, one asks for all: whoever looks after the fleet."""
         if self._refused or self._trouble is not None:
             return NotNow("there is no room, or nobody to ask", self.seconds_left() + ASKED_SECONDS)
-        self._watch.hurry()
+        self._hurry()
         return NotNow("the claim has to be made first", ASKED_SECONDS)
 
     async def _part_with(self, pool: BasePool[Any], conn: Any) -> None:
@@ -197,8 +209,14 @@ class Member:
         """With no connection, and nothing claimed: take a place of those that are kept for it."""
         self._claim = None
         self._resize(pool, 1)
-        conn = await dial(self._ledger.arguments())
         try:
+            conn = await dial(self._ledger.arguments())
+        except Exception as error:
+            if pooler := refused_by_a_pooler(error):
+                raise pool._driver.operational_error(f"{self.pool_name}: {pooler}") from error
+            raise
+        try:
+            self._meter.read(pool._core, pool._clock())
             seen, claim = await self._say(pool, conn, 1)
             if not seen.may_join:
                 raise NotNow("the fleet's budget is used up", self._no_room())
@@ -206,7 +224,9 @@ class Member:
             self._resize(pool, 1)
             self._meter.assume(seen.mean_demand)
             self._joined()
-            await self._raise(pool, conn, seen, changing=True)
+            await self._raise(pool, conn, seen, coming=True, joining=True)
+            self._looks_at = _clock() + FIRST_LOOK * (0.5 + _chance())
+            self._watch.hurry()  # to see that it is earlier
         except BaseException as error:
             # The gate is kept until the server has let go of it: the next one to ask would be one too many.
             await self._part_with(pool, conn)
@@ -230,12 +250,18 @@ class Member:
     def seconds_left(self) -> float:
         return max(0.0, self._looks_at - _clock())
 
+    def _hurry(self) -> None:
+        self._looks_at = 0.0
+        self._watch.hurry()
+
     async def look(self) -> None:
-        """Say what is needed, see what the others say, and take or give up what follows from that. Never raises."""
-        pool = self._pool()
-        if pool is None or pool.closed:
+        """If it is time: say what is needed, see what the others say, and take or give up accordingly. Never raises."""
+        pool, now = self._pool(), _clock()
+        if pool is None or now < self._looks_at:
             return
-        self._looks_at = _clock() + min(self._fleet.period, self._ledger.longest)
+        self._looks_at = now + min(self._fleet.period, self._ledger.longest)
+        if pool.closed:
+            return
         try:
             if not self._ledger.asks_on_one:
                 await self._look_or_leave(pool)
@@ -251,11 +277,11 @@ class Member:
             self._trouble, self._gave_up = None, False
 
     async def _look_on_one(self, pool: BasePool[Any]) -> None:
-        conn = await settled(pool.getconn(timeout=LOOK_TIMEOUT, priority=Priority.HIGH))  # type: ignore[attr-defined]
+        conn = await settled(pool._borrow(LOOK_TIMEOUT))  # type: ignore[attr-defined]
         try:
             await self._look_on(pool, conn)
         finally:
-            await settled(pool.putconn(conn))  # type: ignore[attr-defined]
+            await settled(pool._hand_back(conn))  # type: ignore[attr-defined]
 
     async def _look_or_leave(self, pool: BasePool[Any]) -> None:
         core = pool._core
@@ -298,6 +324,7 @@ class Member:
         )
 
     async def _look_on(self, pool: BasePool[Any], conn: Any) -> None:
+        self._meter.read(pool._core, pool._clock())
         before = set() if self._seen is None else self._seen.members.keys()
         if not self._may_open():  # what was claimed may be another's by now: only what is open is certain
             self._resize(pool, max(self._least(), min(self.share, self._open(pool))))
@@ -310,11 +337,12 @@ class Member:
         if not share:
             self._meter.assume(seen.mean_demand)
         changing = before != seen.members.keys()
-        if want > share:
-            await self._raise(pool, conn, seen, changing)
-        elif want < share and self._must_shrink(seen, want):
-            self._resize(pool, want)
+        give_up = self._too_many(seen, want)
+        if give_up:
+            self._resize(pool, share - give_up)
             seen, self._claim = await self._say(pool, conn, self._held(pool))
+        elif want > share:
+            await self._raise(pool, conn, seen, coming=not seen.members.keys() <= before)
         self._calm = 0 if changing or share != self.share else self._calm + 1
         self._looks_at = _clock() + self._period(seen, want) * (1 + JITTER * (_chance() - 0.5))
         if not self.share:
@@ -330,13 +358,20 @@ class Member:
             logger.info("%s: fleet %s: line %s: %s", self.pool_name, self._fleet.name, line, step.why)
         return step is not None
 
-    def _must_shrink(self, seen: View, want: int) -> bool:
-        """By one only when the last look said so too: demand is never quite the same twice."""
-        if seen.claimed < seen.capacity:
-            self._to_shrink = False  # nobody lacks anything
-            return False
-        twice, self._to_shrink = self._to_shrink, True
-        return twice or want < self.share - 1 or seen.claimed > seen.capacity or seen.short
+    def _too_many(self, seen: View, want: int) -> int:
+        """Connections of the share to give up.
+
+        By one only when the last look said so too: demand is never quite the same twice. Where the room for who joins
+        is taken, whoever looks first gives up one, although others have more to give: who waits at the gate does so
+        with nothing, and the others' looks will put it right.
+        """
+        share, over = self.share, seen.claimed - seen.capacity
+        twice, self._to_shrink = self._to_shrink, want < share and over >= 0
+        if over > 0:
+            return max(0, share - want, min(1, share - max(1, self._fleet.least)))
+        if want < share and over == 0 and (twice or want < share - 1 or seen.lacking):
+            return share - want
+        return 0
 
     def _period(self, seen: View, want: int) -> float:
         period = min(self._fleet.period, self._ledger.longest)
@@ -345,18 +380,22 @@ class Member:
         calm = min(max(period, len(seen.members) / PER_SECOND), self._ledger.longest)
         return min(calm, max(period, HUNGRY)) if want > self.share else calm
 
-    async def _raise(self, pool: BasePool[Any], conn: Any, seen: View, changing: bool) -> None:
+    async def _raise(self, pool: BasePool[Any], conn: Any, seen: View, coming: bool, joining: bool = False) -> None:
         """Claim what this member should have, as far as it is free, and have it unless another claims it too.
 
-        *changing*: members come and go. Half of what is free is left then, for those who may be at the gate unseen,
-        where that can be.
+        *coming*: members have. Half of what is free is left then, for those who may be at the gate unseen, where that
+        can be. *joining*: its least is enough, or what it keeps open if it is alone; its first look is soon.
+        Where many come at once, the first of them would take everything, and the others wait until it is given up.
         """
         if seen.settling:
             return
         share, free = self.share, seen.capacity - seen.claimed
-        if changing and seen.to_come and seen.asked_on_one:
+        if coming and seen.to_come and seen.asked_on_one:
             free -= free // 2
-        target = min(seen.shares()[self._name], share + free)
+        want = seen.shares()[self._name]
+        if joining:
+            want = min(want, max(self._fleet.least, self._kept_open if len(seen.members) == 1 else 0))
+        target = min(want, share + free)
         if target <= share:
             return
         after, self._claim = await self._say(pool, conn, target)
@@ -389,14 +428,17 @@ class Member:
         if pool.closed and not self._ledger.asks_on_one:
             raise ConnectionError("the pool is closed")  # it may have left already
         self._number += 1
-        demand = self._fleet.weight * self._meter.read(pool._core, pool._clock())
+        demand = self._fleet.weight * self._meter.demand
         said = Said(self._number, share, self._fleet.least, self._most, demand, self._line.says)
         at = _clock()
-        seen, stands = await self._ledger.say(conn, said, self._open(pool))
+        with nullcontext() if conn is None else pool._cut_off(conn, pool._clock() + SAY_SECONDS):
+            seen, stands = await self._ledger.say(conn, said, self._open(pool))
+        pool._core.kept = pool._slots_by_id.get(id(conn))  # its end would be the claim's
         self._seen = seen = self._line.follow(seen, pool._clock())
         return seen, Claim(at, stands)
 
     def _resize(self, pool: BasePool[Any], share: int) -> None:
+        share = min(share, self._most)  # which may have become less meanwhile
         self.share = share if self._claim is not None else 0
         share = max(1, share)  # a pool has no smaller size
         pool._event(pool._core.resize, min(self._kept_open, share), share)

@@ -13,6 +13,7 @@ from weakref import ref
 
 from ..drivers import sockets
 from ..drivers.base import Driver, Status
+from ..pool.base import one_line
 from . import tag
 from .shares import View, view
 from .tag import Said
@@ -40,14 +41,25 @@ SELECT a.application_name, count(*), bool_or(a.pid = pg_backend_pid()), max(pg_b
 FROM named, LATERAL pg_stat_get_activity(CASE WHEN named.name IS NULL THEN 0 END) AS a
 WHERE coalesce(a.backend_type, 'client backend') = 'client backend'
   AND (starts_with(a.application_name, %s)
-       OR a.usesysid = session_user::regrole
+       OR a.usesysid = (SELECT quote_ident(session_user)::regrole)
           AND a.datid = (SELECT oid FROM pg_database WHERE datname = current_database()))
 GROUP BY a.application_name
 """
 
 
+_POOLER = (
+    "a pooler stands between this process and the server, which a fleet cannot be seen through:"
+    " connect straight, or have the processes see one another through a Redis: Fleet(redis=...)"
+)
+
+
 class Elsewhere(Exception):
     """The session is not the client's own: something between hands it to others too."""
+
+
+def refused_by_a_pooler(error: Exception) -> Elsewhere | None:
+    """PgBouncer lets no settings through that it does not keep itself, unless it is told to ignore them."""
+    return Elsewhere(f"{_POOLER} ({one_line(error)})") if "unsupported startup parameter" in str(error) else None
 
 
 class Postgres:
@@ -76,11 +88,9 @@ class Postgres:
         weak = ref(conn)
         rows = await self._driver.ask(conn, _SAY, (name, tag.prefix(fleet.name)))
         if not any(mine for _, _, mine, _ in rows) or rows[0][3] != self._driver.backend(conn):
-            raise Elsewhere(
-                "a pooler stands between this process and the server, which a fleet cannot be seen through:"
-                " connect straight, or have the processes see one another through a Redis: Fleet(redis=...)"
-            )
-        names = [(seen, count) for seen, count, _, _ in rows]
+            raise Elsewhere(_POOLER)
+        # To a client whose encoding is SQL_ASCII text is bytes.
+        names = [(seen.decode() if isinstance(seen, bytes) else seen, count) for seen, count, _, _ in rows]
         return view(fleet.name, names, fleet.budget, fleet.members, fleet.outside), lambda: self._says(weak(), name)
 
     async def leave(self, number: int) -> None:

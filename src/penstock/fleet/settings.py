@@ -50,7 +50,8 @@ class Fleet:
     redis: Any = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
-        from .tag import LONGEST, NAME, longest_fleet  # here: most programs have no fleet, and all import this
+        from .shares import most_room  # here: most programs have no fleet, and all import this
+        from .tag import LONGEST, NAME, longest_fleet
 
         check_count("budget", self.budget, at_least=1)
         if self.budget > 99_999:
@@ -65,10 +66,16 @@ class Fleet:
                 raise ValueError(
                     f"members ({self.members}) must not be above budget ({self.budget}): each needs a connection"
                 )
-        check_count("least", self.least, at_least=1)
-        if self.least * (self.members or 1) > self.budget:
+        elif self.budget == 1 and self.redis is None:
             raise ValueError(
-                f"least ({self.least}) cannot be guaranteed to {self.members or 1} of them: budget is {self.budget}"
+                "budget (1) must be 2 or more where members is not declared: one is kept for who comes to ask"
+            )
+        check_count("least", self.least, at_least=1)
+        kept = 0 if self.redis is not None else most_room(self.budget) if self.members is None else 1
+        if self.least > 1 and self.least * (self.members or 1) > self.budget - kept:
+            raise ValueError(
+                f"least ({self.least}) cannot be guaranteed to {self.members or 1} of them: budget is {self.budget},"
+                f" and {kept} kept for who joins"
             )
         longest = longest_fleet(self.budget, self.least)
         if len(self.name) > longest:

@@ -77,10 +77,14 @@ class View:
 
     @property
     def room(self) -> int:
-        """Connections kept for who joins. The last one is kept although all are there: one may have to come again."""
+        """Connections kept for who joins. One is kept although all are there, if it can be: one may have to come again.
+
+        And one although there are as many as the budget, where more may come: each has to ask on one.
+        """
         if not self.asked_on_one:
             return 0
-        return max(0, min(self.to_come + 1, max(2, self.budget // ROOM), self.budget - len(self.members)))
+        last = 1 if self.to_come else 0
+        return min(self.to_come + 1, most_room(self.budget), max(last, self.budget - len(self.members)))
 
     @property
     def to_come(self) -> int:
@@ -114,9 +118,13 @@ class View:
         return next((Decider(name, w.line) for name, w in works if w is not None and w.mark is Mark.DECIDES), None)
 
     @property
-    def short(self) -> bool:
-        """Whether somebody who has joined, or asks to, has less than is guaranteed to it."""
-        return any(member.said is not None and member.claim < member.said.least for member in self.members.values())
+    def lacking(self) -> bool:
+        """Whether somebody has less than is guaranteed to it, or by more than one less than it should have."""
+        shares = self.shares()
+        return any(
+            member.claim < shares[name] - 1 or (member.said is not None and member.claim < member.said.least)
+            for name, member in self.members.items()
+        )
 
     @property
     def mean_demand(self) -> float:
@@ -138,6 +146,10 @@ class View:
         return dict(zip(names, given, strict=True))
 
 
+def most_room(budget: int) -> int:
+    return max(2, budget // ROOM)
+
+
 def view(
     fleet: str, names: Iterable[tuple[str, int]], budget: int, expected: int | None = None, declared: int = 0
 ) -> View:
@@ -155,10 +167,15 @@ def view(
             continue
         member, says = found
         counts[member] += count
-        if says is not None and (member not in said or says.number > said[member].number):
+        if says is not None and (member not in said or _order(says) > _order(said[member])):
             said[member] = says
     members = {name: Member(name, count, said.get(name)) for name, count in counts.items()}
     return View(budget, expected, members, max(0, strangers - declared))
+
+
+def _order(said: Said) -> tuple[int, str]:
+    """The later one counts. No member says two things under one number; should one, all are to take the same for it."""
+    return said.number, repr(said)
 
 
 def share_out(total: int, least: Sequence[int], most: Sequence[int], weights: Sequence[float]) -> list[int]:

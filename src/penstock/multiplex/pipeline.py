@@ -58,6 +58,7 @@ PART = (CHUNK, ONE)
 LAST = (TUPLES, COMMAND, EMPTY)
 FAILED, ABORTED = map(int, (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED))
 
+
 class Home(Protocol):
     """Whom a pipeline belongs to. *route*: what stood between its last new connection and the server."""
 

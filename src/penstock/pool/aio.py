@@ -203,7 +203,7 @@ class AsyncPool(BasePool[C]):
         self._tick()
 
     async def wait(self, timeout: float = 30.0) -> None:
-        """Wait until `min_size` connections are idle.
+        """Wait until `min_size` connections are idle; of a pool with a `fleet`, as many of them as its share allows.
 
         :raises PoolTimeout: when they are not within *timeout* seconds; the pool is closed then.
         :raises PoolClosed: when the pool is not open, or is closed meanwhile.
@@ -377,6 +377,27 @@ class AsyncPool(BasePool[C]):
         if self._nested != "allow":
             self._check_nested(owner, code, lasti)
         return self._waiter(owner, wish, code, lasti, self._clock())
+
+    async def _borrow(self, timeout: float) -> C:
+        """A connection for the pool's own purposes: before all who wait, and none of anybody's requests."""
+        since = self._clock()
+        waiter = Waiter(None, None, -1, since, since + timeout, priority=Priority.HIGH)
+        while True:
+            slot = await self._wait_for(waiter, timeout, again=True)
+            if not slot.probe(0) or self._driver.look(slot.conn):
+                conn, slot.conn = slot.conn, None
+                return conn  # type: ignore[no-any-return]
+            self._event(self._core.reject, slot, Reason.DEAD)
+            waiter.slot = None
+
+    async def _hand_back(self, conn: C) -> None:
+        """After `_borrow`. Where nothing was left behind, there is nothing to reset."""
+        slot = self._slot_of(conn)
+        if self._state(conn) != slot.baseline:
+            await self._give_back(slot, conn)
+            return
+        slot.conn = conn
+        self._event(self._core.requite, slot)
 
     async def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
         assert self._loop is not None
@@ -620,9 +641,11 @@ class AsyncPool(BasePool[C]):
     async def resize(self, min_size: int, max_size: int | None = None) -> None:
         """Change the sizes. Idle connections above the new maximum are closed now, leased ones when they come back.
 
+        Of a pool with a `fleet` these are the sizes that it would have: it has its share of the fleet within them.
+
         :raises ValueError: when no pool can have these sizes; nothing has changed then.
         """
-        self._event(self._core.resize, min_size, min_size if max_size is None else max_size)
+        self._change_sizes(min_size, min_size if max_size is None else max_size)
 
     async def drain(self) -> None:
         """Replace every connection: idle ones now, leased ones when they come back."""

@@ -10,6 +10,7 @@ import random
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextlib import AbstractContextManager
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeVar
@@ -31,7 +32,7 @@ from ..core import (
     Verdict,
     Waiter,
 )
-from ..core.settings import check_count, check_seconds
+from ..core.settings import check_count, check_seconds, check_sizes
 from ..drivers import load
 from ..drivers.base import Status
 from . import events, registry
@@ -394,6 +395,10 @@ class BasePool(Generic[C]):
         """Have *call* run by whoever looks after the pool. Safe from a finalizer: takes no lock."""
         raise NotImplementedError
 
+    def _cut_off(self, conn: Any, deadline: float) -> AbstractContextManager[None]:
+        """Should the block last past *deadline*, its connection's traffic is ended, and the block with an error."""
+        raise NotImplementedError
+
     def _handed_on(self, slot: Slot) -> bool:
         """Whether somebody other than its owner, who waits, has the connection of this lease in hand."""
         conn = slot.ref() if slot.by_hand is not None and slot.ref is not None else None
@@ -401,6 +406,14 @@ class BasePool(Generic[C]):
 
     def _holder_ended(self, owner: Any) -> None:
         raise NotImplementedError
+
+    def _change_sizes(self, min_size: int, max_size: int) -> None:
+        if self._membership is None:
+            self._event(self._core.resize, min_size, max_size)
+            return
+        check_sizes(min_size, max_size)
+        self._sizes = (min_size, max_size)
+        self._membership.resize(min_size, max_size)
 
     def _after_fork(self) -> None:
         """In a forked child: leave the parent's connections alone and start anew, with none, at the next request."""
@@ -665,7 +678,8 @@ class BasePool(Generic[C]):
 
     def _not_filled(self, timeout: float) -> errors.PoolError:
         core = self._core
-        why = f": {one_line(core.pace.error)}" if core.pace.error else ""
+        hint = self._membership.state().hint if self._membership is not None else None
+        why = f": {one_line(core.pace.error)}" if core.pace.error else f" (fleet: {hint})" if hint else ""
         return errors.under(errors.PoolTimeout, self._driver.operational_error)(
             f"{self.name}: {len(core.idle)} of {core.min_size} connections are idle after {timeout:g} sec,"
             f" {len(core.opening)} are being opened; the pool is closed{why}"

@@ -56,6 +56,9 @@ class Membership(Protocol):
         :raises NotNow: when it has none.
         """
 
+    def resize(self, min_size: int, max_size: int) -> None:
+        """The pool would have these sizes, as far as its share allows."""
+
     def begin(self) -> None:
         """The pool was opened."""
 

@@ -238,7 +238,7 @@ class Pool(BasePool[C]):
             self._membership.begin()
 
     def wait(self, timeout: float = 30.0) -> None:
-        """Wait until `min_size` connections are idle.
+        """Wait until `min_size` connections are idle; of a pool with a `fleet`, as many of them as its share allows.
 
         :raises PoolTimeout: when they are not within *timeout* seconds; the pool is closed then.
         :raises PoolClosed: when the pool is not open, or is closed meanwhile.
@@ -385,6 +385,27 @@ class Pool(BasePool[C]):
                 self._requite(slot)
             return
         self._give_back(slot, conn)
+
+    def _borrow(self, timeout: float) -> C:
+        """A connection for the pool's own purposes: before all who wait, and none of anybody's requests."""
+        since = monotonic()
+        waiter = Waiter(None, None, -1, since, since + timeout, priority=Priority.HIGH)
+        while True:
+            slot = self._wait_for(waiter, timeout, again=True)
+            if not slot.probe(0) or self._driver.look(slot.conn):
+                conn, slot.conn = slot.conn, None
+                return conn  # type: ignore[no-any-return]
+            self._event(self._core.reject, slot, Reason.DEAD)
+            waiter.slot = None
+
+    def _hand_back(self, conn: C) -> None:
+        """After `_borrow`. Where nothing was left behind, there is nothing to reset."""
+        slot = self._slot_of(conn)
+        if self._state(conn) != slot.baseline:
+            self._give_back(slot, conn)
+            return
+        slot.conn = conn
+        self._requite(slot)
 
     def _acquire(self, slot: Slot | None, wish: Wish | None, code: CodeType, lasti: int) -> Slot:
         """A connection that is fit for use, still in its slot. *slot*: one taken already, to be looked at closer."""
@@ -644,9 +665,11 @@ class Pool(BasePool[C]):
     def resize(self, min_size: int, max_size: int | None = None) -> None:
         """Change the sizes. Idle connections above the new maximum are closed now, leased ones when they come back.
 
+        Of a pool with a `fleet` these are the sizes that it would have: it has its share of the fleet within them.
+
         :raises ValueError: when no pool can have these sizes; nothing has changed then.
         """
-        self._event(self._core.resize, min_size, min_size if max_size is None else max_size)
+        self._change_sizes(min_size, min_size if max_size is None else max_size)
 
     def drain(self) -> None:
         """Replace every connection: idle ones now, leased ones when they come back."""
