@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.pool")
 
-PER_SECOND = 2  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 25 s
+PER_SECOND = 1.5  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 33 s
 CALM = 3  # looks without a change after which a member looks less often
 FIRST_LOOK = 1.0  # seconds from joining to the first look, about: by then those are there who came together
 HUNGRY = 9.0  # seconds after which a member looks at least that has not all it could use
