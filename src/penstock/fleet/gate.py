@@ -37,6 +37,7 @@ def gate(fleet: str) -> Iterator[bool]:
         else:
             yield True
     finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # a child that was forked meanwhile has the file open too, and would keep it
         os.close(fd)
 
 

@@ -98,6 +98,7 @@ class Member:
         self._to_shrink = False  # the last look said so
         self._refused = 0  # times in a row, for want of room
         self._looks_at = 0.0
+        self._joins_at = 0.0
         self._trouble: str | None = None  # why it is out of touch
         self._gave_up = False  # what was idle, since it is out of touch
         self._resize(pool, 1)
@@ -168,6 +169,8 @@ class Member:
         if len(core.slots) > len(core.opening) + core.closing:
             self._hurry()
             raise NotNow("the claim has to be made again first", STALE_SECONDS)
+        if (left := self._joins_at - _clock()) > 0:
+            raise NotNow("others may join first", left)
         with gate(self._fleet.name) as passed:
             if not passed:
                 raise NotNow("another process is joining", GATE_SECONDS * (0.5 + _chance()))
@@ -209,9 +212,11 @@ class Member:
         """With no connection, and nothing claimed: take a place of those that are kept for it."""
         self._claim = None
         self._resize(pool, 1)
+        began = _clock()
         try:
             conn = await dial(self._ledger.arguments())
         except Exception as error:
+            self._joins_at = 2 * _clock() - began  # who had the gate in vain leaves it to others for as long
             if pooler := refused_by_a_pooler(error):
                 raise pool._driver.operational_error(f"{self.pool_name}: {pooler}") from error
             raise
