@@ -25,29 +25,39 @@ _ROOM = """\
 SELECT count(*) AS connected, current_setting('max_connections')::int AS max_connections
 FROM pg_stat_activity WHERE backend_type = 'client backend';"""
 
+# Each is to be looked at first, and then done: the same rows, so that nothing is done that was not seen.
 _IDLE_IN_TRANSACTION = """\
--- holds locks and a connection, and does nothing: the first to go
-SELECT pg_terminate_backend(pid), usename, application_name, now() - state_change AS idle_for, left(query, 60)
-FROM pg_stat_activity
-WHERE state LIKE 'idle in transaction%' AND state_change < now() - interval '1 minute';"""
+-- look: who holds locks and a connection, and does nothing
+SELECT pid, usename, application_name, now() - state_change AS idle_for, left(query, 60) AS last_query
+FROM pg_stat_activity WHERE backend_type = 'client backend'
+  AND state LIKE 'idle in transaction%' AND state_change < now() - interval '1 minute';
+
+-- then end them
+SELECT pid, pg_terminate_backend(pid)
+FROM pg_stat_activity WHERE backend_type = 'client backend'
+  AND state LIKE 'idle in transaction%' AND state_change < now() - interval '1 minute';"""
 
 _LONGEST = """\
--- cancel first: the connection lives on. Terminate only what does not stop within seconds
-SELECT pg_cancel_backend(pid), usename, application_name, now() - query_start AS runs_for, left(query, 60)
-FROM pg_stat_activity
-WHERE state = 'active' AND query_start < now() - interval '5 minutes' AND pid <> pg_backend_pid();"""
+-- look: what has run for five minutes and more. A backup or a migration may be right to
+SELECT pid, usename, application_name, now() - query_start AS runs_for, left(query, 60) AS query
+FROM pg_stat_activity WHERE backend_type = 'client backend'
+  AND state = 'active' AND query_start < now() - interval '5 minutes' AND pid <> pg_backend_pid()
+ORDER BY query_start;
+
+-- then cancel those that may not, by number: the connection lives on. What does not stop: pg_terminate_backend
+SELECT pid, pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid IN (0, 0);"""
 
 _IDLE_OF = """\
--- only what does nothing at this moment
-SELECT pg_terminate_backend(pid), application_name, now() - state_change AS idle_for
-FROM pg_stat_activity
-WHERE state = 'idle' AND usename = 'NAME' AND backend_type = 'client backend';"""
+-- only what does nothing at this moment. NAME: its role, or what its application_name has in it
+SELECT pid, application_name, now() - state_change AS idle_for, pg_terminate_backend(pid)
+FROM pg_stat_activity WHERE backend_type = 'client backend'
+  AND state = 'idle' AND (usename = 'NAME' OR application_name LIKE '%NAME%');"""
 
 _FLEET = """\
--- one line a process: its connections, and what it says of itself (share, least, most, need)
-SELECT split_part(application_name, ':', 3) AS member, count(*) AS connections, min(client_addr::text) AS address,
-       max(application_name) AS says
-FROM pg_stat_activity WHERE application_name LIKE 'penstock:%' GROUP BY 1 ORDER BY 2 DESC;"""
+-- one line a process
+SELECT split_part(application_name, ':', 3) AS member, regexp_replace(min(application_name), '^.*:', '') AS service,
+       min(client_addr::text) AS address, count(*) AS connections, count(*) FILTER (WHERE state <> 'idle') AS busy
+FROM pg_stat_activity WHERE application_name LIKE 'penstock:%' GROUP BY 1 ORDER BY 4 DESC;"""
 
 
 class Client(Protocol):
@@ -67,13 +77,21 @@ class Client(Protocol):
     def idle_in_transaction(self) -> int: ...
     @property
     def unknown(self) -> int: ...
+    @property
+    def oldest(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known of one database or pooler: the verdict on its budget, and who is connected (None: not asked)."""
+    """What is known of one database.
+
+    :ivar verdict: on its budget.
+    :ivar where: how to reach it, without a secret; None when the file does not say.
+    :ivar clients: who is connected; None when that could not be asked.
+    """
 
     verdict: Verdict
+    where: str | None = None
     clients: Sequence[Client] | None = None
 
 
@@ -86,7 +104,7 @@ def runbook(budget: Budget, found: Mapping[str, Found], made: str) -> str:
         _first_minutes(found),
         *(_database(budget, name, each) for name, each in found.items()),
         _alarms(budget),
-        _emergency(budget),
+        _emergency(budget, found),
         _resize(budget),
         _restart(budget),
     ]
@@ -96,8 +114,8 @@ def runbook(budget: Budget, found: Mapping[str, Found], made: str) -> str:
 def _first_minutes(found: Mapping[str, Found]) -> str:
     lines = [
         "## The first five minutes",
-        "1. **Can you get in?** `psql` as an administrator: the server keeps connections for superusers"
-        f"{_kept(found)}. If that fails too, see *Emergency* below.",
+        f"1. **Can you get in?** `psql` as an administrator{_where(found)}: the server keeps connections for"
+        f" superusers{_kept(found)}. If that fails too, see *Emergency* below.",
         f"2. **How full is it?**\n\n{_sql(_ROOM, 3)}",
         f"3. **Who holds it, and do they work?**\n\n{_sql(_LOOK, 3)}",
         "4. Many `idle`: somebody holds more than they use (compare *Who may hold what*). Many `idle in transaction`:"
@@ -106,6 +124,11 @@ def _first_minutes(found: Mapping[str, Found]) -> str:
         "5. Find the line under *Alarms*, and do what it says.",
     ]
     return "\n\n".join(lines)
+
+
+def _where(found: Mapping[str, Found]) -> str:
+    places = [f"{name} is {each.where}" for name, each in found.items() if each.where is not None]
+    return f" ({'; '.join(places)})" if places else ""
 
 
 def _kept(found: Mapping[str, Found]) -> str:
@@ -119,14 +142,13 @@ def _kept(found: Mapping[str, Found]) -> str:
 
 def _database(budget: Budget, name: str, found: Found) -> str:
     account = found.verdict.account
-    lines = [f"## Database {name}"]
+    lines = [f"## Database {name}", *(f"**{problem}**" for problem in found.verdict.problems)]
     if account is None:
         lines.append("Its limit is not known: neither declared nor asked of the server.")
     else:
         lines.append(_limits(found.verdict, account))
         lines.append("### Who may hold what, at the worst moment")
         lines.append(_table(("who", "processes", "each", "in all", "because"), map(_row, account.rows)))
-    lines += [f"- **{problem}**" for problem in found.verdict.problems]
     lines += [f"- {note}" for note in found.verdict.notes]
     lines.append("### Who holds what" + (", when this was made" if found.clients is not None else ""))
     lines.append(_clients(found.clients))
@@ -136,14 +158,16 @@ def _database(budget: Budget, name: str, found: Found) -> str:
 
 
 def _limits(verdict: Verdict, account: Account) -> str:
-    clients = account.limit - sum(row.total for row in account.rows if row.kind == "reserve")
+    server = verdict.server
+    limit = account.limit if server is None else min(account.limit, server.max_connections)
+    clients = limit - sum(row.total for row in account.rows if row.kind == "reserve")
+    says = f" (the server's own limit; the file has {account.limit})" if limit < account.limit else ""
     lines = [
-        f"- **{account.limit} connections** in all, of which {clients} for clients.",
+        f"- **{limit} connections** in all{says}, of which {clients} for clients.",
         f"- Look into it from **{int(clients * WARN)}** connected ({WARN:.0%}), act from **{int(clients * ALARM)}**"
         f" ({ALARM:.0%}).",
-        f"- The worst moment {'fits' if account.fits else 'does NOT fit'}: {account.total} of {account.limit}.",
+        f"- The worst moment {'fits' if account.total <= limit else 'does NOT fit'}: {account.total} of {limit}.",
     ]
-    server = verdict.server
     if server is not None and server.role_limit >= 0:
         lines.append(f"- Role `{server.role}` may have {server.role_limit} (its CONNECTION LIMIT).")
     if server is not None and server.database_limit >= 0:
@@ -161,13 +185,22 @@ def _or_dash(number: int | None) -> object:
 
 def _clients(clients: Sequence[Client] | None) -> str:
     if clients is None:
-        return "The server was not asked. Ask it:\n\n" + _sql(_LOOK)
+        return "Nobody could be asked when this was made. Ask the server:\n\n" + _sql(_LOOK)
     if not clients:
         return "Nobody was connected."
-    header = ("role", "database", "name", "connections", "active", "idle in transaction", "state not visible")
+    header = (
+        "role",
+        "database",
+        "name",
+        "connections",
+        "active",
+        "idle in transaction",
+        "oldest transaction",
+        "not seen",
+    )
     rows = (
         (each.role, each.database, each.application or "(none)", each.count, each.active, each.idle_in_transaction,
-         each.unknown or "")
+         "" if each.oldest is None else f"{each.oldest:.0f} s", each.unknown or "")
         for each in clients
     )  # fmt: skip
     return _table(header, rows)
@@ -225,12 +258,17 @@ def _alarms(budget: Budget) -> str:
     return "## Alarms\n\n" + _table(("what you see", "what it means", "what to do"), rows)
 
 
-def _emergency(budget: Budget) -> str:
+def _or_reserved(found: Mapping[str, Found]) -> str:
+    servers = [each.verdict.server for each in found.values() if each.verdict.server is not None]
+    kept = sum(server.reserved_connections for server in servers)
+    return ", or as a role with `pg_use_reserved_connections`" if kept else ""
+
+
+def _emergency(budget: Budget, found: Mapping[str, Found]) -> str:
     lines = [
         "## Emergency: the line is full",
-        "Get in as a superuser, or as a role with `pg_use_reserved_connections` (PostgreSQL 16). If even those are"
-        " taken: stop one replica of the service that can be missed most, below. Then, in this order, until there is"
-        " room:",
+        f"Get in as a superuser{_or_reserved(found)}. If even that fails: stop one replica of the service that can be"
+        " missed most, below. Then, in this order, until there is room:",
         f"**1. Idle in transaction.**\n\n{_sql(_IDLE_IN_TRANSACTION)}",
         f"**2. What runs for too long.**\n\n{_sql(_LONGEST)}",
         f"**3. What can be missed.** {_order(budget)}\n\n{_sql(_IDLE_OF)}",
@@ -243,16 +281,19 @@ def _emergency(budget: Budget) -> str:
 def _order(budget: Budget) -> str:
     """Fixed consumers, then side pools, then services by weight: a proposal, as the file does not say who matters."""
     named = [f"`{name}` (fixed consumer)" for name in budget.consumers]
-    services = sorted(budget.services.values(), key=lambda service: service.weight)
+    straight = [each for each in budget.services.values() if each.through is None]
+    services = sorted(straight, key=lambda service: service.weight)
     named += [f"`{each.name}/{side}` (side pool)" for each in services for side in each.side_pools]
     named += [f"`{each.name}` (service, weight {each.weight:g})" for each in services]
+    named += [f"what comes through `{name}` (a pooler)" for name in budget.poolers]
     return f"Decide it now, not at night; by the budget: {', then '.join(named)}." if named else "Nobody is declared."
 
 
 def _resize(budget: Budget) -> str:
     lines = [
         "## Resize",
-        f"1. Change `{budget.path}`, or ask first: `penstock plan --what-if replicas=20`.",
+        f"1. Change `{budget.path}`, or ask first: `penstock plan --what-if {next(iter(budget.services), 'web')}"
+        ".replicas=20`.",
         "2. `penstock plan --check` must pass.",
         "3. Smaller first: roll out whoever gives connections up, then whoever gets them. A pool can be resized where"
         " it runs: `pool.resize(min_size, max_size)`; idle connections above it close at once, others when they come"

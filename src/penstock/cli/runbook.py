@@ -13,6 +13,7 @@ from penstock.budget.runbook import Found
 from penstock.budget.runbook import runbook as text_of
 from penstock.cli import plan_budget
 from penstock.drivers.clients import clients
+from penstock.drivers.conninfo import parse
 from penstock.drivers.limits import LimitsUnknown
 from penstock.errors import BudgetError
 
@@ -55,10 +56,24 @@ def _made() -> str:
 
 
 def _find(declared: budget.Budget, name: str, offline: bool) -> Found:
-    verdict = plan_budget.judge(declared, name, offline)
+    verdict, where = plan_budget.judge(declared, name, offline), _where(declared, name)
     if verdict.server is None:
-        return Found(verdict)
+        return Found(verdict, where)
     try:
-        return Found(verdict, clients(budget.conninfo(declared, "databases", name)))
+        return Found(verdict, where, clients(budget.conninfo(declared, "databases", name)))
     except LimitsUnknown:
-        return Found(verdict)
+        return Found(verdict, where)
+
+
+def _where(declared: budget.Budget, name: str) -> str | None:
+    """What of the URL is no secret, and the variable that has it."""
+    url = declared.databases[name].url
+    if url is None:
+        return None
+    variable = f"`{url.removeprefix('env:')}`, " if url.startswith("env:") else ""
+    try:
+        params = parse(budget.conninfo(declared, "databases", name))
+    except (BudgetError, ValueError, ImportError):
+        return variable.rstrip(", ") or None
+    shown = [f"{part} {params[part]}" for part in ("host", "port", "dbname") if part in params]
+    return (variable + ", ".join(shown)).rstrip(", ") or None

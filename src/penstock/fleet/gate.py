@@ -25,7 +25,7 @@ def gate(fleet: str) -> Iterator[bool]:
 
     Where there can be no such file, everybody passes: the budget's room is what is left then.
     """
-    fd = _open(Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}-{fleet}.gate") if fcntl else None
+    fd = _open(f"penstock-{os.getuid()}-{fleet}.gate") if fcntl else None
     if fd is None:
         yield True
         return
@@ -41,8 +41,9 @@ def gate(fleet: str) -> Iterator[bool]:
         os.close(fd)
 
 
-def _open(path: Path) -> int | None:
+def _open(name: str) -> int | None:
     try:
+        path = Path(tempfile.gettempdir()) / name
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError:
         return None

@@ -26,6 +26,7 @@ from weakref import ref
 
 from ..core import Reason
 from ..drivers.base import settled
+from ..errors import PoolTimeout
 from ..pool.base import one_line
 from ..pool.membership import FleetState, NotNow
 from . import tag
@@ -100,6 +101,8 @@ class Member:
         self._looks_at = 0.0
         self._joins_at = 0.0
         self._trouble: str | None = None  # why it is out of touch
+        self._not_now: str | None = None  # why the last connection could not be opened
+        self._asks_beside = False  # all that are open are in use, for long: one more may be opened to ask on
         self._gave_up = False  # what was idle, since it is out of touch
         self._resize(pool, 1)
         self._watch = watch(self)
@@ -123,9 +126,11 @@ class Member:
     async def leave(self) -> None:
         pool = self._pool()
         try:
-            if pool is not None and not pool._core.slots and self._trouble is None:
-                await self._leave(pool)
-            await self._ledger.close()
+            try:
+                if pool is not None and not pool._core.slots and self._trouble is None:
+                    await self._leave(pool)
+            finally:
+                await self._ledger.close()
         except Exception as error:
             logger.info("%s: fleet %s: not left in order: %s", self.pool_name, self._fleet.name, one_line(error))
 
@@ -148,16 +153,29 @@ class Member:
         if self._refused and seen is not None and seen.settling:
             return f"fleet {fleet.name!r} has no record of who has what; in {seen.settling:.1f} s all will have said so"
         if self._refused:
-            others = "" if seen is None else f", {seen.claimed} claimed by {len(seen.members)} processes"
-            return f"no room yet in fleet {fleet.name!r}: budget {fleet.budget}{others}, asked {self._refused} times"
+            others = "" if seen is None else f": {seen.claimed} of {seen.budget} are claimed by {_whom(seen)}"
+            return f"no room yet in fleet {fleet.name!r}{others}; asked {self._refused} times"
         if self._trouble is not None:
             kept = f"{self.share} connections are kept, no more are opened"
             return f"out of touch with fleet {fleet.name!r}: {kept}: {self._trouble}"
+        if seen is not None and seen.strangers:
+            return f"of the budget of fleet {fleet.name!r} ({fleet.budget}), {_strangers(seen.strangers)}"
         if seen is not None and seen.line is not None and seen.line < seen.usable:
             return f'fleet {fleet.name!r} is held at {seen.line} of its {fleet.budget} connections (max_size="auto")'
+        if self._not_now is not None and not self.share:
+            return f"joining fleet {fleet.name!r}: {self._not_now}"
         return None
 
     async def admit(self, dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
+        try:
+            conn = await self._admit(dial)
+        except NotNow as error:
+            self._not_now = str(error)
+            raise
+        self._not_now = None
+        return conn
+
+    async def _admit(self, dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
         pool = self._pool()
         if pool is None:
             raise NotNow("the pool is gone", STALE_SECONDS)
@@ -166,15 +184,16 @@ class Member:
             return await self._dial(pool, dial)
         if not self._ledger.asks_on_one:
             raise self._not_asked()
-        if len(core.slots) > len(core.opening) + core.closing:
+        beside = len(core.slots) > len(core.opening) + core.closing
+        if beside and not self._asks_beside:
             self._hurry()
             raise NotNow("the claim has to be made again first", STALE_SECONDS)
         if (left := self._joins_at - _clock()) > 0:
             raise NotNow("others may join first", left)
         with gate(self._fleet.name) as passed:
             if not passed:
-                raise NotNow("another process is joining", GATE_SECONDS * (0.5 + _chance()))
-            return await self._join(pool, dial)
+                raise NotNow("another process is asking", GATE_SECONDS * (0.5 + _chance()))
+            return await (self._ask_beside(pool, dial) if beside else self._join(pool, dial))
 
     def _may_open(self) -> bool:
         claim = self._claim
@@ -237,6 +256,28 @@ class Member:
             await self._part_with(pool, conn)
             if isinstance(error, Elsewhere):
                 raise pool._driver.operational_error(f"{self.pool_name}: {error}") from None
+            raise
+        return conn
+
+    async def _ask_beside(self, pool: BasePool[Any], dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
+        """All that are open are in use for so long that there is none to ask on: take a place as who joins does.
+
+        Otherwise a member with long leases could never say that it needs more.
+        """
+        self._asks_beside = False
+        core = pool._core
+        conn = await dial(self._ledger.arguments())
+        try:
+            self._meter.read(core, pool._clock())
+            seen, claim = await self._say(pool, conn, len(core.slots))
+            if not seen.may_join:
+                raise NotNow("the fleet's budget is used up", self.seconds_left() + STALE_SECONDS)
+            self._claim, self._trouble = claim, None
+            self._resize(pool, len(core.slots))
+            await self._raise(pool, conn, seen, coming=False)
+        except BaseException:
+            self._resize(pool, self.share)
+            await self._part_with(pool, conn)
             raise
         return conn
 
@@ -310,11 +351,18 @@ class Member:
         claim, now = self._claim, _clock()
         age = math.inf if claim is None else now - claim.at
         self._looks_at = now + min(LOOK_TIMEOUT, self._ledger.lost - age if age < self._ledger.lost else math.inf)
+        busy = isinstance(error, PoolTimeout)
+        if busy and self._ledger.asks_on_one and pool._core.waiters and self.share < self._most:
+            self._asks_beside = True
+            pool._event(pool._core.resize, min(self._kept_open, self.share), self.share + 1)
+            return
         if age < self._ledger.fresh or pool.closed:
-            return  # all were in use, say: there is time
+            return  # there is time
+        # The pool's own refusal has this very hint in it.
+        why = f"all {len(pool._core.slots)} are in use, and none to ask on came back" if busy else one_line(error)
         if self._trouble is None:
-            logger.warning("%s: fleet %s: %s", self.pool_name, self._fleet.name, one_line(error))
-        self._trouble, self._refused = one_line(error), 0
+            logger.warning("%s: fleet %s: %s", self.pool_name, self._fleet.name, why)
+        self._trouble, self._refused = why, 0
         if self._ledger.lost <= age < math.inf and not self._gave_up:
             self._give_up(pool, age)
 
@@ -329,6 +377,9 @@ class Member:
         )
 
     async def _look_on(self, pool: BasePool[Any], conn: Any) -> None:
+        if self._asks_beside:  # there was one to ask on after all
+            self._asks_beside = False
+            self._resize(pool, self.share)
         self._meter.read(pool._core, pool._clock())
         before = set() if self._seen is None else self._seen.members.keys()
         if not self._may_open():  # what was claimed may be another's by now: only what is open is certain
@@ -447,3 +498,17 @@ class Member:
         self.share = share if self._claim is not None else 0
         share = max(1, share)  # a pool has no smaller size
         pool._event(pool._core.resize, min(self._kept_open, share), share)
+
+
+def _whom(seen: View) -> str:
+    count = len(seen.members)
+    others = f", and {_strangers(seen.strangers)}" if seen.strangers else ""
+    return f"{count} process{'es' * (count != 1)}{others}"
+
+
+def _strangers(count: int) -> str:
+    one = count == 1
+    return (
+        f"{count} connection{'s' * (not one)} of the same role to the same database {'is' if one else 'are'} no"
+        " member's (psql, a migration, another fleet: `outside=` leaves room for those that belong)"
+    )

@@ -62,9 +62,12 @@ class Fleet:
                 raise ValueError(f"{which} must be 1 to 16 letters a to z, digits, '-' and '_', not {value!r}")
         if self.members is not None:
             check_count("members", self.members, at_least=1)
-            if self.members > self.budget:
+            most = self.budget - (self.redis is None)
+            if self.members > most:
+                who = "" if self.redis is not None else ", and so does who comes to ask"
                 raise ValueError(
-                    f"members ({self.members}) must not be above budget ({self.budget}): each needs a connection"
+                    f"members ({self.members}) must be {most} at most where budget is {self.budget}:"
+                    f" each needs a connection{who}"
                 )
         elif self.budget == 1 and self.redis is None:
             raise ValueError(

@@ -77,14 +77,10 @@ class View:
 
     @property
     def room(self) -> int:
-        """Connections kept for who joins. One is kept although all are there, if it can be: one may have to come again.
-
-        And one although there are as many as the budget, where more may come: each has to ask on one.
-        """
+        """Connections kept for who joins. The last one always: somebody may have to come again, or one too many may."""
         if not self.asked_on_one:
             return 0
-        last = 1 if self.to_come else 0
-        return min(self.to_come + 1, most_room(self.budget), max(last, self.budget - len(self.members)))
+        return max(1, min(self.to_come + 1, most_room(self.budget), self.budget - len(self.members)))
 
     @property
     def to_come(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
@@ -83,7 +84,10 @@ class TaskWatch:
 
     def begin(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(_look_after_task(self._member, self._stir))
+        self._task = self._loop.create_task(
+            _look_after_task(self._member, self._stir),
+            context=Context(),  # not the opener's: it may be under a deadline
+        )
 
     def hurry(self) -> None:
         self._stir.set()

@@ -206,7 +206,7 @@ class BasePool(Generic[C]):
         if declared.through is None and found.databases[declared.database].fleet:
             assert cls._fleet_of is not None, "bug: nobody knows of fleets"
             options.setdefault("fleet", cls._fleet_of(found, service))
-            share = declared.max or options["fleet"].budget
+            share = declared.max or budget.fleet_budget(found, declared.database) or share
         if options.get("max_size") is None:
             options["max_size"] = share
         max_size = options["max_size"]
