@@ -189,6 +189,7 @@ def test_who_has_less_than_is_guaranteed_gets_it_at_anothers_next_look(
     with Pool(dsn, fleet=Fleet(2, redis=url(server), period=60), min_size=1) as pool:
         eventually(lambda: pool.fleet().share == 2)
         tellers[0].say(0)
+        pool._membership._looks_at = 0.0  # it is time
         run(pool._membership.look())
         assert pool.fleet().share == 1
 

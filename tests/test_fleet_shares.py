@@ -21,10 +21,10 @@ BUDGETS = st.integers(2, 500)
 
 
 @st.composite
-def sayings(draw: st.DrawFn, budget: int) -> Said:
+def sayings(draw: st.DrawFn, budget: int, number: int) -> Said:
     share = draw(st.integers(1, budget))
     demand = draw(st.floats(0, 10 * budget))
-    return Said(draw(st.integers(1, 10**6)), share, draw(st.integers(1, budget)), draw(st.integers(1, budget)), demand)
+    return Said(number, share, draw(st.integers(1, budget)), draw(st.integers(1, budget)), demand)
 
 
 @st.composite
@@ -35,8 +35,9 @@ def fleets(draw: st.DrawFn) -> tuple[int, list[tuple[str, int]]]:
     for member in draw(st.lists(MEMBERS, max_size=8, unique=True)):
         if count := draw(st.integers(0, 5)):
             rows.append((tag.write("main", member, "web"), count))
-        said = draw(st.lists(sayings(budget), min_size=0 if count else 1, max_size=2))
-        rows.extend((tag.write("main", member, "web", each), 1) for each in said)
+        for number in range(draw(st.integers(0 if count else 1, 2))):
+            said = draw(sayings(budget, number))
+            rows.append((tag.write("main", member, "web", said), 1))
     return budget, rows
 
 

@@ -175,7 +175,9 @@ def test_a_limit_that_nobody_knows_is_unknown(tmp_path: Path) -> None:
     assert unknown(reading) and reading.fits is None  # noqa: PT018
 
 
-SIDE = ONE_SERVICE + """
+SIDE = (
+    ONE_SERVICE
+    + """
 [services.web.side_pools.celery]
 processes = 2
 size = 2
@@ -184,6 +186,7 @@ database = "main"
 replicas = 2
 surge = 0
 """
+)
 
 
 def test_programs_are_known_by_name_by_label_and_by_what_they_run(tmp_path: Path) -> None:
@@ -441,7 +444,7 @@ def test_no_secret_of_an_application_is_ever_printed(run: Callable[..., Result])
         ".env": f"PASSWORD={secret}\n",
         "compose.yaml": f"services: {{web: {{build: ., env_file: .env, environment: {{WEB_CONCURRENCY: {secret}}}}}}}",
         "gunicorn.conf.py": f"workers = '{secret}'\n",
-        "k8s.yaml": deployment().replace("10", secret).replace("\"0\"", secret),
+        "k8s.yaml": deployment().replace("10", secret).replace('"0"', secret),
         "Dockerfile": f"ENV PASSWORD={secret}\nCMD uvicorn app:app --workers {secret}\n",
     }
     for words in ((), ("--json",), ("--check",)):

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+import time
 from typing import Any
 
 from psycopg import Error
@@ -44,12 +45,12 @@ def start(pool: Pool[Any], workers: int) -> None:
 
 
 def labour(pool: Pool[Any]) -> None:
-    while work.wait() and not pool.closed:
+    while work.wait():
         try:
             with pool.connection() as conn:
                 conn.execute("SELECT pg_sleep(0.01)")
         except (PoolError, Error):
-            pass
+            time.sleep(0.001)
 
 
 async def tasks(dsn: str, fleet: Fleet, workers: int) -> None:

@@ -68,7 +68,7 @@ class Line:
 class Children:
     """Processes of a fleet (`fleet_child`), all killed at the end of the block."""
 
-    def __init__(self, dsn: str, workers: int = 6, **fleet: Any) -> None:
+    def __init__(self, dsn: str, workers: int = 12, **fleet: Any) -> None:
         self._dsn = dsn
         self._workers = workers
         self._fleet = fleet

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from contextvars import Context
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
@@ -36,9 +38,9 @@ class ThreadWatch:
     """For a `Pool`."""
 
     def __init__(self, member: Member) -> None:
-        self._member = ref(member)
+        self._stir = stir = SimpleQueue[None]()  # not an Event: a finalizer may put something in it at any moment
+        self._member = ref(member, lambda _: stir.put(None))
         self._name = f"{member.pool_name}-fleet"
-        self._stir = threading.Event()
         self._over = False
 
     def begin(self) -> None:
@@ -46,11 +48,11 @@ class ThreadWatch:
         threading.Thread(target=_look_after, args=watch, name=self._name, daemon=True).start()
 
     def hurry(self) -> None:
-        self._stir.set()
+        self._stir.put(None)
 
     def end(self) -> None:
         self._over = True
-        self._stir.set()
+        self._stir.put(None)
 
     @property
     def over(self) -> bool:
@@ -60,11 +62,11 @@ class ThreadWatch:
         sockets.wait_for_end(fd, LINGER)
 
 
-def _look_after(watch: ThreadWatch, weak: ref[Member], stir: threading.Event) -> None:
+def _look_after(watch: ThreadWatch, weak: ref[Member], stir: SimpleQueue[None]) -> None:
     seconds = 0.0
     while not watch.over:
-        stir.wait(seconds)
-        stir.clear()
+        with suppress(Empty):
+            stir.get(timeout=seconds)
         member = weak()
         if member is None or watch.over:
             return

@@ -40,7 +40,7 @@ def django(share: Share) -> str:
         through += '        "DISABLE_SERVER_SIDE_CURSORS": True,\n'
     prepared = f'            "prepare_threshold": None,  # {_PREPARED}\n' if share.pooler is not None else ""
     stay = "Needs Django 5.1 and psycopg[pool]. NAME, HOST, USER and PASSWORD stay as they are."
-    return f'''{share.comment("#", stay)}
+    return f"""{share.comment("#", stay)}
 DATABASES = {{
     "default": {{
         "ENGINE": "django.db.backends.postgresql",
@@ -58,7 +58,7 @@ DATABASES = {{
         }},
     }},
 }}
-'''
+"""
 
 
 def psycopg(share: Share) -> str:

@@ -29,9 +29,7 @@ def read(text: str, file: str, near: ReadNear = lambda name: None) -> Iterator[R
                 yield _service(name, service, file, services.line_of(name), outer, near)
 
 
-def _service(
-    name: str, service: Marked, file: str, line: int, outer: Mapping[str, str | None], near: ReadNear
-) -> Runs:
+def _service(name: str, service: Marked, file: str, line: int, outer: Mapping[str, str | None], near: ReadNear) -> Runs:
     def fact(said: str, *keys: str) -> Fact | None:
         found = service.at(*keys)
         return None if found is None else _figure(found, said, Place(file, service.line_of(*keys)), outer)

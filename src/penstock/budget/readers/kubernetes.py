@@ -187,4 +187,3 @@ def _kubernetes_variable(word: str) -> str:
 
 def _list(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
-
