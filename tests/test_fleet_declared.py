@@ -6,6 +6,9 @@ import pytest
 
 from penstock import Pool
 from penstock.errors import BudgetError
+from penstock.fleet import tag
+
+DOCS = Path(__file__).parents[1] / "docs" / "fleet.md"
 
 BUDGET = """
 [databases.main]
@@ -71,3 +74,20 @@ def test_a_budget_that_does_not_fit_makes_no_pool(budget: Path) -> None:
     budget.write_text(BUDGET.replace("max_connections = 60", "max_connections = 20"))
     with pytest.raises(BudgetError, match="does not fit"):
         Pool.from_budget("web", path=budget, open=False)
+
+
+def test_as_many_processes_as_connections_leave_none_to_ask_on(budget: Path) -> None:
+    budget.write_text(BUDGET.replace("max_connections = 60", "max_connections = 40").replace("min = 2", "min = 2"))
+    with pytest.raises(BudgetError, match=r"penstock.toml:7: databases.main.fleet: least \(2\) cannot be guaranteed"):
+        Pool.from_budget("web", path=budget, open=False)
+
+
+def test_what_the_documentation_shows_is_what_is_said() -> None:
+    shown = next(
+        line.split()[0] for line in DOCS.read_text().splitlines() if line.startswith("penstock:main:3f9a2c1d:1c")
+    )
+    found = tag.read("main", shown)
+    assert found is not None
+    said = found[1]
+    assert said is not None
+    assert (said.share, said.least, said.most, said.demand) == (12, 1, 60, 9.5)

@@ -153,7 +153,7 @@ def test_who_finds_no_room_opens_nothing_and_has_it_once_another_leaves(
             await filled(pool)
             async with member_of(kind, bouncer.dsn, fleet(server, 1)) as second:
                 with clients(bouncer) as count:
-                    with pytest.raises(PoolTimeout, match=r"no room yet in fleet 'main': budget 1, 1 claimed by 2"):
+                    with pytest.raises(PoolTimeout, match=r"no room yet in fleet 'main': 1 of 1 are claimed by 2 p"):
                         await request(second, timeout=0.3)
                 assert count.most == 1
                 started = time.monotonic()

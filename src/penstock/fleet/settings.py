@@ -60,6 +60,8 @@ class Fleet:
             value = getattr(self, which)
             if not isinstance(value, str) or not NAME.fullmatch(value):
                 raise ValueError(f"{which} must be 1 to 16 letters a to z, digits, '-' and '_', not {value!r}")
+        if self.budget == 1 and self.redis is None:
+            raise ValueError("budget (1) must be 2 or more: one is kept for who comes to ask")
         if self.members is not None:
             check_count("members", self.members, at_least=1)
             most = self.budget - (self.redis is None)
@@ -69,10 +71,6 @@ class Fleet:
                     f"members ({self.members}) must be {most} at most where budget is {self.budget}:"
                     f" each needs a connection{who}"
                 )
-        elif self.budget == 1 and self.redis is None:
-            raise ValueError(
-                "budget (1) must be 2 or more where members is not declared: one is kept for who comes to ask"
-            )
         check_count("least", self.least, at_least=1)
         kept = 0 if self.redis is not None else most_room(self.budget) if self.members is None else 1
         if self.least > 1 and self.least * (self.members or 1) > self.budget - kept:
