@@ -9,6 +9,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from penstock.budget import read
+from penstock.budget.application import Reading
 from penstock.budget.names import whose
 from penstock.cli.plan import plan as command
 from support.project import ONE_SERVICE, broken, held_against, the_use, unknown, write
@@ -83,8 +84,47 @@ def test_when_not_even_one_fits_the_ways_out_have_figures(tmp_path: Path) -> Non
     files = {"db.py": engine(5, 0), "gunicorn.conf.py": "workers = 20\n", "k8s.yaml": deployment()}
     finding = broken(held_against(tmp_path, files))[0]
     assert finding.what.endswith("not even 1 fits")
-    assert finding.instead[0] == "run at most 9 processes in each replica"
+    assert finding.instead[0] == "run at most 9 processes in each replica, and let the pool open 1 in each process"
     assert any("PgBouncer" in each for each in finding.instead)
+
+
+TWO_POOLS = "from sqlalchemy import create_engine\n" + "".join(
+    f'{name} = create_engine("{name}://", pool_size={{size}}, max_overflow=0)\n' for name in ("one", "two")
+)
+
+
+@pytest.mark.parametrize(
+    ("way", "replicas", "workers", "surge", "total"),
+    [
+        ("run at most 1 process in each replica", 20, 1, "50%", 60),
+        ("run at most 4 replicas", 4, 6, "50%", 72),
+    ],
+)
+def test_a_way_out_counts_every_pool_of_a_process_and_a_surge_that_follows_the_replicas(
+    tmp_path: Path, way: str, replicas: int, workers: int, surge: str, total: int
+) -> None:
+    declared = ONE_SERVICE.replace("surge = 0", 'surge = "50%"').replace("= 100", "= 86")
+    declared = declared.replace("replicas = 10", "replicas = 20").replace("processes = 4", "processes = 6")
+
+    def reading(size: int, replicas: int, workers: int, surge: str) -> Reading:
+        files = {"db.py": TWO_POOLS.format(size=size), "gunicorn.conf.py": f"workers = {workers}\n"}
+        return held_against(tmp_path, files | {"k8s.yaml": deployment("web", replicas, surge)}, declared)
+
+    found = broken(reading(5, 20, 6, "50%"))[0]
+    assert "6 processes x 10 = 1800 of 78" in found.what.replace(",", "")
+    assert f"{way}, and let these 2 pools open 2 together in each process" in found.instead
+    done = reading(1, replicas, workers, surge)
+    assert (the_use(done).total, done.fits) == (total, True)
+    more_workers, more_replicas = (workers + 1, replicas) if workers == 1 else (workers, replicas + 1)
+    assert reading(1, more_replicas, more_workers, surge).fits is False
+
+
+def test_pools_that_are_more_than_fit_are_not_told_to_open_less_than_one_each(tmp_path: Path) -> None:
+    files = {"db.py": TWO_POOLS.format(size=1), "gunicorn.conf.py": "workers = 6\n", "k8s.yaml": deployment()}
+    (finding, _) = broken(held_against(tmp_path, files))
+    assert finding.what.endswith("at most 1 fits, and these are 2 pools")
+    assert finding.instead[0] == "run at most 4 processes in each replica"
+    assert not any("let these" in each for each in finding.instead)
 
 
 def test_more_replicas_or_processes_than_declared_break_the_budget_even_with_small_pools(tmp_path: Path) -> None:
