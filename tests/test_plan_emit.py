@@ -335,6 +335,13 @@ def test_a_wrong_question_is_refused(run: Callable[..., Result], words: tuple[st
     assert told.stdout == ""
 
 
+@pytest.mark.parametrize(("stack", "times"), [("cobol", 1), ("sqlalcemy", 0)])
+def test_the_list_of_stacks_is_said_once_and_only_when_none_is_near(
+    run: Callable[..., Result], stack: str, times: int
+) -> None:
+    assert run("--emit", stack).stderr.count(", ".join(STACKS)) == times
+
+
 def test_without_a_pooler_it_says_how_to_declare_one(run: Callable[..., Result]) -> None:
     told = run("--emit", "pgbouncer", declared=SHOP.partition("[services.jobs]")[0])
     assert (told.exit_code, told.stdout) == (2, "")
