@@ -109,6 +109,7 @@ def test_what_if_shows_what_it_was(run: Callable[..., Result]) -> None:
         ("web.weight=nan", "must be a number from 0.001 to 1000, not nan"),
         ("web.max=0", "must be at least 1, not 0"),
         ("jobs.max=1", "max is 1, and min is 2"),
+        ("size=3", "nothing in penstock.toml has size"),
     ],
 )
 def test_a_wrong_what_if_is_status_2_with_one_message(run: Callable[..., Result], change: str, why: str) -> None:
@@ -117,6 +118,33 @@ def test_a_wrong_what_if_is_status_2_with_one_message(run: Callable[..., Result]
     assert (told.exit_code, told.stdout) == (2, "")
     assert told.stderr.startswith(f"penstock plan: what-if {change!r}: ")
     assert why in told.stderr
+
+
+SIDES = FITS + "[services.web.side_pools.celery]\nprocesses = 1\nsize = 1\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "celery.", "web.celery.", "web/celery.", "web.side_pools.celery.", "services.web.side_pools.celery."]
+)
+def test_what_if_a_side_pool_were_larger(run: Callable[..., Result], name: str) -> None:
+    told = run("--offline", "--json", "--what-if", f"{name}size=9", text=SIDES)
+    rows = {row["who"]: row["total"] for row in json.loads(told.stdout)["accounts"][0]["rows"]}
+    assert rows["web/celery"] == 3 * 9
+
+
+def test_what_if_figures_of_a_side_pool_are_not_its_service_s(run: Callable[..., Result]) -> None:
+    changed = what_if(read(SIDES), ["web.celery.processes=4", "processes=3"]).services["web"]
+    assert (changed.side_pools["celery"].processes, changed.side_pools["celery"].size, changed.processes) == (4, 1, 3)
+    two = SIDES + '[services.jobs]\ndatabase = "main"\nreplicas = 1\n[services.jobs.side_pools.celery]\n'
+    two += "processes = 1\nsize = 1\n"
+    for change, why in (
+        ("celery.size=2", "One of services.web.side_pools.celery.size, services.jobs.side_pools.celery.size"),
+        ("web.cellery.size=2", "nothing called 'web.cellery' has size: did you mean web.celery?"),
+        ("web.celery.size=0", "size must be at least 1, not 0"),
+    ):
+        told = run("--offline", "--what-if", change, text=two)
+        assert (told.exit_code, told.stdout) == (2, "")
+        assert why in told.stderr
 
 
 def test_what_if_changes_nothing_but_what_it_names() -> None:
