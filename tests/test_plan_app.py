@@ -1,6 +1,7 @@
 """An application that would pass its budget is told where, by how much and what to write; unknown is never fine."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_the_arithmetic_says_where_how_much_and_what_to_write(tmp_path: Path) ->
     (finding,) = broken(held_against(tmp_path, files))
     assert str(finding) == (
         f"{tmp_path}/app/db.py:3: create_engine sets pool_size=20, max_overflow=10: "
-        "10 replicas x 4 processes x 30 = 1,200 of 92 usable by service web: at most 2 fit"
+        "10 replicas x 4 processes x 30 = 1200 of 92 usable by service web: at most 2 fit"
     )
     assert finding.instead == (f"{tmp_path}/app/db.py:3: pool_size=2, max_overflow=0",)
     assert f"workers = 4 ({tmp_path}/gunicorn.conf.py:1)" in finding.because
@@ -111,7 +112,7 @@ def test_a_way_out_counts_every_pool_of_a_process_and_a_surge_that_follows_the_r
         return held_against(tmp_path, files | {"k8s.yaml": deployment("web", replicas, surge)}, declared)
 
     found = broken(reading(5, 20, 6, "50%"))[0]
-    assert "6 processes x 10 = 1800 of 78" in found.what.replace(",", "")
+    assert "6 processes x 10 = 1800 of 78" in found.what
     assert f"{way}, and let these 2 pools open 2 together in each process" in found.instead
     done = reading(1, replicas, workers, surge)
     assert (the_use(done).total, done.fits) == (total, True)
@@ -204,7 +205,7 @@ def test_what_is_known_breaks_the_budget_though_something_else_is_unknown(tmp_pa
     code = engine(20, 10) + "other = create_engine(os.environ['DATABASE_URL'], pool_size=cfg.n)\n"
     reading = held_against(tmp_path, {"db.py": code, "gunicorn.conf.py": GUNICORN, "k8s.yaml": deployment()})
     assert reading.fits is False
-    assert "x 30 = 1,200 of 92" in broken(reading)[0].what
+    assert "x 30 = 1200 of 92" in broken(reading)[0].what
     assert the_use(reading).total is None
 
 
@@ -431,6 +432,14 @@ def test_the_command_prints_it_and_fails(run: Callable[..., Result]) -> None:
     assert "db.py:3: create_engine sets pool_size=20, max_overflow=10" in told.stdout
     assert "  - db.py:3: pool_size=2, max_overflow=0" in told.stdout
     assert told.stdout.splitlines()[-1] == ".: 1 thing breaks the budget"
+
+
+def test_a_figure_is_written_as_the_file_takes_it(run: Callable[..., Result]) -> None:
+    declared = ONE_SERVICE.replace("= 100", "= 2000")
+    told = run("--app", ".", files=BAD | {"db.py": engine(2000, 100)}, declared=declared)
+    assert re.search(r"\b84000\b", told.stdout), told.stdout
+    assert "1992 usable" in told.stdout
+    assert not re.search(r"\d,\d{3}", told.stdout)
 
 
 def test_what_it_says_to_write_makes_it_pass(run: Callable[..., Result]) -> None:

@@ -292,12 +292,12 @@ class _Judge:
         others = [opens for opens in mine if opens is not first and self._figure(opens, part)]
         fit = part.allowed // (alive * processes.value)
         number = f"({replicas.value} + {surge.value} in a deploy)" if surge.value else str(replicas.value)
-        share = f"{part.allowed:,} usable by {_of_budget(part)}"
+        share = f"{part.allowed} usable by {_of_budget(part)}"
         most = f"at most {fit} fits" if fit == 1 else f"at most {fit} fit" if fit else "not even 1 fits"
         most += f", and these are {len(mine)} pools" if 0 < fit < len(mine) else ""
         what = (
             f"{first.kind} sets {first.sets}{_and(others)}: {number} {_plural(alive, 'replica')} x "
-            f"{count(processes.value, 'process', 'processes')} x {each} = {total:,} of {share}: {most}"
+            f"{count(processes.value, 'process', 'processes')} x {each} = {total} of {share}: {most}"
         )
         beside = sum(self._figure(opens, part) for opens in others)
         instead = self._write(first, fit - beside) if fit > beside else ()
