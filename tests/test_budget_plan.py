@@ -56,6 +56,16 @@ def test_it_says_who_may_hold_how_much(run: Callable[..., Result]) -> None:
     assert "at the worst moment 10 of 14, 4 left over" in lines
 
 
+def test_where_shares_follow_need_it_says_between_what(run: Callable[..., Result]) -> None:
+    text = FITS.replace("headroom = 1", "headroom = 1\nfleet = true") + "min = 1\n"
+    text += '[services.jobs]\ndatabase = "main"\nreplicas = 1\nsurge = 0\nmax = 3\n'
+    told = run("--offline", text=text)
+    assert "A process may have, at least and at most: web 1 to 10, jobs 1 to 3." in told.stdout
+    assert "all together stay within 10" in told.stdout
+    assert "follow need" not in run("--offline", text=text.replace("fleet = true", "fleet = false")).stdout
+    assert "follow need" not in run("--offline", text=text.replace("replicas = 2", "replicas = 20")).stdout
+
+
 def test_it_says_what_does_not_fit_and_what_to_do(run: Callable[..., Result]) -> None:
     told = run("--offline", text=FITS.replace("replicas = 2", "replicas = 7"))
     assert told.exit_code == 1
