@@ -327,5 +327,32 @@ def test_a_server_that_cannot_be_asked_is_said_without_its_password(run: Callabl
     assert "the variable SHOP_URL is not set" in run().stdout
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("mysql://app:hush@db/shop", "SHOP_URL has a URL that is not PostgreSQL's: it must begin with postgresql://"),
+        (
+            "postgresql+asyncpg://app:hush@db/shop",
+            "SHOP_URL has a URL as SQLAlchemy writes it, with a driver: write postgresql:// instead of "
+            "postgresql+asyncpg://",
+        ),
+        ("POSTGRES+psycopg2://app:hush@db/shop", "write postgresql:// instead of POSTGRES+psycopg2://"),
+        ("hush", "databases.main.url (the variable SHOP_URL): conninfo does not parse"),
+        ("postgresql://app:hush/x@db/shop", "databases.main.url (the variable SHOP_URL): conninfo has a password"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_named_by_its_key_and_variable_and_never_shown(
+    run: Callable[..., Result], url: str, why: str
+) -> None:
+    told = run(SHOP_URL=url)
+    assert "The server did not say: databases.main.url" in told.stdout
+    assert why in told.stdout
+    assert "hush" not in told.output
+    if "+" in url or "mysql" in url:
+        told = run(text=FITS.replace("env:SHOP_URL", url.lower()))
+        assert "databases.main.url: has a URL " in told.stdout
+        assert "hush" not in told.output
+
+
 def test_a_superuser_is_pointed_out(run: Callable[..., Result], server: EmbeddedPostgres) -> None:
     assert "is a superuser" in run(SHOP_URL=server.admin_dsn).stdout

@@ -146,6 +146,19 @@ def test_a_variable_that_is_not_set_is_named(make: Callable[..., Any], monkeypat
 
 
 @both
+def test_a_url_that_no_driver_here_reads_is_named_and_not_shown(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_URL", "postgresql+asyncpg://app:hush@127.0.0.1:1/shop")
+    with pytest.raises(BudgetError) as caught:
+        make("web", open=False)
+    assert str(caught.value) == (
+        "penstock.toml:2: databases.main.url: the variable SHOP_URL has a URL as SQLAlchemy writes it, with a driver: "
+        "write postgresql:// instead of postgresql+asyncpg://"
+    )
+
+
+@both
 @pytest.mark.parametrize(("bad", "error"), [(True, TypeError), ("6", TypeError), (0, ValueError), (-1, ValueError)])
 def test_a_wrong_max_size_is_named_as_by_the_pool_itself(
     make: Callable[..., Any], bad: Any, error: type[Exception]
