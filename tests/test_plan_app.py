@@ -120,6 +120,48 @@ def test_a_way_out_counts_every_pool_of_a_process_and_a_surge_that_follows_the_r
     assert reading(1, more_replicas, more_workers, surge).fits is False
 
 
+@pytest.mark.parametrize("replicas", [9, 20, 31])
+@pytest.mark.parametrize("surge", ["0", "1", "7", "25%", "50%", "100%"])
+@pytest.mark.parametrize("workers", [3, 8])
+def test_each_way_out_with_a_figure_fits_once_it_is_taken(
+    tmp_path: Path, replicas: int, surge: str, workers: int
+) -> None:
+    declared = ONE_SERVICE.replace("= 100", "= 38").replace("= 10", "= 99").replace("processes = 4", "processes = 9")
+
+    def reading(replicas: int, surge: str, workers: int, size: int) -> Reading:
+        files = {"db.py": TWO_POOLS.format(size=size), "gunicorn.conf.py": f"workers = {workers}\n"}
+        return held_against(tmp_path, files | {"k8s.yaml": deployment("web", replicas, surge)}, declared)
+
+    finding = broken(reading(replicas, surge, workers, 4))[0]
+    for way in finding.instead:
+        if (found := re.match(r"(?:run|let a deploy start) at most (\d+) (process|replica|extra)", way)) is not None:
+            most, of = int(found[1]), found[2]
+            together = re.search(r"let these 2 pools open (\d+) together", way)
+            size = 4 if together is None else int(together[1]) // 2
+            assert size >= 1, way
+            taken = reading(
+                most if of == "replica" else replicas, str(most) if of == "extra" else surge,
+                most if of == "process" else workers, size,
+            )  # fmt: skip
+            assert taken.fits, (way, taken.findings)
+    assert "PgBouncer" in finding.instead[-1]
+
+
+def test_a_surge_that_the_budget_declares_in_percent_follows_its_replicas(tmp_path: Path) -> None:
+    declared = ONE_SERVICE.replace("surge = 0", 'surge = "50%"').replace("= 100", "= 86").replace("= 10", "= 20")
+    (finding,) = broken(held_against(tmp_path, {"db.py": TWO_POOLS.format(size=1)}, declared))
+    assert "run at most 6 replicas" in finding.instead  # (6 + 3) x 4 x 2 = 72 of 78, and 7 + 4 would be 88
+
+
+def test_compose_s_all_at_once_follows_the_replicas(tmp_path: Path) -> None:
+    compose = (
+        "services: {web: {build: ., command: 'gunicorn app:app -w 4', "
+        "deploy: {replicas: 20, update_config: {order: start-first, parallelism: 0}}}}"
+    )
+    found = broken(held_against(tmp_path, {"db.py": TWO_POOLS.format(size=1), "compose.yaml": compose}))
+    assert "run at most 5 replicas" in [way for finding in found for way in finding.instead]  # 10 x 4 x 2 = 80 of 92
+
+
 def test_pools_that_are_more_than_fit_are_not_told_to_open_less_than_one_each(tmp_path: Path) -> None:
     files = {"db.py": TWO_POOLS.format(size=1), "gunicorn.conf.py": "workers = 6\n", "k8s.yaml": deployment()}
     (finding, _) = broken(held_against(tmp_path, files))
