@@ -56,6 +56,16 @@ def test_it_says_who_may_hold_how_much(run: Callable[..., Result]) -> None:
     assert "at the worst moment 10 of 14, 4 left over" in lines
 
 
+def test_where_shares_follow_need_it_says_between_what(run: Callable[..., Result]) -> None:
+    text = FITS.replace("headroom = 1", "headroom = 1\nfleet = true") + "min = 1\n"
+    text += '[services.jobs]\ndatabase = "main"\nreplicas = 1\nsurge = 0\nmax = 3\n'
+    told = run("--offline", text=text)
+    assert "A process may have, at least and at most: web 1 to 10, jobs 1 to 3." in told.stdout
+    assert "all together stay within 10" in told.stdout
+    assert "follow need" not in run("--offline", text=text.replace("fleet = true", "fleet = false")).stdout
+    assert "follow need" not in run("--offline", text=text.replace("replicas = 2", "replicas = 20")).stdout
+
+
 def test_it_says_what_does_not_fit_and_what_to_do(run: Callable[..., Result]) -> None:
     told = run("--offline", text=FITS.replace("replicas = 2", "replicas = 7"))
     assert told.exit_code == 1
@@ -109,6 +119,7 @@ def test_what_if_shows_what_it_was(run: Callable[..., Result]) -> None:
         ("web.weight=nan", "must be a number from 0.001 to 1000, not nan"),
         ("web.max=0", "must be at least 1, not 0"),
         ("jobs.max=1", "max is 1, and min is 2"),
+        ("size=3", "nothing in penstock.toml has size"),
     ],
 )
 def test_a_wrong_what_if_is_status_2_with_one_message(run: Callable[..., Result], change: str, why: str) -> None:
@@ -117,6 +128,33 @@ def test_a_wrong_what_if_is_status_2_with_one_message(run: Callable[..., Result]
     assert (told.exit_code, told.stdout) == (2, "")
     assert told.stderr.startswith(f"penstock plan: what-if {change!r}: ")
     assert why in told.stderr
+
+
+SIDES = FITS + "[services.web.side_pools.celery]\nprocesses = 1\nsize = 1\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "celery.", "web.celery.", "web/celery.", "web.side_pools.celery.", "services.web.side_pools.celery."]
+)
+def test_what_if_a_side_pool_were_larger(run: Callable[..., Result], name: str) -> None:
+    told = run("--offline", "--json", "--what-if", f"{name}size=9", text=SIDES)
+    rows = {row["who"]: row["total"] for row in json.loads(told.stdout)["accounts"][0]["rows"]}
+    assert rows["web/celery"] == 3 * 9
+
+
+def test_what_if_figures_of_a_side_pool_are_not_its_service_s(run: Callable[..., Result]) -> None:
+    changed = what_if(read(SIDES), ["web.celery.processes=4", "processes=3"]).services["web"]
+    assert (changed.side_pools["celery"].processes, changed.side_pools["celery"].size, changed.processes) == (4, 1, 3)
+    two = SIDES + '[services.jobs]\ndatabase = "main"\nreplicas = 1\n[services.jobs.side_pools.celery]\n'
+    two += "processes = 1\nsize = 1\n"
+    for change, why in (
+        ("celery.size=2", "One of services.web.side_pools.celery.size, services.jobs.side_pools.celery.size"),
+        ("web.cellery.size=2", "nothing called 'web.cellery' has size: did you mean web.celery?"),
+        ("web.celery.size=0", "size must be at least 1, not 0"),
+    ):
+        told = run("--offline", "--what-if", change, text=two)
+        assert (told.exit_code, told.stdout) == (2, "")
+        assert why in told.stderr
 
 
 def test_what_if_changes_nothing_but_what_it_names() -> None:
@@ -287,6 +325,33 @@ def test_a_server_that_cannot_be_asked_is_said_without_its_password(run: Callabl
     assert "The server did not say: connection failed" in told.stdout
     assert "hush" not in told.output
     assert "the variable SHOP_URL is not set" in run().stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("mysql://app:hush@db/shop", "SHOP_URL has a URL that is not PostgreSQL's: it must begin with postgresql://"),
+        (
+            "postgresql+asyncpg://app:hush@db/shop",
+            "SHOP_URL has a URL as SQLAlchemy writes it, with a driver: write postgresql:// instead of "
+            "postgresql+asyncpg://",
+        ),
+        ("POSTGRES+psycopg2://app:hush@db/shop", "write postgresql:// instead of POSTGRES+psycopg2://"),
+        ("hush", "databases.main.url (the variable SHOP_URL): conninfo does not parse"),
+        ("postgresql://app:hush/x@db/shop", "databases.main.url (the variable SHOP_URL): conninfo has a password"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_named_by_its_key_and_variable_and_never_shown(
+    run: Callable[..., Result], url: str, why: str
+) -> None:
+    told = run(SHOP_URL=url)
+    assert "The server did not say: databases.main.url" in told.stdout
+    assert why in told.stdout
+    assert "hush" not in told.output
+    if "+" in url or "mysql" in url:
+        told = run(text=FITS.replace("env:SHOP_URL", url.lower()))
+        assert "databases.main.url: has a URL " in told.stdout
+        assert "hush" not in told.output
 
 
 def test_a_superuser_is_pointed_out(run: Callable[..., Result], server: EmbeddedPostgres) -> None:

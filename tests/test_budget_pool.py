@@ -95,6 +95,23 @@ def test_a_larger_pool_than_the_share_is_refused(make: Callable[..., Any]) -> No
 
 
 @both
+def test_keeping_more_open_than_the_share_is_refused_as_a_larger_pool_is(make: Callable[..., Any]) -> None:
+    with pytest.raises(BudgetError) as caught:
+        make("web", min_size=7, open=False)
+    assert str(caught.value) == (
+        "penstock.toml:5: services.web: min_size is 7, and the share of each of its processes is 6"
+    )
+    assert make("web", min_size=6, open=False).min_size == 6
+
+
+@both
+@pytest.mark.parametrize(("bad", "kind"), [(None, "NoneType"), (7, "int"), (["web"], "list")])
+def test_a_service_that_is_no_text_is_named(make: Callable[..., Any], bad: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=rf"^service must be the name of a service in the budget file, got {kind}$"):
+        make(bad, open=False)
+
+
+@both
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -126,6 +143,19 @@ def test_a_variable_that_is_not_set_is_named(make: Callable[..., Any], monkeypat
     with pytest.raises(BudgetError) as caught:
         make("web", open=False)
     assert str(caught.value) == "penstock.toml:2: databases.main.url: the variable SHOP_URL is not set, or empty"
+
+
+@both
+def test_a_url_that_no_driver_here_reads_is_named_and_not_shown(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_URL", "postgresql+asyncpg://app:hush@127.0.0.1:1/shop")
+    with pytest.raises(BudgetError) as caught:
+        make("web", open=False)
+    assert str(caught.value) == (
+        "penstock.toml:2: databases.main.url: the variable SHOP_URL has a URL as SQLAlchemy writes it, with a driver: "
+        "write postgresql:// instead of postgresql+asyncpg://"
+    )
 
 
 @both

@@ -1,6 +1,7 @@
 """An application that would pass its budget is told where, by how much and what to write; unknown is never fine."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from penstock.budget import read
+from penstock.budget.application import Reading
 from penstock.budget.names import whose
 from penstock.cli.plan import plan as command
 from support.project import ONE_SERVICE, broken, held_against, the_use, unknown, write
@@ -46,7 +48,7 @@ def test_the_arithmetic_says_where_how_much_and_what_to_write(tmp_path: Path) ->
     (finding,) = broken(held_against(tmp_path, files))
     assert str(finding) == (
         f"{tmp_path}/app/db.py:3: create_engine sets pool_size=20, max_overflow=10: "
-        "10 replicas x 4 processes x 30 = 1,200 of 92 usable by service web: at most 2 fit"
+        "10 replicas x 4 processes x 30 = 1200 of 92 usable by service web: at most 2 fit"
     )
     assert finding.instead == (f"{tmp_path}/app/db.py:3: pool_size=2, max_overflow=0",)
     assert f"workers = 4 ({tmp_path}/gunicorn.conf.py:1)" in finding.because
@@ -83,8 +85,89 @@ def test_when_not_even_one_fits_the_ways_out_have_figures(tmp_path: Path) -> Non
     files = {"db.py": engine(5, 0), "gunicorn.conf.py": "workers = 20\n", "k8s.yaml": deployment()}
     finding = broken(held_against(tmp_path, files))[0]
     assert finding.what.endswith("not even 1 fits")
-    assert finding.instead[0] == "run at most 9 processes in each replica"
+    assert finding.instead[0] == "run at most 9 processes in each replica, and let the pool open 1 in each process"
     assert any("PgBouncer" in each for each in finding.instead)
+
+
+TWO_POOLS = "from sqlalchemy import create_engine\n" + "".join(
+    f'{name} = create_engine("{name}://", pool_size={{size}}, max_overflow=0)\n' for name in ("one", "two")
+)
+
+
+@pytest.mark.parametrize(
+    ("way", "replicas", "workers", "surge", "total"),
+    [
+        ("run at most 1 process in each replica", 20, 1, "50%", 60),
+        ("run at most 4 replicas", 4, 6, "50%", 72),
+    ],
+)
+def test_a_way_out_counts_every_pool_of_a_process_and_a_surge_that_follows_the_replicas(
+    tmp_path: Path, way: str, replicas: int, workers: int, surge: str, total: int
+) -> None:
+    declared = ONE_SERVICE.replace("surge = 0", 'surge = "50%"').replace("= 100", "= 86")
+    declared = declared.replace("replicas = 10", "replicas = 20").replace("processes = 4", "processes = 6")
+
+    def reading(size: int, replicas: int, workers: int, surge: str) -> Reading:
+        files = {"db.py": TWO_POOLS.format(size=size), "gunicorn.conf.py": f"workers = {workers}\n"}
+        return held_against(tmp_path, files | {"k8s.yaml": deployment("web", replicas, surge)}, declared)
+
+    found = broken(reading(5, 20, 6, "50%"))[0]
+    assert "6 processes x 10 = 1800 of 78" in found.what
+    assert f"{way}, and let these 2 pools open 2 together in each process" in found.instead
+    done = reading(1, replicas, workers, surge)
+    assert (the_use(done).total, done.fits) == (total, True)
+    more_workers, more_replicas = (workers + 1, replicas) if workers == 1 else (workers, replicas + 1)
+    assert reading(1, more_replicas, more_workers, surge).fits is False
+
+
+@pytest.mark.parametrize("replicas", [9, 20, 31])
+@pytest.mark.parametrize("surge", ["0", "1", "7", "25%", "50%", "100%"])
+@pytest.mark.parametrize("workers", [3, 8])
+def test_each_way_out_with_a_figure_fits_once_it_is_taken(
+    tmp_path: Path, replicas: int, surge: str, workers: int
+) -> None:
+    declared = ONE_SERVICE.replace("= 100", "= 38").replace("= 10", "= 99").replace("processes = 4", "processes = 9")
+
+    def reading(replicas: int, surge: str, workers: int, size: int) -> Reading:
+        files = {"db.py": TWO_POOLS.format(size=size), "gunicorn.conf.py": f"workers = {workers}\n"}
+        return held_against(tmp_path, files | {"k8s.yaml": deployment("web", replicas, surge)}, declared)
+
+    finding = broken(reading(replicas, surge, workers, 4))[0]
+    for way in finding.instead:
+        if (found := re.match(r"(?:run|let a deploy start) at most (\d+) (process|replica|extra)", way)) is not None:
+            most, of = int(found[1]), found[2]
+            together = re.search(r"let these 2 pools open (\d+) together", way)
+            size = 4 if together is None else int(together[1]) // 2
+            assert size >= 1, way
+            taken = reading(
+                most if of == "replica" else replicas, str(most) if of == "extra" else surge,
+                most if of == "process" else workers, size,
+            )  # fmt: skip
+            assert taken.fits, (way, taken.findings)
+    assert "PgBouncer" in finding.instead[-1]
+
+
+def test_a_surge_that_the_budget_declares_in_percent_follows_its_replicas(tmp_path: Path) -> None:
+    declared = ONE_SERVICE.replace("surge = 0", 'surge = "50%"').replace("= 100", "= 86").replace("= 10", "= 20")
+    (finding,) = broken(held_against(tmp_path, {"db.py": TWO_POOLS.format(size=1)}, declared))
+    assert "run at most 6 replicas" in finding.instead  # (6 + 3) x 4 x 2 = 72 of 78, and 7 + 4 would be 88
+
+
+def test_compose_s_all_at_once_follows_the_replicas(tmp_path: Path) -> None:
+    compose = (
+        "services: {web: {build: ., command: 'gunicorn app:app -w 4', "
+        "deploy: {replicas: 20, update_config: {order: start-first, parallelism: 0}}}}"
+    )
+    found = broken(held_against(tmp_path, {"db.py": TWO_POOLS.format(size=1), "compose.yaml": compose}))
+    assert "run at most 5 replicas" in [way for finding in found for way in finding.instead]  # 10 x 4 x 2 = 80 of 92
+
+
+def test_pools_that_are_more_than_fit_are_not_told_to_open_less_than_one_each(tmp_path: Path) -> None:
+    files = {"db.py": TWO_POOLS.format(size=1), "gunicorn.conf.py": "workers = 6\n", "k8s.yaml": deployment()}
+    (finding, _) = broken(held_against(tmp_path, files))
+    assert finding.what.endswith("at most 1 fits, and these are 2 pools")
+    assert finding.instead[0] == "run at most 4 processes in each replica"
+    assert not any("let these" in each for each in finding.instead)
 
 
 def test_more_replicas_or_processes_than_declared_break_the_budget_even_with_small_pools(tmp_path: Path) -> None:
@@ -164,7 +247,7 @@ def test_what_is_known_breaks_the_budget_though_something_else_is_unknown(tmp_pa
     code = engine(20, 10) + "other = create_engine(os.environ['DATABASE_URL'], pool_size=cfg.n)\n"
     reading = held_against(tmp_path, {"db.py": code, "gunicorn.conf.py": GUNICORN, "k8s.yaml": deployment()})
     assert reading.fits is False
-    assert "x 30 = 1,200 of 92" in broken(reading)[0].what
+    assert "x 30 = 1200 of 92" in broken(reading)[0].what
     assert the_use(reading).total is None
 
 
@@ -394,6 +477,14 @@ def test_the_command_prints_it_and_fails(run: Callable[..., Result]) -> None:
     assert "db.py:3: create_engine sets pool_size=20, max_overflow=10" in told.stdout
     assert "  - db.py:3: pool_size=2, max_overflow=0" in told.stdout
     assert told.stdout.splitlines()[-1] == ".: 1 thing breaks the budget"
+
+
+def test_a_figure_is_written_as_the_file_takes_it(run: Callable[..., Result]) -> None:
+    declared = ONE_SERVICE.replace("= 100", "= 2000")
+    told = run("--app", ".", files=BAD | {"db.py": engine(2000, 100)}, declared=declared)
+    assert re.search(r"\b84000\b", told.stdout), told.stdout
+    assert "1992 usable" in told.stdout
+    assert not re.search(r"\d,\d{3}", told.stdout)
 
 
 def test_what_it_says_to_write_makes_it_pass(run: Callable[..., Result]) -> None:

@@ -194,6 +194,41 @@ def test_hikaricp_is_a_properties_file() -> None:
     assert int(hikari["validation-timeout"]) < int(hikari["connection-timeout"])
 
 
+@pytest.mark.parametrize(
+    ("stack", "says"),
+    [
+        ("sqlalchemy", '"prepare_threshold": None'),
+        ("django", '"prepare_threshold": None'),
+        ("psycopg", '"prepare_threshold": None'),
+        ("asyncpg", "statement_cache_size=0"),
+        ("hikaricp", "\nspring.datasource.hikari.data-source-properties.prepareThreshold=0\n"),
+        ("laravel", "'options' => [PDO::ATTR_EMULATE_PREPARES => true],"),
+        ("node-postgres", "Only a query with a name is prepared: give none."),
+        ("mysql2", "execute() prepares: use query()."),
+        ("env", "prepare none."),
+    ],
+)
+def test_behind_a_pooler_each_stack_says_how_nothing_is_prepared_and_elsewhere_none_does(stack: str, says: str) -> None:
+    assert says in printed(stack, "api")
+    assert "may be on another connection: prepare none." in printed(stack, "api")
+    assert says not in printed(stack, "web")
+
+
+def test_comments_of_a_pooler_leave_every_file_readable() -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(printed("laravel", "api"))
+    assert parser.sections() == ["www"]
+    lines = [line for line in printed("hikaricp", "api").splitlines() if line and not line.startswith("#")]
+    assert all(line.startswith("spring.datasource.hikari.") and line.count("=") == 1 for line in lines)
+
+
+def test_pgbouncer_s_ini_names_what_an_older_one_refuses_and_leaves_it_off() -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(printed("pgbouncer", None))
+    assert "max_prepared_statements" not in parser["pgbouncer"]
+    assert "\n;max_prepared_statements = " in printed("pgbouncer", None)
+
+
 def test_variables_can_be_read_by_a_shell() -> None:
     told = subprocess.run(
         ["/bin/sh", "-ec", f"set -a\n{printed('env')}\nexec env"], capture_output=True, text=True, check=True, env={}
@@ -333,6 +368,13 @@ def test_a_wrong_question_is_refused(run: Callable[..., Result], words: tuple[st
     assert told.exit_code == 2
     assert why in told.stderr
     assert told.stdout == ""
+
+
+@pytest.mark.parametrize(("stack", "times"), [("cobol", 1), ("sqlalcemy", 0)])
+def test_the_list_of_stacks_is_said_once_and_only_when_none_is_near(
+    run: Callable[..., Result], stack: str, times: int
+) -> None:
+    assert run("--emit", stack).stderr.count(", ".join(STACKS)) == times
 
 
 def test_without_a_pooler_it_says_how_to_declare_one(run: Callable[..., Result]) -> None:

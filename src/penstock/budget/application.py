@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .formula import count, ways_out
+from .formula import count, extra_instances, ways_out
 from .model import Budget, Service
 from .names import whose
 from .readers.facts import Bound, Fact, Opens, Place
@@ -292,23 +292,33 @@ class _Judge:
         others = [opens for opens in mine if opens is not first and self._figure(opens, part)]
         fit = part.allowed // (alive * processes.value)
         number = f"({replicas.value} + {surge.value} in a deploy)" if surge.value else str(replicas.value)
-        share = f"{part.allowed:,} usable by {_of_budget(part)}"
+        share = f"{part.allowed} usable by {_of_budget(part)}"
         most = f"at most {fit} fits" if fit == 1 else f"at most {fit} fit" if fit else "not even 1 fits"
+        most += f", and these are {len(mine)} pools" if 0 < fit < len(mine) else ""
         what = (
             f"{first.kind} sets {first.sets}{_and(others)}: {number} {_plural(alive, 'replica')} x "
-            f"{count(processes.value, 'process', 'processes')} x {each} = {total:,} of {share}: {most}"
+            f"{count(processes.value, 'process', 'processes')} x {each} = {total} of {share}: {most}"
         )
         beside = sum(self._figure(opens, part) for opens in others)
         instead = self._write(first, fit - beside) if fit > beside else ()
-        if fit and not instead:
-            instead = (f"let these {len(mine)} pools open {fit} together in each process",)
-        if not fit:
-            instead = tuple(_ways(part.allowed, replicas.value, surge.value, processes.value))
+        if fit >= len(mine) and not instead:
+            instead = (_shrink(len(mine), fit),)
+        if fit < len(mine):  # each pool needs one at least
+            follows = self._surge_rule(part, surge.value)
+            instead = tuple(_ways(part.allowed, replicas.value, follows, processes.value, len(mine), each))
         because = [f"{fact.said} ({fact.place})" for fact in facts if fact.value or fact is not surge]
         because += [f"{opens.kind}: {self._figure(opens, part)}, {opens.why} ({opens.place})"
                     for opens in mine if opens.why and self._figure(opens, part)]  # fmt: skip
         self.findings.append(Finding("breaks", first.place, what, instead, tuple(because)))
         return total
+
+    @staticmethod
+    def _surge_rule(part: _Part, surge: int) -> int | str:
+        """How many more a deploy starts: a percentage where fewer replicas, written in the same file, make it less."""
+        runs, service = part.program.runs, part.service
+        if runs.surge is not None:
+            return runs.surge.percentage or surge
+        return service.surge if runs.replicas is None else surge
 
     def _figure(self, opens: Opens, part: _Part) -> int:
         if opens.bound is Bound.THREADS and part.program.threads is not None:
@@ -409,13 +419,31 @@ def _plural(number: int, noun: str) -> str:
     return noun if number == 1 else noun + "s"
 
 
-def _ways(room: int, replicas: int, surge: int, processes: int) -> Iterator[str]:
-    """What would let each process have one connection."""
-    ways = ways_out(room, replicas, surge, processes)
+def _shrink(pools: int, together: int) -> str:
+    if pools == 1:
+        return f"let the pool open {together} in each process"
+    return f"let these {pools} pools open {together} together in each process"
+
+
+def _ways(room: int, replicas: int, surge: int | str, processes: int, pools: int, each: int) -> Iterator[str]:
+    """What would let each of a process's *pools* have one connection; they have *each* together now.
+
+    Fewer processes alone may not be enough: what the pools must come down to as well is a part of the same advice.
+    """
+    ways = ways_out(room, replicas, surge, processes, pools)
+    alive = replicas + extra_instances(surge, replicas)
+
+    def then(alive: int, processes: int) -> str:
+        fit = room // (alive * processes)
+        return f", and {_shrink(pools, fit)}" if fit < each else ""
+
     if ways.workers is not None:
-        yield f"run at most {count(ways.workers, 'process', 'processes')} in each replica"
+        most = count(ways.workers, "process", "processes")
+        yield f"run at most {most} in each replica{then(alive, ways.workers)}"
     if ways.surge is not None:
-        yield f"let a deploy start at most {count(ways.surge, 'extra replica')} at a time"
+        most = count(ways.surge, "extra replica")
+        yield f"let a deploy start at most {most} at a time{then(replicas + ways.surge, processes)}"
     if ways.instances is not None:
-        yield f"run at most {count(ways.instances, 'replica')}"
+        most = count(ways.instances, "replica")
+        yield f"run at most {most}{then(ways.instances + extra_instances(surge, ways.instances), processes)}"
     yield "put a pooler in transaction mode (PgBouncer) between the service and the database"

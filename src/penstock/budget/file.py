@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from .model import Budget, Consumer, Database, Pooler, Service, SidePool
 from .schema import Tree, nearest, shown
 
 ENVIRONMENT = "PENSTOCK_ENV"
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]*)(\+[A-Za-z0-9_+]*)?://")
 
 Origin = dict[Key, Key]  # keys that an overlay has set, and where in the file it does
 
@@ -78,20 +81,35 @@ def read(text: str, path: str = "penstock.toml", environment: str | None = None,
 def conninfo(budget: Budget, *key: str, environ: Mapping[str, str] = os.environ) -> str:
     """Where the database or pooler at *key*, such as ``("databases", "main")``, is reached.
 
-    :raises BudgetError: when the file does not say, or names a variable that is not set. Never shows the URL.
+    :raises BudgetError: when the file does not say, names a variable that is not set, or it is a URL of something
+        else than PostgreSQL. Never shows the URL.
     """
     table, name = key
     declared = budget.databases[name].url if table == "databases" else budget.poolers[name].url
     dotted = f"{table}.{name}.url"
     if declared is None:
         raise BudgetError(Problem(budget.path, budget.line(*key), dotted, 'is missing: a URL, or "env:NAME"'))
-    if not declared.startswith("env:"):
-        return declared
-    variable = declared.removeprefix("env:")
-    if not environ.get(variable):
+    found, variable = declared, None
+    if declared.startswith("env:"):
+        variable = declared.removeprefix("env:")
+        found = environ.get(variable, "")
+    if not found:
         what = f"the variable {variable} is not set, or empty"
         raise BudgetError(Problem(budget.path, budget.line(*key, "url"), dotted, what))
-    return environ[variable]
+    if wrong := _not_for_libpq(found):
+        what = wrong if variable is None else f"the variable {variable} {wrong}"
+        raise BudgetError(Problem(budget.path, budget.line(*key, "url"), dotted, what))
+    return found
+
+
+def _not_for_libpq(url: str) -> str | None:
+    """What keeps the PostgreSQL driver from connecting to *url*, without a word of it but its scheme."""
+    scheme = _SCHEME.match(url)
+    if scheme is None or scheme[0] in ("postgresql://", "postgres://"):
+        return None
+    if scheme[1].lower() in ("postgresql", "postgres") and scheme[2]:
+        return f"has a URL as SQLAlchemy writes it, with a driver: write postgresql:// instead of {scheme[0]}"
+    return "has a URL that is not PostgreSQL's: it must begin with postgresql://"
 
 
 def _in_environment(whole: Tree, name: str | None) -> tuple[Tree, Origin]:

@@ -65,6 +65,8 @@ def judge_database(budget: Budget, name: str, server: Server | None, not_asked: 
             notes.append(f"The server did not say: {_sentence(not_asked)}")
         if not found.fits:
             problems.append(unfit(budget, found))
+        elif budget.databases[name].fleet and found.shares:
+            notes.append(_follow_need(budget, found))
         if server is not None:
             problems += _beyond(budget, found, server)
             notes += _differences(budget, name, server)
@@ -75,6 +77,19 @@ def judge_pooler(budget: Budget, name: str) -> Verdict:
     """The verdict on the connections that services may have to a pooler."""
     found = pooler_account(budget, name)
     return Verdict(found, None, () if found.fits else (unfit(budget, found),), ())
+
+
+def _follow_need(budget: Budget, found: Account) -> str:
+    """What the table does not show: a pool may have more than the share that it stands there with, or less."""
+    services = [budget.services[each] for each in found.shares]
+    between = ", ".join(
+        f"{each.name} {each.min} to {found.usable if each.max is None else min(each.max, found.usable)}"
+        for each in services
+    )
+    return (
+        f"fleet = true: shares follow need, and all together stay within {found.usable}. A process may have, at least "
+        f"and at most: {between}. The share that stands here is the one without a fleet."
+    )
 
 
 def _sentence(why: str | None) -> str:

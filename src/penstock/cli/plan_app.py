@@ -69,7 +69,7 @@ def _table(reading: Reading) -> Table:
         declared = use.service if use.side_pool is None else f"{use.service}/{use.side_pool}"
         figures = (use.alive, use.processes, use.each, use.total, use.allowed)
         name = f"{use.program} ({use.kind}, {use.place})"
-        table.add_row(name, declared, *("?" if each is None else f"{each:,}" for each in figures))
+        table.add_row(name, declared, *("?" if each is None else str(each) for each in figures))
     return table
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from penstock import budget
 from penstock.budget import Account, Budget, Verdict
 from penstock.cli import annotations
-from penstock.drivers.limits import LimitsUnknown, ServerLimits, ask
+from penstock.drivers.limits import LimitsUnknown, ServerLimits, UnreadableDsn, ask
 from penstock.errors import BudgetError
 
 Shares = Mapping[str, int]
@@ -60,9 +60,16 @@ def _ask(declared: Budget, name: str, offline: bool) -> tuple[ServerLimits | Non
     try:
         return ask(budget.conninfo(declared, "databases", name)), None
     except BudgetError as error:
-        return None, error.problems[0].what
+        return None, f"{error.problems[0].key}: {error.problems[0].what}"
+    except UnreadableDsn as error:
+        return None, f"databases.{name}.url{_variable(declared.databases[name].url)}: {error}"
     except LimitsUnknown as error:
         return None, " ".join(str(error).removeprefix("the server could not be asked: ").split())
+
+
+def _variable(url: str | None) -> str:
+    """Which variable it is that has the URL, when the file names one."""
+    return f" (the variable {url.removeprefix('env:')})" if url is not None and url.startswith("env:") else ""
 
 
 # ---------------------------------------------------------------------------------------------- for people

@@ -45,6 +45,10 @@ class LimitsUnknown(Exception):
     """The server could not be asked. Says why, and never shows the DSN's password."""
 
 
+class UnreadableDsn(LimitsUnknown):
+    """The DSN itself is wrong, so that nobody was asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One limit that the server enforces, and what of it the service cannot have."""
@@ -116,7 +120,7 @@ def connection(dsn: str) -> Iterator[Connection[TupleRow]]:
     try:
         params: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **parse(dsn)}
     except ValueError as error:
-        raise LimitsUnknown(str(error)) from None
+        raise UnreadableDsn(str(error)) from None
     try:
         with psycopg.connect(autocommit=True, **params) as conn:
             yield conn

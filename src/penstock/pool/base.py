@@ -195,11 +195,14 @@ class BasePool(Generic[C]):
         :param path: the file; by default PENSTOCK_TOML, else the nearest penstock.toml, or pyproject.toml with
             [tool.penstock], from the working directory upwards.
         :param environment: which of the file's environments; by default PENSTOCK_ENV, else none.
-        :param options: as the pool's own, and they win; a `max_size` above the share is an error.
+        :param options: as the pool's own, and they win; a `max_size` or `min_size` above the share is an error.
         :raises BudgetError: when the file is wrong, does not say what is needed, or does not fit.
+        :raises TypeError: when *service* is no text.
         """
         from .. import budget  # here, because most programs have no file and need not load what reads it
 
+        if not isinstance(service, str):
+            raise TypeError(f"service must be the name of a service in the budget file, got {type(service).__name__}")
         found = budget.load(path, environment)
         share = budget.static_share(found, service)
         declared = found.services[service]
@@ -210,11 +213,13 @@ class BasePool(Generic[C]):
         if options.get("max_size") is None:
             options["max_size"] = share
         max_size = options["max_size"]
-        if isinstance(max_size, int) and max_size > share:
-            what = f"max_size is {max_size}, and the share of each of its processes is {share}"
-            raise errors.BudgetError(
-                errors.Problem(found.path, found.line("services", service), f"services.{service}", what)
-            )
+        for size in ("max_size", "min_size"):
+            given = options.get(size)
+            if isinstance(given, int) and given > share:
+                what = f"{size} is {given}, and the share of each of its processes is {share}"
+                raise errors.BudgetError(
+                    errors.Problem(found.path, found.line("services", service), f"services.{service}", what)
+                )
         if "conninfo" not in options:
             where = ("databases", declared.database) if declared.through is None else ("poolers", declared.through)
             options["conninfo"] = budget.conninfo(found, *where)

@@ -35,7 +35,7 @@ def emit(stack: str, budget: Budget, accounts: Mapping[str, Account], service: s
     :raises BudgetError: the budget does not fit, or does not say what is needed.
     """
     if stack not in STACKS:
-        raise ValueError(f"--emit {stack}: {nearest(stack, STACKS)}; there are {', '.join(STACKS)}")
+        raise ValueError(f"--emit {stack}: {nearest(stack, STACKS)}")
     if stack == "pgbouncer":
         pooler = _pooler(budget, service)
         return pgbouncer.ini(budget, pooler)

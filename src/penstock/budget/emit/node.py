@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from .share import CONNECT, IDLE, LIFETIME, WAIT, Share
+from .share import CONNECT, IDLE, LIFETIME, PREPARED, WAIT, Share
 
 _EACH = "One process is one `node`: each worker of cluster or PM2 has a pool of its own."
 
 
 def postgres(share: Share) -> str:
     """pg's Pool. Its connectionTimeoutMillis bounds the wait for a connection, be it a free or a new one."""
-    return f"""{share.comment("//", _EACH)}import pg from "pg";
+    prepared = () if share.pooler is None else (PREPARED, "Only a query with a name is prepared: give none.")
+    return f"""{share.comment("//", _EACH, *prepared)}import pg from "pg";
 
 export const pool = new pg.Pool({{
   connectionString: process.env.{share.variable},
@@ -23,7 +24,8 @@ export const pool = new pg.Pool({{
 
 def mysql2(share: Share) -> str:
     """mysql2's pool. It has no limit on the time of waiting, so that the number of those who wait is bounded."""
-    return f"""{share.comment("//", _EACH)}import mysql from "mysql2/promise";
+    prepared = () if share.pooler is None else (PREPARED, "execute() prepares: use query().")
+    return f"""{share.comment("//", _EACH, *prepared)}import mysql from "mysql2/promise";
 
 export const pool = mysql.createPool({{
   uri: process.env.{share.variable},

@@ -43,6 +43,8 @@ min_pool_size = {min(4, pooler.pool_size)}
 reserve_pool_size = 0
 ; needs as many open files: ulimit -n at least {pooler.max_clients + pooler.pool_size + 100}
 max_client_conn = {pooler.max_clients}
+; for clients that prepare statements all the same; PgBouncer has it since 1.21, and an older one does not start with it
+;max_prepared_statements = 200
 ; seconds. A client that waits longer is refused, before the proxy in front of it gives up (120 if not given)
 query_wait_timeout = {WAIT}
 server_connect_timeout = {CONNECT}

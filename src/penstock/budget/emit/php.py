@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .share import Share
+from .share import PREPARED, Share
 
 
 def laravel(share: Share) -> str:
@@ -10,6 +10,11 @@ def laravel(share: Share) -> str:
     children = share.service.processes * share.each
     spare = max(1, children // 4)
     alive = share.service.alive
+    prepared = (
+        PREPARED,
+        "In config/database.php, pgsql:",
+        "    'options' => [PDO::ATTR_EMULATE_PREPARES => true],",
+    )
     more = (
         "",
         "Laravel has no connection pool: each php-fpm child has one connection for a request, so that children count:",
@@ -18,6 +23,7 @@ def laravel(share: Share) -> str:
         "Every further connection that a request uses (a second entry of config/database.php) counts again: divide by",
         "their number. Queue workers (horizon's maxProcesses, queue:work) are none of them: declare a side pool.",
         "Leave PDO::ATTR_PERSISTENT off in config/database.php.",
+        *(() if share.pooler is None else prepared),
     )
     return f"""{share.comment(";", *more).replace("; " + chr(10), ";" + chr(10))}[www]
 pm = dynamic

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from .share import CONNECT, IDLE, LIFETIME, WAIT, Share
-
-_PREPARED = "Behind a pooler in transaction mode the next statement may be on another connection: prepare none."
+from .share import CONNECT, IDLE, LIFETIME, PREPARED, WAIT, Share
 
 
 def sqlalchemy(share: Share) -> str:
@@ -12,7 +10,7 @@ def sqlalchemy(share: Share) -> str:
     prepared = ""
     if share.pooler is not None:
         prepared = f"""        "prepare_threshold": None,  # psycopg 3; asyncpg: "statement_cache_size": 0
-        # {_PREPARED}
+        # {PREPARED}
 """
     return f'''{share.comment("#")}import os
 
@@ -38,7 +36,7 @@ def django(share: Share) -> str:
     if share.pooler is not None:
         through = "        # In transaction mode the next part of a cursor may be asked of another connection.\n"
         through += '        "DISABLE_SERVER_SIDE_CURSORS": True,\n'
-    prepared = f'            "prepare_threshold": None,  # {_PREPARED}\n' if share.pooler is not None else ""
+    prepared = f'            "prepare_threshold": None,  # {PREPARED}\n' if share.pooler is not None else ""
     stay = "Needs Django 5.1 and psycopg[pool]. NAME, HOST, USER and PASSWORD stay as they are."
     return f"""{share.comment("#", stay)}
 DATABASES = {{
@@ -63,7 +61,7 @@ DATABASES = {{
 
 def psycopg(share: Share) -> str:
     """psycopg's own pool; `penstock.Pool` takes the same arguments."""
-    prepared = f'        "prepare_threshold": None,  # {_PREPARED}\n' if share.pooler is not None else ""
+    prepared = f'        "prepare_threshold": None,  # {PREPARED}\n' if share.pooler is not None else ""
     ours = f'penstock.Pool.from_budget("{share.service.name}") reads its size and URL from the file itself.'
     return f'''{share.comment("#", ours)}import os
 
@@ -87,7 +85,7 @@ pool = ConnectionPool(
 
 def asyncpg(share: Share) -> str:
     """asyncpg's pool. It has no limit on waiting of its own: acquire() must be given one."""
-    prepared = f"        statement_cache_size=0,  # {_PREPARED}\n" if share.pooler is not None else ""
+    prepared = f"        statement_cache_size=0,  # {PREPARED}\n" if share.pooler is not None else ""
     return f'''{share.comment("#")}import os
 
 import asyncpg
@@ -111,7 +109,8 @@ async def make_pool() -> asyncpg.Pool:
 def env(share: Share) -> str:
     """Variables, for an application that reads its settings from them."""
     more = "WEB_CONCURRENCY is read by gunicorn and uvicorn themselves; the rest your settings must read."
-    return f"""{share.comment("#", more)}WEB_CONCURRENCY={share.service.processes}
+    prepared = [] if share.pooler is None else [PREPARED]
+    return f"""{share.comment("#", more, *prepared)}WEB_CONCURRENCY={share.service.processes}
 DB_POOL_SIZE={share.each}
 DB_MAX_OVERFLOW=0
 DB_POOL_MIN_SIZE={share.warm}

@@ -14,6 +14,7 @@ CONNECT = 5
 WAIT = 10
 IDLE = 600
 LIFETIME = 1800
+PREPARED = "Behind a pooler in transaction mode the next statement may be on another connection: prepare none."
 WARM = 4  # connections that a pool keeps open when it may, as psycopg's own does
 
 

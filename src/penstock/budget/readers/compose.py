@@ -68,7 +68,8 @@ def _surge(service: Marked, file: str, place: Place, replicas: Fact, outer: Mapp
     if replicas.value is None or at_once.value is None:
         return Fact(None, where, "order: start-first of a number that is not known")
     value = replicas.value if at_once.value == 0 else min(at_once.value, replicas.value)
-    return Fact(value, where, f"order: start-first, {value} at once")
+    said = f"order: start-first, {value} at once"
+    return Fact(value, where, said, percentage="100%" if at_once.value == 0 else None)  # 0 means all of them
 
 
 def _environment(service: Marked, outer: Mapping[str, str | None], near: ReadNear) -> Environment:

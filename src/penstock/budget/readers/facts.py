@@ -29,12 +29,14 @@ class Fact:
     :ivar value: None when the files do not tell.
     :ivar said: what stands there, such as ``replicas: 12``; without a value, why it is not known.
     :ivar endless: it is known, and there is no limit.
+    :ivar percentage: what *value* comes from when it is one, such as ``25%`` of the replicas.
     """
 
     value: int | None
     place: Place
     said: str
     endless: bool = False
+    percentage: str | None = None
 
 
 class Bound(Enum):

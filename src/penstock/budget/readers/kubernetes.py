@@ -178,7 +178,7 @@ def _surge(pods: Pods) -> Fact:
         value = extra_instances(given, pods.replicas.value)
     except (TypeError, ValueError):
         return Fact(None, place, f"maxSurge: {shown(given)} is neither a count nor a percentage")
-    return Fact(value, place, f"maxSurge: {given}")
+    return Fact(value, place, f"maxSurge: {given}", percentage=given if isinstance(given, str) else None)
 
 
 def _kubernetes_variable(word: str) -> str:

@@ -98,7 +98,7 @@ class _Reading:
             if not path.is_file():
                 return None
             if path.stat().st_size > LARGEST:
-                raise Unreadable(Place(self.shown + file, 0), f"not read: larger than {LARGEST:,} bytes")
+                raise Unreadable(Place(self.shown + file, 0), f"not read: larger than {LARGEST} bytes")
             return path.read_text("utf-8")
         except Unreadable as error:
             self.found.unread.append(error)
