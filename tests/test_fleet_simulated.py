@@ -87,6 +87,45 @@ def test_who_comes_to_a_full_fleet_waits_for_room(seed: int) -> None:
     simulate(main, seed, Fleet(20, members=15))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_all_reach_for_the_same_room_at_the_same_moment(seed: int) -> None:
+    """Each says first and looks then: who sees that it is too much takes it back before it opens anything."""
+
+    async def main(world: World) -> None:
+        for _ in range(3):
+            await world.join(workers=0)
+        await asyncio.sleep(3 * CHANGE)
+        world.processes[0].kill()
+        for process in world.alive:
+            process.work(30, seconds=0.05)
+        await asyncio.sleep(0.3)
+        for process in world.alive:  # each needs much, and neither knows that of the other yet
+            process.member._hurry()
+        await settle(world)
+
+    simulate(main, seed, Fleet(40, members=3))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_claim_that_was_lost_is_another_s_and_not_taken_up_again(seed: int) -> None:
+    """Somebody says RESET ALL: until that member looks again, it has what it has, and others take the rest."""
+
+    async def main(world: World) -> None:
+        first = await world.join(workers=0)
+        await asyncio.sleep(CHANGE)
+        assert first.member.share >= 10
+        first.reset_names()
+        second = await world.join(workers=20)
+        for _ in range(6):
+            second.member._hurry()
+            await asyncio.sleep(0.2)
+        first.work(20, seconds=0.05)
+        await asyncio.sleep(2 * CHANGE)
+        assert first.member.share >= 4
+
+    simulate(main, seed, Fleet(20, members=2))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_members_come_and_go_and_the_line_holds(seed: int) -> None:
     """Kills, joins, sleeps and partitions of any length at any moment."""
