@@ -26,6 +26,18 @@ def test_one_at_a_time() -> None:
     assert passes("gate-one")
 
 
+def test_without_a_temporary_directory_everybody_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container whose file system may not be written to."""
+
+    def nowhere() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    with gate("gate-nowhere") as passed:
+        assert passed
+        assert passes("gate-nowhere")
+
+
 def test_who_leaves_with_an_error_leaves_it_open() -> None:
     """There was no room, say."""
     with pytest.raises(ValueError, match="no room"), gate("gate-error"):

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import wraps
 from typing import Any
 
@@ -504,3 +504,31 @@ async def test_closed_with_a_connection_out_it_does_not_turn_in_vain(kind: Kind,
             number = pool._membership._number
             assert await ask(conn, "SELECT 1") == 1
             assert pool._membership._number == number
+
+
+@both
+@in_loop
+async def test_long_leases_do_not_keep_a_member_from_asking_for_more(kind: Kind, dsn: str) -> None:
+    """All that it has are in use, so that there is none to look on: it asks on one beside them."""
+    fleet = a_fleet(10, members=2)
+    async with joined(kind, dsn, fleet), joined(kind, dsn, fleet) as pool, AsyncExitStack() as held:
+        for _ in range(7):
+            await held.enter_async_context(borrowed(pool))
+        assert share(pool) >= 7
+
+
+@both
+@in_loop
+async def test_what_is_amiss_is_told_once_however_long_it_lasts(kind: Kind, dsn: str) -> None:
+    """The pool's refusal holds the fleet's hint, which must not hold the refusal again."""
+    fleet = a_fleet(3, members=1, least=1)
+    async with joined(kind, dsn, fleet, max_size=2, timeout=0.3) as pool, AsyncExitStack() as held:
+        await soon(lambda: share(pool) == 2, QUICKLY)
+        for _ in range(2):
+            await held.enter_async_context(borrowed(pool))
+        pool._membership._failed(pool, PoolExhausted("the pool's own words"))
+        pool._membership._claim = None
+        for _ in range(3):
+            pool._membership._failed(pool, PoolExhausted(str(pool.fleet().hint)))
+        assert "all 2 are in use" in pool.fleet().hint
+        assert len(pool.fleet().hint) < 200

@@ -25,7 +25,7 @@ def run(ctx: Context) -> Result:
             "",
             "",
             "0",
-            above == 0,
+            above == 0 and all(result.samples for result in results),  # who has not looked has seen nothing
         ),
         Line(
             "the same: requests lost, of processes that were not cut off", f"{lost} of {requests:,}", "", "", "", None

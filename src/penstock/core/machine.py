@@ -70,6 +70,7 @@ class Core:
         self.waiters = Queue()
         self.opening: dict[int, Slot] = {}
         self.closing = 0
+        self.may_grow = False  # its size is a share of something larger, so that no wait is known to be for ever
         self.kept: Slot | None = None  # whose connection goes last where one of several has to go
         self.opened = False
         self.closed = False
@@ -660,6 +661,8 @@ class Core:
         Nothing is opening or closing, so only a holder could end the wait, and every holder waits.
         """
         if waiter.owner is None or self.paused or self.opening or self.closing or len(self.slots) < self.max_size:
+            return False
+        if self.may_grow:
             return False
         holds = False
         for slot in self.slots.values():

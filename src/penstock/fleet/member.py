@@ -497,6 +497,7 @@ class Member:
         share = min(share, self._most)  # which may have become less meanwhile
         self.share = share if self._claim is not None else 0
         share = max(1, share)  # a pool has no smaller size
+        pool._core.may_grow = share < self._most
         pool._event(pool._core.resize, min(self._kept_open, share), share)
 
 
