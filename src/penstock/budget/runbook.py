@@ -176,10 +176,10 @@ def _limits(verdict: Verdict, account: Account) -> str:
 
 
 def _row(row: Row) -> tuple[object, ...]:
-    return row.who, _or_dash(row.processes), _or_dash(row.each), row.total, row.why
+    return row.who, _or_nothing(row.processes), _or_nothing(row.each), row.total, row.why
 
 
-def _or_dash(number: int | None) -> object:
+def _or_nothing(number: int | None) -> object:
     return "" if number is None else number
 
 

@@ -1,14 +1,13 @@
 """The load: several instances, each a process, and what they report."""
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Self
 
-from penstock.drill import instance
+from penstock.drill import instance, interrupt
 from penstock.drill.failure import CannotStart
 from penstock.drill.measure import Answer
 from penstock.drill.orders import Orders
@@ -27,14 +26,9 @@ class Load:
         self._processes: list[Any] = []
 
     def __enter__(self) -> Self:
-        # The terminal's Ctrl-C goes to every process of its group, but it is ours to answer: held back while the
-        # instances start, it stays held back in them, and reaches us afterwards.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with interrupt.held_back():
             for order in self._orders:
                 self._spawn(order)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self
 
     def __exit__(

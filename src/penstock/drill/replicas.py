@@ -1,7 +1,6 @@
 """The processes of a service, started, told how many clients they have, killed and stopped."""
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Self
 
-from penstock.drill import replica
+from penstock.drill import interrupt, replica
 from penstock.drill.failure import CannotStart
 from penstock.drill.measure import Answer
 from penstock.drill.replica import Posting
@@ -63,13 +62,9 @@ class Replicas:
         self._context = multiprocessing.get_context("forkserver")
 
     def __enter__(self) -> Self:
-        # As in `Load`: what comes of the terminal's Ctrl-C is ours to say.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with interrupt.held_back():
             self._context.set_forkserver_preload(PRELOAD)
             forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self
 
     def __exit__(
