@@ -107,6 +107,9 @@ class FakeDriver:
     def heal(self) -> None:
         self.outcomes.clear()
 
+    def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
+        return {}
+
     async def _stage(self, stage: Stage) -> None:
         told = self.outcomes.get(stage, Outcome.OK)
         outcome = told() if callable(told) else told

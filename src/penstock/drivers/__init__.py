@@ -10,12 +10,16 @@ from .base import Driver
 _DRIVERS = {"psycopg": ("psycopg", "PsycopgDriver")}
 
 
-def load(name: str, connection_class: type | None, is_async: bool) -> Driver:
+def load(name: str | Driver, connection_class: type | None, is_async: bool) -> Driver:
     """The driver of that name for connections of *connection_class* (None: the driver's own).
+
+    One that is an object already is taken as it is.
 
     :raises ValueError: when there is no such driver.
     :raises ImportError: when the package that it needs is not installed; the message says which.
     """
+    if not isinstance(name, str):
+        return name
     if name not in _DRIVERS:
         raise ValueError(f"driver must be one of {', '.join(map(repr, _DRIVERS))}, not {name!r}")
     module, cls = _DRIVERS[name]

@@ -8,6 +8,7 @@ one step (see `penstock.pool.steps.run`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from enum import Enum
 from inspect import isawaitable
 from time import monotonic
@@ -59,7 +60,13 @@ class Driver(Protocol):
     ) -> Any:
         """A new connection. *timeout* (seconds) bounds each address tried unless the conninfo says otherwise.
 
-        *settings* are server settings to begin the session with, sent along with the login.
+        *settings* are what `limits` has returned, and what a fleet tells its members by, to begin the session with.
+        """
+
+    def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
+        """The server's own settings that end a statement, and a session idle in a transaction, after so many seconds.
+
+        :raises ValueError: when the server has no such setting; the message says what can be done instead.
         """
 
     def adopt(self, conn: Any) -> Any:
@@ -104,6 +111,12 @@ class Driver(Protocol):
 
     def loss(self, conn: Any) -> Exception | None:
         """What a statement raised when the server, or the network, ended the connection in the midst of it."""
+
+    def transaction(self, conn: Any) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
+        """A transaction for the length of a block, in autocommit too: committed at its end, rolled back if it raises.
+
+        To be entered with `with` over a blocking connection, with `async with` over one for asyncio.
+        """
 
     async def settle(self, conn: Any, commit: bool) -> None:
         """End the open transaction, if there is one."""

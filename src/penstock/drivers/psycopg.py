@@ -99,6 +99,10 @@ class PsycopgDriver:
             params["options"] = " ".join([begun, *(f"-c {name}={value}" for name, value in settings.items())]).strip()
         return await settled(self.connection_class.connect(conninfo, **params))
 
+    def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
+        given = {"statement_timeout": statement, "idle_in_transaction_session_timeout": idle_in_transaction}
+        return {name: f"{math.ceil(seconds * 1000)}ms" for name, seconds in given.items() if seconds is not None}
+
     def adopt(self, conn: Any) -> Any:
         if not hasattr(
             conn, "_activity"
@@ -169,6 +173,9 @@ class PsycopgDriver:
         if conn._loss is None and conn.broken:  # by COPY, say, whose errors are not seen
             return psycopg.OperationalError("the connection was lost")
         return conn._loss or None
+
+    def transaction(self, conn: Any) -> Any:
+        return conn.transaction()
 
     async def settle(self, conn: Any, commit: bool) -> None:
         try:

@@ -297,7 +297,7 @@ class AsyncPool(BasePool[C]):
 
     @asynccontextmanager
     async def _transaction(self, checkout: AsyncCheckout[C]) -> AsyncIterator[C]:
-        async with checkout as conn, conn.transaction():  # type: ignore[attr-defined]
+        async with checkout as conn, self._driver.transaction(conn):  # type: ignore[union-attr]
             yield conn
 
     def transaction(
@@ -671,7 +671,7 @@ class AsyncPool(BasePool[C]):
     async def check_connection(conn: Any) -> None:
         """A `check` for those who want a round trip before each use all the same.
 
-        :raises psycopg.OperationalError: when the connection does not answer.
+        :raises Exception: the driver's own, when the connection does not answer.
         """
         from ..drivers.psycopg import check_connection
 

@@ -34,7 +34,7 @@ from ..core import (
 )
 from ..core.settings import check_count, check_seconds, check_sizes
 from ..drivers import load
-from ..drivers.base import Status
+from ..drivers.base import Driver, Status
 from . import events, registry
 from .holders import CallSite, Holder, call_site, report, statement_text
 from .membership import Fleet, FleetState, Membership
@@ -70,7 +70,7 @@ class BasePool(Generic[C]):
         self,
         conninfo: str | Callable[[], Awaitable[str] | str] = "",
         *,
-        driver: str = "psycopg",
+        driver: str | Driver = "psycopg",
         connection_class: type[C] | None = None,
         kwargs: Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]] | Mapping[str, Any]] | None = None,
         min_size: int = 4,
@@ -159,7 +159,7 @@ class BasePool(Generic[C]):
             check=check,
             reset=reset,
             connect_timeout=connect_timeout,
-            settings=_server_settings(statement_timeout, idle_in_transaction_timeout),
+            settings=_server_settings(self._driver, statement_timeout, idle_in_transaction_timeout),
         )
         self._fleet = fleet
         self._state = self._driver.state
@@ -887,15 +887,13 @@ def drop_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _server_settings(statement_timeout: float | None, idle_in_transaction_timeout: float | None) -> dict[str, str]:
-    settings = {}
-    for argument, name, seconds in (
-        ("statement_timeout", "statement_timeout", statement_timeout),
-        ("idle_in_transaction_timeout", "idle_in_transaction_session_timeout", idle_in_transaction_timeout),
-    ):
+def _server_settings(
+    driver: Driver, statement_timeout: float | None, idle_in_transaction_timeout: float | None
+) -> Mapping[str, str]:
+    given = {"statement_timeout": statement_timeout, "idle_in_transaction_timeout": idle_in_transaction_timeout}
+    for argument, seconds in given.items():
         if seconds is not None:
             check_seconds(argument, seconds)
             if math.isinf(seconds):
                 raise ValueError(f"{argument} must be a finite number of seconds, or None for no such limit")
-            settings[name] = f"{math.ceil(seconds * 1000)}ms"
-    return settings
+    return driver.limits(statement_timeout, idle_in_transaction_timeout)

@@ -325,7 +325,7 @@ class Pool(BasePool[C]):
 
     @contextmanager
     def _transaction(self, checkout: Checkout[C]) -> Iterator[C]:
-        with checkout as conn, conn.transaction():  # type: ignore[attr-defined]
+        with checkout as conn, self._driver.transaction(conn):  # type: ignore[union-attr]
             yield conn
 
     def transaction(
@@ -353,13 +353,17 @@ class Pool(BasePool[C]):
 
         One that is dropped, or whose thread has ended, is taken back with a ResourceWarning.
         """
-        frame, slot, wish = _getframe(1), None, self._wish(timeout, priority, deadline, key)
-        terms = self._arrive(wish, frame.f_code, frame.f_lasti)
+        frame, wish = _getframe(1), self._wish(timeout, priority, deadline, key)
+        return self._getconn(wish, frame.f_code, frame.f_lasti)
+
+    def _getconn(self, wish: Wish | None, code: CodeType, lasti: int) -> C:
+        slot = None
+        terms = self._arrive(wish, code, lasti)
         try:
             if self._plain:
-                slot = self._core.take(get_ident(), frame.f_code, frame.f_lasti, monotonic())
+                slot = self._core.take(get_ident(), code, lasti, monotonic())
             if slot is None or slot.probe(0):
-                slot = self._acquire(slot, wish, frame.f_code, frame.f_lasti)
+                slot = self._acquire(slot, wish, code, lasti)
             slot.by_hand = registry.tell_of_end(self)
             conn = slot.conn
             conn._pool = self
@@ -701,7 +705,7 @@ class Pool(BasePool[C]):
     def check_connection(conn: Any) -> None:
         """A `check` for those who want a round trip before each use all the same.
 
-        :raises psycopg.OperationalError: when the connection does not answer.
+        :raises Exception: the driver's own, when the connection does not answer.
         """
         from ..drivers.psycopg import check_connection
 
