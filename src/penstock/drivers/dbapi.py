@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, wraps
-from threading import get_ident
+from threading import Thread, get_ident
 from time import monotonic
 from typing import Any
 
@@ -40,12 +40,20 @@ class Lendable:
 
 
 @cache
-def lendable(lend: type[Lendable], connection_class: Any) -> Any:
-    """*connection_class* with what *lend* adds to it, under its own name."""
+def lendable(connection_class: Any, noting: Any) -> Any:
+    """*connection_class* fit to be lent, under its own name.
+
+    *noting* derives from the driver's own connection class, and comes after *connection_class* and before that one:
+    whatever cursor a user's class asks for, it is the last to choose its class.
+    """
     if issubclass(connection_class, Lendable):
         return connection_class
-    marks = {"__module__": connection_class.__module__, "__doc__": connection_class.__doc__}
-    return type(connection_class.__name__, (lend, connection_class), marks)
+    bases = (Lendable, noting) if issubclass(noting, connection_class) else (Lendable, connection_class, noting)
+    return type(connection_class.__name__, bases, _named_as(connection_class))
+
+
+def _named_as(cls: Any) -> dict[str, Any]:
+    return {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
 
 
 def begin(conn: Any, statement: Any, touches: Callable[[Any], Touched]) -> Activity:
@@ -83,7 +91,7 @@ def tracked(
     methods = {
         name: _tracking(getattr(cursor_class, name), touches, error) for name in names if hasattr(cursor_class, name)
     }
-    marks = {"__module__": cursor_class.__module__, "__doc__": cursor_class.__doc__, "_tracked_by_penstock": True}
+    marks = {**_named_as(cursor_class), "_tracked_by_penstock": True}
     return type(cursor_class.__name__, (cursor_class,), methods | marks)
 
 
@@ -101,6 +109,13 @@ def _tracking(method: Any, touches: Callable[[Any], Touched], error_class: type[
             activity.ended = monotonic()
 
     return tracking
+
+
+def within(seconds: float, call: Callable[[], object]) -> None:
+    """Make a blocking call that knows no time limit, and wait for it no longer than that."""
+    thread = Thread(target=call, name=f"penstock-{getattr(call, '__name__', 'call')}", daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 class DBAPIDriver:
@@ -183,8 +198,7 @@ class DBAPIDriver:
     def status(self, conn: Any) -> Status:
         raise NotImplementedError
 
-    def state(self, conn: Any) -> object:
-        raise NotImplementedError
+    state: Callable[[Any], object]  # a function rather than a method where it can be: it is part of every return
 
     def activity(self, conn: Any) -> Activity:
         return conn._activity  # type: ignore[no-any-return]
