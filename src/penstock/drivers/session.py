@@ -26,6 +26,7 @@ class Touched(Flag):
     LOCKS = auto()
     TEMPORARY = auto()
     CURSORS = auto()
+    DATABASES = auto()  # attached to it: SQLite
     CLIENT = auto()  # the connection object: its attributes, its handlers
     BOUND = auto()  # what transactions begin with, for one lease
     READ_ONLY = auto()  # found so by a statement that was to write
