@@ -7,7 +7,7 @@ from importlib import import_module
 from .base import Driver
 
 # A name of the public face to the module and class that serve it. Imported when a pool asks for it, not before.
-_DRIVERS = {"psycopg": ("psycopg", "PsycopgDriver")}
+_DRIVERS = {"psycopg": ("psycopg", "PsycopgDriver"), "asyncpg": ("asyncpg", "AsyncpgDriver")}
 
 
 def load(name: str | Driver, connection_class: type | None, is_async: bool) -> Driver:
