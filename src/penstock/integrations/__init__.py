@@ -1,0 +1,1 @@
+"""Penstock beneath what people build on: SQLAlchemy, Django, the web frameworks."""
