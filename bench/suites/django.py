@@ -1,7 +1,7 @@
 """Django's own tests on `penstock.integrations.django.postgresql`, and on its own backend, compared test by test.
 
 `python -m bench.suites.django [label ...]`: by default `backends basic transactions queries`. Django's sdist, of the
-version that is installed, is fetched once into .venv/suites; each engine runs all tests against a PostgreSQL of its own.
+version that is installed, is fetched once into .venv/suites; all engines run on one PostgreSQL, one after the other.
 Exit status 1 when a test ends otherwise on ours and is not among those that must (see `DIFFERENT`).
 """
 

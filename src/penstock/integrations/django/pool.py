@@ -17,6 +17,7 @@ from django.db import OperationalError  # type: ignore[import-untyped]
 
 from ... import errors
 from ...drivers.base import Status
+from ...pool.holders import report
 from ...pool.sync import Pool
 from ...pool.terms import Wish
 from .site import user_site
@@ -53,9 +54,13 @@ class DjangoPool(Pool[Any]):
         """Whether nothing would be lost if its holder were given another one: no transaction, nothing set."""
         return self._driver.status(conn) is Status.IDLE and not self._driver.touched(conn, baseline)
 
+    def report(self) -> str:
+        """Who holds what, by the line of code."""
+        return report(self.holders())
+
     def _holder_ended(self, owner: Any) -> None:
         """In the thread that ends. Django does not give back then; what is at rest can be, and need not be closed."""
-        for slot in self._core.leases():
+        for slot in self._core.leases() if not self._core.closed else ():  # as it is at the interpreter's exit
             conn = slot.ref() if slot.by_hand is owner and slot.ref is not None else None
             borrower = conn._borrower() if conn is not None and hasattr(conn, "_borrower") else None
             if borrower is not None:
@@ -96,6 +101,15 @@ def close(alias: str) -> None:
         pool = _pools.pop(alias, None)
     if pool is not None:
         pool.close()
+
+
+def sizes(wrapper: Any) -> str:
+    """What the settings of an alias come to, in words. The pool is made to know them; it connects to nothing."""
+    if not wrapper.pooled:
+        return "no pool: a connection for each thread"
+    pool = _make(wrapper, wrapper.get_connection_params())
+    most = "its share of the fleet's" if pool.fleet() is not None else pool.max_size
+    return f"{pool.min_size} to {most} connections, for which a request waits {pool.timeout:g} s at most"
 
 
 def remember(wrapper: Any) -> None:
