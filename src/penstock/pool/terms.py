@@ -1,4 +1,4 @@
-"""What is declared for everything under way: until when an answer is wanted, and that it only reads.
+"""What is declared for everything under way: until when an answer is wanted, that it only reads, for whom it is done.
 
 Both are carried in a context variable, so that whoever takes a request in (a web middleware) says so once, and every
 pool that the request meets knows; in threads and in asyncio alike, and per task.
@@ -12,13 +12,36 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..core import Priority
+from ..core import Priority, Slot
 from ..core.settings import check_seconds
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from ..errors import PoolError
+    from .base import BasePool
+
+
+class Origin:
+    """Whom work is done for: a web request. Pools note on it what they lent, and what they refused.
+
+    :ivar lent: connections by their slots, with the number of the use that was lent, and who lent it.
+    :ivar refusal: the last one; None if there was none, or something was lent since.
+    """
+
+    __slots__ = ("lent", "refusal")
+
+    def __init__(self) -> None:
+        self.lent: dict[Slot, tuple[int, BasePool[Any]]] = {}
+        self.refusal: PoolError | None = None
+
+    def end(self, name: str) -> None:
+        """It is over: what it was lent and still has is reported, under *name*. What it has refers to is let go."""
+        self.refusal = None
+        for slot, (uses, pool) in self.lent.items():
+            pool._check_returned(slot, uses, name)
 
 
 class Terms(NamedTuple):
@@ -27,6 +50,7 @@ class Terms(NamedTuple):
     since: float = -math.inf
     until: float = math.inf
     reading: bool = False
+    origin: Origin | None = None
 
 
 class Wish(NamedTuple):
@@ -74,7 +98,7 @@ class deadline:  # named as what it is used as: with penstock.deadline(0.5):
         if self.seconds is None:
             inner = Terms(reading=outer.reading)
         elif now + self.seconds < outer.until:
-            inner = Terms(now, now + self.seconds, outer.reading)
+            inner = Terms(now, now + self.seconds, outer.reading, outer.origin)
         self._until = inner.until
         self._token = _terms.set(inner)
         return self
@@ -96,6 +120,26 @@ class deadline:  # named as what it is used as: with penstock.deadline(0.5):
 def forget() -> None:
     """From now on nothing is declared in this context: for work that goes on after the answer."""
     _terms.set(None)
+
+
+@contextmanager
+def serving(origin: Origin, seconds: float | None, waited: float) -> Iterator[None]:
+    """What is done in the block is done for *origin*, and its answer is wanted within *seconds* (None: at any time).
+
+    *waited*: how much of them had passed before the block began.
+    """
+    since = monotonic() - waited
+    terms = Terms(origin=origin) if seconds is None else Terms(since, since + seconds, origin=origin)
+    token = _terms.set(terms)
+    try:
+        yield
+    finally:
+        _terms.reset(token)
+
+
+def answering(origin: Origin) -> None:
+    """From now on the answer is on its way: there is no deadline any more."""
+    _terms.set(Terms(origin=origin))
 
 
 @contextmanager
