@@ -13,7 +13,7 @@ from ..errors import PoolError
 from ..pool.aio import AsyncPool
 from ..pool.base import BasePool
 from ..pool.sync import Pool
-from ..pool.terms import Origin, answering, forget, serving
+from ..pool.terms import Origin, Terms, answered, answering, of_request, under
 from . import web
 
 Scope = MutableMapping[str, Any]
@@ -81,10 +81,11 @@ class PenstockMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin = Origin()
-        exchange = _Exchange(scope, send, origin, self._turned_away)
         seconds = self._options.deadline if scope["type"] == "http" else None
+        terms = of_request(origin, seconds, self._waited(scope))
+        exchange = _Exchange(scope, send, origin, terms, self._turned_away)
         try:
-            with serving(origin, seconds, self._waited(scope)):
+            with under(terms):
                 await self.app(scope, receive, exchange.send)
         except Exception as error:
             refusal = web.refusal_in(error)
@@ -178,12 +179,13 @@ class PenstockMiddleware:
 class _Exchange:
     """One request's responses on their way out."""
 
-    __slots__ = ("_origin", "_scope", "_send", "_turned_away", "replaced", "started")
+    __slots__ = ("_origin", "_scope", "_send", "_terms", "_turned_away", "replaced", "started")
 
-    def __init__(self, scope: Scope, send: Send, origin: Origin, turned_away: web.TurnedAway) -> None:
+    def __init__(self, scope: Scope, send: Send, origin: Origin, terms: Terms, turned_away: web.TurnedAway) -> None:
         self._scope = scope
         self._send = send
         self._origin = origin
+        self._terms = terms
         self._turned_away = turned_away
         self.started = False
         self.replaced = False  # the application's 500, by our 503
@@ -197,11 +199,11 @@ class _Exchange:
                 await self.refuse(refusal)
                 return
             self.started = True
-            answering(self._origin)
+            answering(self._terms)
         elif self.replaced:
             return
         elif kind == "http.response.pathsend" or (kind == "http.response.body" and not message.get("more_body")):
-            forget()  # what the application does from now on is not for this request
+            answered(self._terms)
         await self._send(message)
 
     async def refuse(self, refusal: PoolError) -> None:

@@ -63,8 +63,8 @@ class Options:
 
 def checked(pools: Iterable[Any], kind: type[BasePool[Any]], what: str) -> list[Any]:
     """:raises TypeError: when they are not a list of pools of that kind."""
-    if isinstance(pools, BasePool):
-        raise TypeError(f"pools must be a list: pools=[{pools.name}]")
+    if isinstance(pools, BasePool) or not isinstance(pools, Iterable):
+        raise TypeError(f"pools must be a list of {what}, as in pools=[pool], and not a {type(pools).__name__}")
     found = list(pools)
     for pool in found:
         if not isinstance(pool, kind):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import PoolError
 from ..pool.sync import Pool
-from ..pool.terms import Origin, serving
+from ..pool.terms import Origin, of_request, under
 from . import web
 
 Environ = dict[str, Any]
@@ -65,7 +65,7 @@ class PenstockMiddleware:
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         exchange = _Exchange(environ, start_response, self.turned_away)
         try:
-            with serving(exchange.origin, self._options.deadline, self._waited(environ)):
+            with under(of_request(exchange.origin, self._options.deadline, self._waited(environ))):
                 body = self.app(environ, exchange.start)
         except Exception as error:
             try:
@@ -88,7 +88,7 @@ class PenstockMiddleware:
 
     def _open(self) -> None:
         for pool in self.pools:
-            if pool.closed:
+            if pool.closed and not pool._core.closed:  # not open yet, in this process
                 pool.open()
 
     def _look(self, path: str) -> web.Answer:
@@ -104,6 +104,7 @@ class _Exchange:
     def __init__(self, environ: Environ, start_response: StartResponse, turned_away: web.TurnedAway) -> None:
         self.origin = Origin()
         self.replacement: list[bytes] | None = None
+        self._started = False
         self._environ = environ
         self._start_response = start_response
         self._turned_away = turned_away
@@ -113,6 +114,7 @@ class _Exchange:
         if status.startswith("500") and isinstance(refusal, web.REFUSALS):
             self.replacement = self.refuse(refusal, exc_info)
             return _write_nothing
+        self._started = True
         return self._start_response(status, headers, *([] if exc_info is None else [exc_info]))
 
     def instead(self, error: Exception) -> list[bytes]:
@@ -120,10 +122,7 @@ class _Exchange:
         refusal = web.refusal_in(error)
         if refusal is None:
             raise error
-        try:
-            return self.refuse(refusal, (type(error), error, error.__traceback__))
-        finally:
-            del error  # the server may have raised it again, for the response had begun
+        return self.refuse(refusal, (type(error), error, error.__traceback__) if self._started else None)
 
     def refuse(self, refusal: PoolError, exc_info: ExcInfo | None) -> list[bytes]:
         """:raises Exception: the one of *exc_info*, by the server, when a response has been sent already."""
@@ -143,6 +142,7 @@ class _Body:
     def __init__(self, body: Iterable[bytes], exchange: _Exchange) -> None:
         self._body = body
         self._exchange = exchange
+        self._terms = of_request(exchange.origin, None, 0.0)  # the response has begun
         self._chunks: Iterator[bytes] | None = None
         self._instead: list[bytes] | None = None  # of an application that does its work only now, and fails
 
@@ -153,15 +153,19 @@ class _Body:
         if self._instead is not None:
             return self._rest()
         try:
-            with serving(self._exchange.origin, None, 0.0):
+            with under(self._terms):
                 if self._chunks is None:
                     self._chunks = iter(self._body)
-                return next(self._chunks)
+                chunk = next(self._chunks)
         except StopIteration:
             raise
         except Exception as error:
             self._instead = self._exchange.instead(error)
             return self._rest()
+        if self._exchange.replacement is not None:  # it has answered 500 only now, because there was no connection
+            self._instead = self._exchange.replacement
+            return self._rest()
+        return chunk
 
     def _rest(self) -> bytes:
         if not self._instead:
@@ -170,7 +174,7 @@ class _Body:
 
     def close(self) -> None:
         try:
-            with serving(self._exchange.origin, None, 0.0):
+            with under(self._terms):
                 _close(self._body)
         finally:
             self._exchange.end()

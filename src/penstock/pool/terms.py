@@ -10,6 +10,7 @@ import math
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,8 +45,12 @@ class Origin:
             pool._check_returned(slot, uses, name)
 
 
-class Terms(NamedTuple):
-    """*since*, *until*: by the monotonic clock, in seconds; infinity for no deadline."""
+@dataclass(slots=True)
+class Terms:
+    """*since*, *until*: by the monotonic clock, in seconds; infinity for no deadline.
+
+    Those of a request are one object for all of its tasks and threads, and are changed when its answer is on its way.
+    """
 
     since: float = -math.inf
     until: float = math.inf
@@ -122,14 +127,28 @@ def forget() -> None:
     _terms.set(None)
 
 
-@contextmanager
-def serving(origin: Origin, seconds: float | None, waited: float) -> Iterator[None]:
-    """What is done in the block is done for *origin*, and its answer is wanted within *seconds* (None: at any time).
+def of_request(origin: Origin, seconds: float | None, waited: float) -> Terms:
+    """What is done is done for *origin*, and the answer is wanted within *seconds* (None: at any time).
 
-    *waited*: how much of them had passed before the block began.
+    *waited*: how much of them have passed already.
     """
     since = monotonic() - waited
-    terms = Terms(origin=origin) if seconds is None else Terms(since, since + seconds, origin=origin)
+    return Terms(origin=origin) if seconds is None else Terms(since, since + seconds, origin=origin)
+
+
+def answering(terms: Terms) -> None:
+    """The answer is on its way: there is no deadline any more."""
+    terms.since, terms.until = -math.inf, math.inf
+
+
+def answered(terms: Terms) -> None:
+    """What is done from now on is not for the request any more."""
+    terms.origin = None
+
+
+@contextmanager
+def under(terms: Terms) -> Iterator[None]:
+    """They count in the block, whatever was declared outside."""
     token = _terms.set(terms)
     try:
         yield
@@ -137,15 +156,10 @@ def serving(origin: Origin, seconds: float | None, waited: float) -> Iterator[No
         _terms.reset(token)
 
 
-def answering(origin: Origin) -> None:
-    """From now on the answer is on its way: there is no deadline any more."""
-    _terms.set(Terms(origin=origin))
-
-
 @contextmanager
 def reading() -> Iterator[None]:
     """Every transaction begun in the block on a connection that was borrowed in it is READ ONLY (sent with BEGIN)."""
-    token = _terms.set((declared() or Terms())._replace(reading=True))
+    token = _terms.set(replace(declared() or Terms(), reading=True))
     try:
         yield
     finally:
