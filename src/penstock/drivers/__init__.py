@@ -14,6 +14,9 @@ _DRIVERS: dict[str, tuple[str, str, str | None]] = {
     "psycopg2": ("psycopg2", "Psycopg2Driver", "psycopg2"),
     "sqlite3": ("sqlite3", "Sqlite3Driver", None),
     "oracledb": ("oracledb", "OracledbDriver", "oracledb"),
+    "pymysql": ("pymysql", "PyMySQLDriver", "pymysql"),
+    "mysqlclient": ("mysqlclient", "MySQLClientDriver", "mysqlclient"),
+    "aiomysql": ("aiomysql", "AiomysqlDriver", "aiomysql"),
 }
 # What has no blocking connections at all, and so no use in a Pool.
 _ASYNCIO_ONLY = ("asyncpg", "aiomysql")
