@@ -96,8 +96,8 @@ class PsycopgDriver:
         conn._touched = Touched.NOTHING
         conn._loss = None
         conn._own_limit = None
-        conn.cursor_factory = _tracked(conn.cursor_factory)
-        conn.server_cursor_factory = _tracked(conn.server_cursor_factory)
+        conn.cursor_factory = tracked(conn.cursor_factory)
+        conn.server_cursor_factory = tracked(conn.server_cursor_factory)
         conn._adopted = (_attributes(conn), _preparing(conn))
         return _state(conn)
 
@@ -346,7 +346,7 @@ def _watched(manager: Any) -> Any:
 
 
 @cache
-def _tracked(cursor_class: Any) -> Any:
+def tracked(cursor_class: Any) -> Any:
     """*cursor_class*, taking note of each statement: for who asks what a holder is doing, and to know what to reset.
 
     Part of every statement, so the class's own methods are bound here rather than looked up with `super` each time.
@@ -356,6 +356,8 @@ def _tracked(cursor_class: Any) -> Any:
     is_async = issubclass(cursor_class, (psycopg.AsyncCursor, psycopg.AsyncServerCursor))
     wrap = _tracking_async if is_async else _tracking
     methods = {name: wrap(getattr(cursor_class, name)) for name in ("execute", "executemany")}
+    if issubclass(cursor_class, (psycopg.ServerCursor, psycopg.AsyncServerCursor)):
+        methods["execute"] = _declaring(methods["execute"])
     # The end of these is the user's to choose: until then the connection's own status tells that they run.
     methods |= {name: _noting(getattr(cursor_class, name)) for name in ("stream", "copy")}
     marks = {"__module__": cursor_class.__module__, "_tracked_by_penstock": True}
@@ -431,6 +433,18 @@ def _tracking_async(method: Any) -> Any:
             activity.ended = monotonic()
 
     return tracking
+
+
+def _declaring(method: Any) -> Any:
+    """A server cursor says WITH HOLD by itself, so its user's statement does not tell that it stays until closed."""
+
+    @wraps(method)
+    def declaring(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.withhold:
+            self._conn._touched |= Touched.CURSORS
+        return method(self, *args, **kwargs)
+
+    return declaring
 
 
 def _noting(method: Any) -> Any:
