@@ -12,7 +12,7 @@ import aiomysql  # type: ignore[import-untyped]
 from aiomysql.connection import MySQLResult  # type: ignore[import-untyped]
 
 from . import sockets
-from .dbapi import lendable
+from .dbapi import Lendable, lendable
 from .mysql import COM_RESET_CONNECTION, RUNNING, Flagged, FlaggedResult, MySQLDriver, transaction_of
 from .mysql_cursors import tracked
 from .session import Touched
@@ -45,7 +45,7 @@ class AiomysqlDriver(MySQLDriver):
         params = dict(given)
         if "database" in params:
             params["db"] = params.pop("database")
-        conn = lendable(self.connection_class, _Noting)(**params)
+        conn = lendable(self.connection_class, _Noting, _Lendable)(**params)
         try:
             await conn._connect()
             await self.begin_session(conn, given, settings)
@@ -91,17 +91,30 @@ class AiomysqlDriver(MySQLDriver):
                     other.close()
 
     async def close(self, conn: Any) -> int | None:
+        end: int | None = None
         if conn._end is not None:  # closed by a cancellation, which the server would see when the statement has ended
             await self.cancel(conn, _CANCEL_SECONDS)
             end, conn._end = conn._end, None
-            return end  # type: ignore[no-any-return]
-        end = None
+            return end
+        if conn._writer is None:
+            return None
+        if conn._flags & RUNNING:
+            end = self.abandon(conn)
+            conn._writer.transport.close()  # whoever waits for an answer is told so
+            return end
         with suppress(OSError):
             end = self._duplicate(conn)
-        if conn._writer is not None:
-            conn._writer.write(b"\x01\0\0\0\x01")  # COM_QUIT; nobody waits until it has been sent
-            conn.close()
+        conn._writer.write(b"\x01\0\0\0\x01")  # COM_QUIT; nobody waits until it has been sent
+        conn.close()
         return end
+
+
+class _Lendable(Lendable):
+    def _give_back(self, pool: Any) -> asyncio.Task[None]:
+        """`close` of aiomysql is no coroutine, so this is done whether anybody awaits it or not."""
+        returning: asyncio.Task[None] = asyncio.ensure_future(pool.putconn(self))
+        self._returning = returning  # kept, or it might be collected half way
+        return returning
 
 
 class _Result(FlaggedResult, MySQLResult):  # type: ignore[misc]

@@ -26,7 +26,7 @@ def _tracking(method: Any, error_class: type[Exception]) -> Any:
     @wraps(method)
     def tracking(self: Any, query: Any, args: Any = None) -> Any:
         conn = self.connection
-        if conn is None or running(conn):  # executemany executes
+        if not _to_be_noted(conn):
             return method(self, query, args)
         activity = begin(conn, query, touches)
         try:
@@ -44,7 +44,7 @@ def _tracking_async(method: Any, error_class: type[Exception]) -> Any:
     @wraps(method)
     async def tracking(self: Any, query: Any, args: Any = None) -> Any:
         conn = self.connection
-        if conn is None or running(conn):
+        if not _to_be_noted(conn):
             return await method(self, query, args)
         activity = begin(conn, query, touches)
         try:
@@ -56,3 +56,8 @@ def _tracking_async(method: Any, error_class: type[Exception]) -> Any:
             activity.ended = monotonic()
 
     return tracking
+
+
+def _to_be_noted(conn: Any) -> bool:
+    """Not of a cursor that is closed, nor during the login, nor of what `executemany` executes."""
+    return conn is not None and conn._activity is not None and not running(conn)

@@ -16,7 +16,7 @@ from MySQLdb.connections import Connection  # type: ignore[import-untyped]
 from MySQLdb.cursors import Cursor, CursorUseResultMixIn  # type: ignore[import-untyped]
 
 from .dbapi import lendable
-from .mysql import AUTOCOMMIT, DOUBT, IN_TRANS, MySQLDriver, Session
+from .mysql import AUTOCOMMIT, DOUBT, IN_TRANS, RUNNING, MySQLDriver, Session
 from .mysql_cursors import tracked
 from .mysql_session import ends, may_begin
 from .session import Touched
@@ -50,7 +50,7 @@ class MySQLClientDriver(MySQLDriver):
         params = {"connect_timeout": max(1, round(timeout)), **self.given(conninfo, kwargs)}
         conn = lendable(self.connection_class, _Noting)(**params)
         try:
-            conn._wire = conn.fileno()
+            conn._wire, conn._number = conn.fileno(), conn.thread_id()
             await self.begin_session(conn, params, settings)
             conn._flags = AUTOCOMMIT if conn.get_autocommit() else 0
             self.keep_alive(conn)
@@ -88,13 +88,24 @@ class MySQLClientDriver(MySQLDriver):
         seconds = max(1, round(timeout))
         bounds = {"connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds, "autocommit": True}
         with suppress(MySQLdb.Error), Connection(**params | bounds) as other:
-            other.query(f"KILL QUERY {conn.thread_id()}")
+            other.query(f"KILL QUERY {conn._number}")
+
+
+    def backend(self, conn: Any) -> int:
+        return conn._number  # type: ignore[no-any-return]
+
+    async def close(self, conn: Any) -> int | None:
+        if not conn._flags & RUNNING:
+            return await super().close(conn)
+        self.abort(conn)  # it lets no other thread close it while a statement runs
+        return None
 
 
 class _Noting(Session, Connection):  # type: ignore[misc]
     """Takes note of each statement, and of what it makes of the transaction."""
 
-    _wire: int | None = None
+    _wire: int | None = None  # the socket
+    _number = 0  # the server's, of the connection: the library tells it to no other thread while a statement runs
 
     def close(self) -> None:
         self._wire = None

@@ -89,6 +89,12 @@ class PyMySQLDriver(MySQLDriver):
             other.query(f"KILL QUERY {conn.thread_id()}")
 
 
+    async def close(self, conn: Any) -> int | None:
+        if conn._result is not None:
+            conn._result.unbuffered_active = False  # or its finalizer would read what is left, from nowhere
+        return await super().close(conn)
+
+
 class _Result(FlaggedResult, MySQLResult):  # type: ignore[misc]
     pass
 
