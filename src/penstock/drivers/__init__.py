@@ -12,6 +12,7 @@ from .base import Driver
 _DRIVERS: dict[str, tuple[str, str, str | None]] = {
     "psycopg": ("psycopg", "PsycopgDriver", "postgres"),
     "psycopg2": ("psycopg2", "Psycopg2Driver", "psycopg2"),
+    "asyncpg": ("asyncpg", "AsyncpgDriver", "asyncpg"),
     "sqlite3": ("sqlite3", "Sqlite3Driver", None),
     "oracledb": ("oracledb", "OracledbDriver", "oracledb"),
     "pymysql": ("pymysql", "PyMySQLDriver", "pymysql"),

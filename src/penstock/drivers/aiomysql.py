@@ -161,7 +161,7 @@ class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
         if self._must_begin():
             await self._execute_command(3, "START TRANSACTION READ ONLY")
             await self._read_ok_packet()
-        activity = self._note(sql)
+        here = self._note(sql)
         try:
             return await super().query(self._bounded(sql), unbuffered)
         except aiomysql.Error as error:
@@ -170,7 +170,7 @@ class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
             raise
         finally:
             streaming = self._result is not None and self._result.unbuffered_active
-            self._noted(activity)
+            self._noted(here)
             if streaming:
                 self._flags |= RUNNING  # until the last row has come
 

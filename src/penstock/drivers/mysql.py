@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..core import Reason
 from .base import Activity, Status, settled
-from .dbapi import DBAPIDriver, begin, running
+from .dbapi import DBAPIDriver, begin, end
 from .mysql_session import LEFT_BEHIND, may_begin, touches
 from .session import Touched
 
@@ -98,22 +98,24 @@ class Session:
     _driver: Any = None
     _activity: Activity | None = None  # not there before it is adopted
     _touched = Touched.NOTHING
+    _running = False
     _flags = 0
     _loss: Exception | None = None
     _bounds: tuple[float, bool] | None = None
     _ours = False  # what is being sent now is the pool's own, and nobody's statement
 
-    def _note(self, sql: Any) -> Activity | None:
-        """A statement is about to be sent. Whoever gets an activity here sets its end: it came past all cursors."""
+    def _note(self, sql: Any) -> bool:
+        """A statement is about to be sent. Whether it came past all cursors, so that it is to be noted here."""
         self._flags |= RUNNING
-        if self._ours or self._activity is None or running(self):
-            return None
-        return begin(self, sql, touches)
+        if self._ours or self._activity is None or self._running:
+            return False
+        begin(self, sql, touches)
+        return True
 
-    def _noted(self, activity: Activity | None) -> None:
+    def _noted(self, here: bool) -> None:
         self._flags &= ~RUNNING
-        if activity is not None:
-            activity.ended = monotonic()
+        if here:
+            end(self)
 
     def _bounded(self, sql: Any) -> Any:
         """*sql* with the lease's deadline before it, where the server and the statement take one."""

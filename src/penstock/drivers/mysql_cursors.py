@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import cache, wraps
 from inspect import iscoroutinefunction
-from time import monotonic
 from typing import Any
 
-from .dbapi import begin, running
+from .dbapi import begin, end
 from .mysql_session import touches
 
 
@@ -28,14 +27,14 @@ def _tracking(method: Any, error_class: type[Exception]) -> Any:
         conn = self.connection
         if not _to_be_noted(conn):
             return method(self, query, args)
-        activity = begin(conn, query, touches)
+        begin(conn, query, touches)
         try:
             return method(self, query, args)
         except error_class as error:
             conn._driver.failed(conn, error)
             raise
         finally:
-            activity.ended = monotonic()
+            end(conn)
 
     return tracking
 
@@ -46,18 +45,18 @@ def _tracking_async(method: Any, error_class: type[Exception]) -> Any:
         conn = self.connection
         if not _to_be_noted(conn):
             return await method(self, query, args)
-        activity = begin(conn, query, touches)
+        begin(conn, query, touches)
         try:
             return await method(self, query, args)
         except error_class as error:
             conn._driver.failed(conn, error)
             raise
         finally:
-            activity.ended = monotonic()
+            end(conn)
 
     return tracking
 
 
 def _to_be_noted(conn: Any) -> bool:
     """Not of a cursor that is closed, nor during the login, nor of what `executemany` executes."""
-    return conn is not None and conn._activity is not None and not running(conn)
+    return conn is not None and conn._activity is not None and not conn._running

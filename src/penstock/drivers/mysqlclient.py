@@ -121,7 +121,7 @@ class _Noting(Session, Connection):  # type: ignore[misc]
         if self._must_begin():
             super().query(b"START TRANSACTION READ ONLY")
             self._flags |= IN_TRANS
-        activity = self._note(query)
+        here = self._note(query)
         try:
             super().query(self._bounded(query))
         except MySQLdb.Error as error:
@@ -129,7 +129,7 @@ class _Noting(Session, Connection):  # type: ignore[misc]
                 self._driver.failed(self, error)
             raise
         finally:
-            self._noted(activity)
+            self._noted(here)
         if not self._ours and self._activity is not None:
             self._follow(query)
 

@@ -62,6 +62,7 @@ class PsycopgDriver:
     data_error: type[Exception] = psycopg.DataError
     query_canceled: type[Exception] = psycopg.errors.QueryCanceled
     state = staticmethod(_state)
+    shares = True  # statements of many tasks can share its connections: see `penstock.multiplex`
 
     def __init__(self, connection_class: Any, is_async: bool) -> None:
         own = psycopg.AsyncConnection if is_async else psycopg.Connection

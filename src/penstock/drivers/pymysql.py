@@ -109,7 +109,7 @@ class _Noting(Flagged, Connection):  # type: ignore[misc]
         if self._must_begin():
             self._execute_command(3, "START TRANSACTION READ ONLY")
             self._read_ok_packet()
-        activity = self._note(sql)
+        here = self._note(sql)
         try:
             return super().query(self._bounded(sql), unbuffered)
         except pymysql.Error as error:
@@ -118,7 +118,7 @@ class _Noting(Flagged, Connection):  # type: ignore[misc]
             raise
         finally:
             streaming = self._result is not None and self._result.unbuffered_active
-            self._noted(activity)
+            self._noted(here)
             if streaming:
                 self._flags |= RUNNING  # until the last row has come
 
