@@ -11,12 +11,16 @@ from time import monotonic
 from typing import Any, Literal
 
 from sqlalchemy import exc
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, Pool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, Pool, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool.base import _ConnectionFairy
+from sqlalchemy.util import safe_reraise
 
 from ... import errors
 from ...core import Overload
 from ...pool.holders import Holder
 from ...pool.snapshot import Snapshot
+from .lease import Lease
+from .record import Record
 from .lender import Lender, NoConnection, TaskLender, ThreadLender
 
 AT_ONCE = 0.001  # seconds that who does not want to wait waits all the same, for a place to be made
@@ -106,6 +110,19 @@ class PenstockPool(QueuePool):
         }
 
     # ------------------------------------------------------------------------------------------ as SQLAlchemy asks
+
+    def connect(self) -> PoolProxiedConnection:
+        record: Record = self._do_get()
+        try:
+            conn = record.get_connection()
+        except BaseException as error:
+            with safe_reraise():
+                record._checkin_failed(error, _fairy_was_created=False)
+        echo = self._should_log_debug()
+        lease = Lease(self, conn, record, echo)
+        if echo:
+            self.logger.debug("Connection %r checked out from pool", conn)
+        return _ConnectionFairy._checkout(self, fairy=lease)
 
     def _do_get(self) -> ConnectionPoolEntry:
         lender: Lender = self._lender or self._begin()

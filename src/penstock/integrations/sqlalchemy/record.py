@@ -22,6 +22,7 @@ from ...drivers.base import Activity, Driver, Status
 from ...pool.terms import declared
 
 if TYPE_CHECKING:
+    from .lease import Lease
     from .lender import Lender
     from .pool import PenstockPool
 
@@ -59,7 +60,7 @@ class Record(_ConnectionRecord):
         if self._met is not None and self.dbapi_connection is self._met:
             if self._probe(0) and not self._looks_alive():
                 self._found_dead()
-            elif self.driver is not None:
+            elif self._owner._pre_ping or self.rested <= self._owner._doubted:
                 self._trust()
         conn = super().get_connection()
         if conn is not self._met:
@@ -67,6 +68,19 @@ class Record(_ConnectionRecord):
         if (terms := declared()) is not None:
             self._bind(terms.until, terms.reading)
         return conn
+
+    def is_at_rest(self, lease: Lease) -> bool:
+        """Whether it is known that there is nothing to be reset, and nobody wants to be told."""
+        dispatch = self._owner.dispatch
+        return (
+            self.driver is not None
+            and lease.dbapi_connection is self._met
+            and self.driver.state(self.real) == self._baseline
+            and self.fairy_ref is lease._finalizer
+            and not self.finalize_callback
+            and not dispatch.reset
+            and not dispatch.checkin
+        )
 
     def settled(self) -> None:
         """It comes back from whoever had it, after SQLAlchemy's own reset."""
@@ -135,8 +149,10 @@ class Record(_ConnectionRecord):
     def _trust(self) -> None:
         """What the kernel has nothing against is asked all the same where there is reason to; with a round trip."""
         owner = self._owner
-        if self.rested > owner._doubted and (not owner._pre_ping or monotonic() - self.rested < PING_AFTER):
-            self.fresh = True  # which spares it SQLAlchemy's own pre-ping
+        if self.driver is None:
+            return  # SQLAlchemy's own pre-ping asks, each time
+        if self.rested > owner._doubted and monotonic() - self.rested < PING_AFTER:
+            self.fresh = True  # which spares it that
             return
         dialect = owner._dialect
         if not isinstance(dialect, Dialect):
