@@ -1,1 +1,1 @@
-"""Penstock beneath what people build on: SQLAlchemy, Django, the web frameworks."""
+"""The pool where people are: SQLAlchemy, Django, the web frameworks. Thin, one file each."""

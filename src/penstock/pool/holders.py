@@ -22,6 +22,8 @@ _INNER = (
     "penstock.drivers.",
     "psycopg.",
     "penstock.integrations.",
+    "django.",
+    "asgiref.",
     "sqlalchemy.",
 )  # modules that no holder is looked for in
 _STACK_DEPTH = 4  # lines of a holder's stack that are shown: the innermost tells what it waits for
