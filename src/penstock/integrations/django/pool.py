@@ -27,7 +27,7 @@ MAX_SIZE = 4  # as psycopg's own pool
 _NAME_BYTES = 63  # that PostgreSQL keeps of application_name
 
 _pools: dict[str, DjangoPool] = {}
-_lock = Lock()  # held to put a pool in its place; nothing waits under it
+_lock = Lock()  # held to put a pool in its place; nothing waits for the database under it
 _borrowers: WeakSet[Any] = WeakSet()  # database wrappers that have been lent a connection
 
 
@@ -90,6 +90,7 @@ def pool_of(wrapper: Any, params: Mapping[str, Any] | None = None) -> DjangoPool
         pool = _pools.get(wrapper.alias)
         if pool is not None and pool.made_of == made_of:  # another thread was first
             return pool
+        new.open()
         _pools[wrapper.alias] = new
     if pool is not None:
         pool.close(timeout=0)  # what it has lent is closed when it comes back

@@ -68,7 +68,6 @@ class Pooled:
         while True:
             pool = pools.pool_of(self, conn_params)
             try:
-                pool.open()
                 conn = self.connect_lent(conn_params)
                 break
             except errors.PoolClosed:
