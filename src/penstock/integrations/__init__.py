@@ -1,1 +1,1 @@
-"""Penstock where people are: one file, or one small package, for each library and framework."""
+"""The pool where people are: SQLAlchemy, Django, the web frameworks. Thin, one file each."""
