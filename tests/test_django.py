@@ -205,6 +205,50 @@ def test_threads_that_end_leak_nothing(database: Database) -> None:
     assert not pool_of(alias).snapshot().closes
 
 
+def test_workers_that_have_nothing_to_do_let_others_have_their_connections(database: Database) -> None:
+    """An executor's threads go on for ever, and Django closes nothing in them."""
+    alias = database({"max_size": 2, "timeout": 5})
+    with ThreadPoolExecutor(4) as first, ThreadPoolExecutor(4) as second:
+        for _ in range(3):
+            for workers in (first, second):
+                assert len(set(workers.map(lambda _: ask(alias), range(8)))) <= 2
+            ask(alias)
+    eventually(lambda: pool_of(alias).snapshot().leased == 1)
+    assert pool_of(alias).snapshot().connects == 2
+
+
+def test_workers_keep_what_cannot_be_had_elsewhere(database: Database) -> None:
+    """What a worker has set, or begun, is there for its next piece of work, although others wait in vain."""
+    alias = database({"max_size": 1, "timeout": 0.2})
+    with ThreadPoolExecutor(1) as worker:
+        session = worker.submit(ask, alias).result(10)
+        worker.submit(ask, alias, "SELECT set_config('work_mem', '7MB', false)").result(10)
+        with pytest.raises(penstock.PoolExhausted):
+            ask(alias)
+        assert worker.submit(ask, alias, "SHOW work_mem").result(10) == "7MB"
+        worker.submit(lambda: connections[alias].close()).result(10)
+        assert ask(alias) == session
+
+
+def test_a_worker_in_the_midst_of_its_work_keeps_its_connection(database: Database) -> None:
+    alias = database({"max_size": 1, "timeout": 0.2})
+    asked, go_on = threading.Event(), threading.Event()
+
+    def work() -> bool:
+        session = ask(alias)
+        asked.set()
+        go_on.wait(10)
+        return bool(ask(alias) == session and connections[alias].connection is not None)
+
+    with ThreadPoolExecutor(1) as worker:
+        done = worker.submit(work)
+        asked.wait(10)
+        with pytest.raises(penstock.PoolExhausted):
+            ask(alias)
+        go_on.set()
+        assert done.result(10)
+
+
 def test_a_thread_that_ends_in_a_transaction_loses_its_connection_and_is_named(database: Database) -> None:
     alias = database({"max_size": 1, "timeout": 5})
 
@@ -241,17 +285,14 @@ def test_a_wrapper_that_is_shared_outlives_its_thread_without_another_s_connecti
 def test_what_was_reclaimed_is_borrowed_anew_where_nothing_was_lost(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The worker of an executor never ends. With `leak_reclaim` it keeps no connection that it does not use."""
+    """A thread that never ends, and is no executor's: with `leak_reclaim` it keeps nothing that it does not use."""
     alias = database({"max_size": 1, "leak_after": 0.1, "leak_reclaim": True, "timeout": 5})
-    with ThreadPoolExecutor(1) as worker, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        first = worker.submit(ask, alias).result(10)
-        mine = ask(alias)  # which waits until it is taken away there
-        connections[alias].close()
-        again = worker.submit(ask, alias).result(10)
-        assert len({first, mine}) == 2
-        assert again == mine
-        worker.submit(lambda: connections[alias].close()).result(10)
+        mine = ask(alias)
+        other = aside(lambda: (ask(alias), connections[alias].close())).result(10)[0]  # waits until it is taken away
+        assert other != mine
+        assert ask(alias) == other
     assert "is this a leak?" in caplog.text
 
 
