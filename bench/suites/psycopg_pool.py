@@ -6,7 +6,7 @@ Those that go through its proxy need the program pproxy on the PATH, and anyio h
 A test counts where it touches no private name: nothing that begins with an underscore, but for ``conn._pool``, which is
 part of the face, and nothing of a module that is no part of it (``pool.base``, ``psycopg_pool.sched``). How the others
 end is told all the same. Many measure time, and fail on a busy machine, against psycopg_pool too: one that fails is run
-again, twice at most, and counts as passed if it passes then. Exit status 1 when fewer than 95 % of those that count pass.
+again, twice at most, and counts as passed if it passes then. Exit status 1 when fewer than 95 % of them pass.
 """
 
 from __future__ import annotations
