@@ -35,6 +35,7 @@ class AsyncPool(aio.AsyncPool[C]):
     def _start_anew(self) -> None:
         super()._start_anew()
         self._multiplexer = Multiplexer(self, self._multiplex)
+        self._shares = getattr(self._driver, "shares", False)
 
     # ------------------------------------------------------------------------------------------ statements
 
@@ -137,6 +138,11 @@ class AsyncPool(aio.AsyncPool[C]):
 
     async def _answer(self, statement: Statement, wish: Wish | None, read: Callable[[Statement], Any]) -> Any:
         """Wait until it is answered, and *read* the answer. Raises here whatever there is to raise."""
+        if not self._shares:
+            raise TypeError(
+                f"{self.name}: fetch, fetchrow, fetchval and execute send statements through psycopg, and this pool's"
+                " driver is another: borrow a connection (`async with pool.connection() as conn:`) and use its own"
+            )
         loop = get_running_loop()
         statement.future = loop.create_future()
         self._multiplexer.submit(statement, wish, loop)
