@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from operator import attrgetter
-from time import monotonic
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import parse_qs
 
 from .base import Status
-from .dbapi import DBAPIDriver, lendable, running, tracked
+from .dbapi import DBAPIDriver, lendable, tracked
 from .session import Touched
 
 # What a user can set on a connection and the next one would find there. The last came with Python 3.12.
@@ -29,7 +30,7 @@ _ATTRIBUTES = [
     *(["autocommit"] if hasattr(sqlite3, "LEGACY_TRANSACTION_CONTROL") else []),
 ]
 _LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
-_state = attrgetter("in_transaction", "_used", "_touched", *_ATTRIBUTES)
+_state = attrgetter("in_transaction", "_running", "_used", "_touched", *_ATTRIBUTES)
 _CLOSED = None
 
 # The settings that belong to a connection and not to its file, and that tell what they are set to.
@@ -82,6 +83,9 @@ _LASTING = (
     "setlimit",
 )
 _BETWEEN_LOOKS = 1000  # instructions of SQLite's machine after which a deadline is looked at: some microseconds
+_BETWEEN_INTERRUPTS = 0.001
+_ABORT_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
 
 
 class Sqlite3Driver(DBAPIDriver):
@@ -153,7 +157,7 @@ class Sqlite3Driver(DBAPIDriver):
             open_ = conn.in_transaction
         except sqlite3.ProgrammingError:
             return Status.BROKEN
-        if running(conn):
+        if conn._running:
             return Status.ACTIVE
         if _always_in_transaction(conn):
             open_ = conn._used
@@ -207,7 +211,7 @@ class Sqlite3Driver(DBAPIDriver):
         touched = conn._touched
         if touched & Touched.BEYOND_RESET:
             return False
-        for name, value in zip(_ATTRIBUTES, baseline[3:], strict=True):
+        for name, value in zip(_ATTRIBUTES, baseline[4:], strict=True):
             if getattr(conn, name) != value:  # to set isolation_level to None is to commit
                 setattr(conn, name, value)
         execute = self.plain_cursor(conn).execute
@@ -234,23 +238,25 @@ class Sqlite3Driver(DBAPIDriver):
         return {name: row[0] for name, row in rows.items() if row is not None}  # None: not in this build of SQLite
 
     async def cancel(self, conn: Any, timeout: float) -> None:
-        self.abort(conn)
+        _interrupt(conn, timeout)
 
-    def abort(self, conn: Any) -> None:
-        with suppress(sqlite3.ProgrammingError):
-            conn.interrupt()
-
-    def abandon(self, conn: Any) -> int | None:
-        self.abort(conn)
+    async def close(self, conn: Any) -> int | None:
+        _interrupt(conn, _CLOSE_SECONDS)
+        if conn._running:  # to close it then would end the process
+            raise sqlite3.OperationalError("a statement still runs in another thread, at whose end it is closed")
+        conn.close()
         return None
 
-    def silence(self, conn: Any) -> None:
-        """SQLite's locks are the process's. To close the parent's handle in the child, even as garbage, would be to
-        roll the parent's transaction back in its file, so it is kept for ever and out of everybody's reach."""
-        import ctypes
+    def abort(self, conn: Any) -> None:
+        Thread(target=_interrupt, args=(conn, _ABORT_SECONDS), name="penstock-abort", daemon=True).start()
 
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(conn))
-        conn.__class__ = type("ParentsConnection", (type(conn),), _OUT_OF_REACH)
+    def abandon(self, conn: Any) -> int | None:
+        with suppress(sqlite3.ProgrammingError):
+            conn.interrupt()
+        return None
+
+    # In a forked child (`silence`): SQLite's locks are the process's, and to close the parent's handle there, even as
+    # garbage, would be to roll the parent's transaction back in its file. It has no fileno, so it is kept for ever.
 
 
 class _Noting(sqlite3.Connection):
@@ -299,20 +305,6 @@ for _name in _LASTING:
         setattr(_Noting, _name, _lasting(_name))
 
 
-def _refuse(self: Any, name: str) -> Any:
-    if name.startswith("__") or name in ("_pool", "_driver"):
-        return object.__getattribute__(self, name)
-    raise sqlite3.ProgrammingError("this connection is the parent process's: take one from the pool")
-
-
-_OUT_OF_REACH = {
-    "__getattribute__": _refuse,
-    "__enter__": lambda self: self,
-    "__exit__": lambda self, *error: None,
-    "__repr__": object.__repr__,
-}
-
-
 def _touches(statement: Any) -> Touched:
     return _found(statement) if type(statement) is str else Touched.NOTHING  # it is the driver's to say what is wrong
 
@@ -324,6 +316,16 @@ def _found(statement: str) -> Touched:
         if pattern.search(statement):
             found |= kind
     return found
+
+
+def _interrupt(conn: Any, seconds: float) -> None:
+    """End whatever runs on the connection, within *seconds*."""
+    until = monotonic() + seconds
+    with suppress(sqlite3.ProgrammingError):  # closed
+        conn.interrupt()
+        while conn._running and monotonic() < until:
+            sleep(_BETWEEN_INTERRUPTS)
+            conn.interrupt()  # a statement that was about to begin when it was called first
 
 
 def _never(milliseconds: int) -> bool:

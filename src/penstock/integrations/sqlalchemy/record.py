@@ -42,7 +42,19 @@ class Record(_ConnectionRecord):
     :ivar rested: since when it was in nobody's hands, by the monotonic clock.
     """
 
-    __slots__ = ("_baseline", "_met", "_owner", "_probe", "bound", "driver", "lender", "opened", "real", "rested", "slot")
+    __slots__ = (
+        "_baseline",
+        "_met",
+        "_owner",
+        "_probe",
+        "bound",
+        "driver",
+        "lender",
+        "opened",
+        "real",
+        "rested",
+        "slot",
+    )
 
     def __init__(self, owner: PenstockPool, lender: Lender, slot: Slot) -> None:
         super().__init__(owner, connect=False)
