@@ -112,6 +112,37 @@ assert PoolTimeout is ours.PoolTimeout and NullConnectionPool is ours.NullConnec
         ours.install()
 
 
+def test_djangos_own_pool_is_ours_then(dsn: str) -> None:
+    """Django imports psycopg_pool by name, when it first needs a pool."""
+    code = """
+import sys
+import penstock.compat.psycopg_pool as ours
+ours.install()
+import django
+from django.conf import settings
+from psycopg.conninfo import conninfo_to_dict
+where = conninfo_to_dict(sys.argv[1])
+settings.configure(DATABASES={"default": {
+    "ENGINE": "django.db.backends.postgresql", "NAME": where["dbname"], "USER": where["user"],
+    "PASSWORD": where["password"], "HOST": where["host"], "PORT": where["port"],
+    "CONN_HEALTH_CHECKS": True, "OPTIONS": {"pool": {"min_size": 1, "max_size": 2, "timeout": 5}},
+}})
+django.setup()
+from django.db import connection
+pids = set()
+for _ in range(3):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        pids.add(cursor.fetchone())
+    connection.close()
+assert len(pids) == 1, pids
+assert type(connection.pool) is ours.ConnectionPool
+assert connection.pool.get_stats()["requests_num"] == 3
+connection.close_pool()
+"""
+    subprocess.run([sys.executable, "-c", code, dsn], check=True, timeout=30)
+
+
 @pools
 @pytest.mark.parametrize("workers", [None, 1, 2])
 def test_num_workers_bounds_how_many_are_opened_at_once(dsn: str, kind: Any, workers: int | None) -> None:
