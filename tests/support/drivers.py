@@ -222,4 +222,7 @@ CASES = [
     unknown("any psycopg2", psycopg2, on_postgres, POSTGRES, setting("autocommit", True)),
     unknown("any sqlite3", sqlite3, anywhere_in_a_file, SQLITE, None, stops=False),
 ]
+from .mysql_drivers import CASES as MYSQL_CASES  # noqa: E402  (which takes its words from here)
+
+CASES += MYSQL_CASES
 EACH = [pytest.param((case, kind), id=f"{case.name}-{kind.__name__}") for case in CASES for kind in case.kinds]

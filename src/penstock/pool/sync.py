@@ -182,6 +182,7 @@ class Pool(BasePool[C]):
     def _start_anew(self) -> None:
         # Guards the core and nothing else. Nothing that waits, logs or calls the user's code runs under it.
         self._lock = threading.Lock()
+        self._opening = threading.RLock()  # whoever comes while another thread opens the pool finds it open
         self._errands: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._keeper: threading.Thread | None = None
         self._next_tick = math.inf
@@ -217,6 +218,10 @@ class Pool(BasePool[C]):
             self.wait(timeout)
 
     def _open(self) -> None:
+        with self._opening:
+            self._open_once()
+
+    def _open_once(self) -> None:
         # The keeper refers to the pool weakly, so dropping the pool ends it.
         keeper = threading.Thread(
             target=_keep, args=(ref(self), self._errands), name=f"{self.name}-keeper", daemon=True
