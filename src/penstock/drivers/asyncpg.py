@@ -85,7 +85,7 @@ class AsyncpgDriver:
     async def dial(self, **arguments: Any) -> Any:
         """A new connection, with asyncpg's own arguments."""
         conn = await asyncpg.connect(connection_class=self.connection_class, **arguments)
-        _notice_silence(conn)
+        notice_silence(conn)
         return conn
 
     def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
@@ -280,7 +280,7 @@ def _url(conninfo: str) -> str:
     return "postgresql://?" + urlencode(pairs)
 
 
-def _notice_silence(conn: Any) -> None:
+def notice_silence(conn: Any) -> None:
     """Have the kernel find out when the other side has vanished."""
     with socket.socket(fileno=os.dup(_fileno(conn))) as sock:
         if sock.family == socket.AF_UNIX:
