@@ -13,6 +13,7 @@ drill: $(READY)
 test: $(READY) lint
 	@sh scripts/redis.sh
 	@sh scripts/pgbouncer.sh
+	@sh scripts/mariadb.sh
 	$(BIN)/python -m pytest
 
 # Every interpreter of 3.11 to 3.13 that this machine has, each in an environment of its own.

@@ -7,6 +7,7 @@ import pytest
 
 from penstock.drill.postgres import EmbeddedPostgres
 from penstock.drill.proxy import ChaosProxy
+from support.mariadb import MariaDB
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,10 @@ def own_postgres() -> Iterator[Callable[..., EmbeddedPostgres]]:
     """Start a server for one test alone; takes EmbeddedPostgres's arguments."""
     with ExitStack() as servers:
         yield lambda **settings: servers.enter_context(EmbeddedPostgres(**settings))
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """One server for the whole session; skips where there is none."""
+    with MariaDB() as server:
+        yield server

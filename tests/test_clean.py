@@ -190,6 +190,24 @@ def test_statements_in_a_pipeline_and_composed_ones_are_known(dsn: str, kind: Ki
 
 
 @both
+def test_a_server_cursor_that_holds_and_was_not_closed_is_gone(dsn: str, kind: Kind) -> None:
+    """psycopg's own WITH HOLD is in no statement of the user's."""
+
+    async def scenario() -> None:
+        async with opened(kind, dsn, min_size=1, kwargs={"autocommit": True}) as pool:
+            session = await request(pool, "SELECT pg_backend_pid()")
+            async with borrowed(pool) as conn:
+                cursor = conn.cursor("left_open", withhold=True)
+                await settled(cursor.execute("SELECT generate_series(1, 9)"))
+            assert await request(pool, "SELECT count(*) FROM pg_cursors") == 0
+            assert await request(pool, "SELECT pg_backend_pid()") == session
+            with pytest.warns(ResourceWarning, match="deleted while still open"):  # psycopg's own
+                del cursor
+
+    asyncio.run(scenario())
+
+
+@both
 def test_handlers_and_preparing_are_set_back(dsn: str, kind: Kind) -> None:
     """What the next user's notices and statements would run into."""
 

@@ -78,8 +78,11 @@ class Driver(Protocol):
         It is called with 0: the milliseconds to wait for that.
         """
 
-    def look(self, conn: Any) -> bool:
-        """After `probe` has said true: read what came, without waiting. Whether it is no sign of the end."""
+    def look(self, conn: Any) -> bool | None:
+        """After `probe` has said true: read what came, without waiting. Whether it is no sign of the end.
+
+        None: only a round trip tells. `check` makes it.
+        """
 
     def status(self, conn: Any) -> Status: ...
 

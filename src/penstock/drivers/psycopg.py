@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, wraps
@@ -22,8 +21,8 @@ from psycopg.rows import tuple_row
 from ..core import Reason
 from . import sockets
 from .base import Activity, Status, settled
-from .conninfo import parse
-from .session import ANYTHING, Touched, reset_statement, touches
+from .conninfo import added, limits, parse
+from .session import ANYTHING, LIMITS, READ_ONLY, STANDBY, Touched, local_limit, milliseconds, reset_statement, touches
 
 _NOTHING = Touched.NOTHING  # its truth is a call of Python, its identity is not
 _OMITTED: Any = object()  # a parameter's name differs from method to method, so it is passed on as it was given
@@ -52,19 +51,7 @@ _preparing = attrgetter("_prepared.prepare_threshold", "_prepared.prepared_max")
 # those attributes that can be set without our noting it (see `_watch`).
 _state = attrgetter("pgconn.transaction_status", "_touched", "row_factory", "cursor_factory", "server_cursor_factory")
 
-# Without these a connection whose peer has vanished is waited for until the kernel gives up: two hours when idle, a
-# quarter of an hour with unacknowledged data. libpq's names; the last in milliseconds.
-_NETWORK = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-
-# Milliseconds, as PostgreSQL shows a time: 0, 200ms, 5s, 1min, 2h, 1d.
-_UNITS = {b"": 1, b"ms": 1, b"s": 1000, b"min": 60_000, b"h": 3_600_000, b"d": 86_400_000}
-_TIME = re.compile(rb"(\d+)(\w*)")
-_LONGEST_LIMIT = 2**31 - 1
-
-_READ_ONLY = "25006"
-_STANDBY = b"in_hot_standby"
-# idle_in_transaction_session_timeout, transaction_timeout, idle_session_timeout: it is the client who was slow.
-_LIMITS = ("25P03", "25P04", "57P05")
+_STANDBY = STANDBY.encode()
 
 
 class PsycopgDriver:
@@ -92,17 +79,11 @@ class PsycopgDriver:
     async def connect(
         self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
     ) -> Any:
-        given = {**parse(conninfo), **kwargs}
-        defaults = {"connect_timeout": math.ceil(timeout), **_NETWORK}
-        params = {key: value for key, value in defaults.items() if key not in given} | dict(kwargs)
-        if settings:
-            begun = given.get("options") or os.environ.get("PGOPTIONS", "")
-            params["options"] = " ".join([begun, *(f"-c {name}={value}" for name, value in settings.items())]).strip()
+        params = {**kwargs, **added({**parse(conninfo), **kwargs}, timeout, settings)}
         return await settled(self.connection_class.connect(conninfo, **params))
 
     def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
-        given = {"statement_timeout": statement, "idle_in_transaction_session_timeout": idle_in_transaction}
-        return {name: f"{math.ceil(seconds * 1000)}ms" for name, seconds in given.items() if seconds is not None}
+        return limits(statement, idle_in_transaction)
 
     def adopt(self, conn: Any) -> Any:
         if not hasattr(
@@ -116,8 +97,8 @@ class PsycopgDriver:
         conn._touched = Touched.NOTHING
         conn._loss = None
         conn._own_limit = None
-        conn.cursor_factory = _tracked(conn.cursor_factory)
-        conn.server_cursor_factory = _tracked(conn.server_cursor_factory)
+        conn.cursor_factory = tracked(conn.cursor_factory)
+        conn.server_cursor_factory = tracked(conn.server_cursor_factory)
         conn._adopted = (_attributes(conn), _preparing(conn))
         return _state(conn)
 
@@ -295,22 +276,11 @@ def _begin_bounded(conn: Any, begin: bytes, until: float) -> Any:
     """
     if conn._own_limit is None or conn._touched & Touched.SETTINGS:
         began, shown = yield from _all_results(conn, begin + b"; SHOW statement_timeout")
-        conn._own_limit = milliseconds(shown.get_value(0, 0))
-        yield from _all_results(conn, _limit(conn, until))
+        conn._own_limit = milliseconds(shown.get_value(0, 0).decode())
+        yield from _all_results(conn, local_limit(until, conn._own_limit).encode())
         return began
-    results = yield from _all_results(conn, begin + b"; " + _limit(conn, until))
+    results = yield from _all_results(conn, begin + b"; " + local_limit(until, conn._own_limit).encode())
     return results[0]
-
-
-def milliseconds(shown: bytes) -> int:
-    """A limit as the server shows it; the longest there is for none."""
-    number, unit = _TIME.fullmatch(shown).groups()  # type: ignore[union-attr]
-    return int(number) * _UNITS[unit] or _LONGEST_LIMIT
-
-
-def _limit(conn: Any, until: float) -> bytes:
-    left = max(1, math.ceil((until - monotonic()) * 1000))
-    return b"SET LOCAL statement_timeout = %d" % min(left, conn._own_limit)
 
 
 def _all_results(conn: Any, statements: bytes) -> Any:
@@ -377,7 +347,7 @@ def _watched(manager: Any) -> Any:
 
 
 @cache
-def _tracked(cursor_class: Any) -> Any:
+def tracked(cursor_class: Any) -> Any:
     """*cursor_class*, taking note of each statement: for who asks what a holder is doing, and to know what to reset.
 
     Part of every statement, so the class's own methods are bound here rather than looked up with `super` each time.
@@ -387,6 +357,8 @@ def _tracked(cursor_class: Any) -> Any:
     is_async = issubclass(cursor_class, (psycopg.AsyncCursor, psycopg.AsyncServerCursor))
     wrap = _tracking_async if is_async else _tracking
     methods = {name: wrap(getattr(cursor_class, name)) for name in ("execute", "executemany")}
+    if issubclass(cursor_class, (psycopg.ServerCursor, psycopg.AsyncServerCursor)):
+        methods["execute"] = _declaring(methods["execute"])
     # The end of these is the user's to choose: until then the connection's own status tells that they run.
     methods |= {name: _noting(getattr(cursor_class, name)) for name in ("stream", "copy")}
     marks = {"__module__": cursor_class.__module__, "_tracked_by_penstock": True}
@@ -410,8 +382,8 @@ def _failed(conn: Any, error: psycopg.Error) -> None:
     """A statement has failed: does that say something of the connection?"""
     if conn.broken:
         # Not the error itself: its frames keep the connection.
-        conn._loss = False if error.sqlstate in _LIMITS else type(error)(str(error))
-    elif error.sqlstate == _READ_ONLY and _is_read_only(conn):
+        conn._loss = False if error.sqlstate in LIMITS else type(error)(str(error))
+    elif error.sqlstate == READ_ONLY and _is_read_only(conn):
         conn._touched |= Touched.READ_ONLY
 
 
@@ -462,6 +434,18 @@ def _tracking_async(method: Any) -> Any:
             activity.ended = monotonic()
 
     return tracking
+
+
+def _declaring(method: Any) -> Any:
+    """A server cursor says WITH HOLD by itself, so its user's statement does not tell that it stays until closed."""
+
+    @wraps(method)
+    def declaring(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.withhold:
+            self._conn._touched |= Touched.CURSORS
+        return method(self, *args, **kwargs)
+
+    return declaring
 
 
 def _noting(method: Any) -> Any:

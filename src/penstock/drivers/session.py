@@ -1,4 +1,4 @@
-"""Which statements leave something behind in a PostgreSQL session, and what takes it away again.
+"""What the drivers of PostgreSQL know of a session: what leaves something behind in it, and what takes it away again.
 
 A pool cannot ask the server after each use: that would be a round trip. It reads the statements instead, as PgBouncer's
 documentation lists what breaks transaction pooling: SET, LISTEN, session advisory locks, temporary tables, WITH HOLD
@@ -8,9 +8,11 @@ session behind its call's back cannot be seen.
 
 from __future__ import annotations
 
+import math
 import re
 from enum import Flag, auto
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 
@@ -24,6 +26,7 @@ class Touched(Flag):
     LOCKS = auto()
     TEMPORARY = auto()
     CURSORS = auto()
+    DATABASES = auto()  # attached to it: SQLite
     CLIENT = auto()  # the connection object: its attributes, its handlers
     BOUND = auto()  # what transactions begin with, for one lease
     READ_ONLY = auto()  # found so by a statement that was to write
@@ -31,6 +34,16 @@ class Touched(Flag):
 
 
 ANYTHING = Touched.SETTINGS | Touched.ROLE | Touched.LISTENS | Touched.LOCKS | Touched.TEMPORARY | Touched.CURSORS
+
+READ_ONLY = "25006"  # the error of a write that is not allowed
+STANDBY = "in_hot_standby"  # the server tells of it unasked, since PostgreSQL 14
+# idle_in_transaction_session_timeout, transaction_timeout, idle_session_timeout: it is the client who was slow.
+LIMITS = ("25P03", "25P04", "57P05")
+
+# Milliseconds, as PostgreSQL shows a time: 0, 200ms, 5s, 1min, 2h, 1d.
+_UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+_TIME = re.compile(r"(\d+)(\w*)")
+_LONGEST_LIMIT = 2**31 - 1
 
 # A statement begins at the start, after a semicolon, or after comments.
 _START = r"(?:\A|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
@@ -87,3 +100,15 @@ def _touches(statement: str) -> Touched:
 def reset_statement(touched: Touched) -> str:
     """The SQL, for one round trip, that takes away what was left behind."""
     return "; ".join(sql for kind, sql in _RESETS.items() if kind & touched)
+
+
+def milliseconds(shown: str) -> int:
+    """A limit as the server shows it; the longest there is for none."""
+    number, unit = _TIME.fullmatch(shown).groups()  # type: ignore[union-attr]
+    return int(number) * _UNITS[unit] or _LONGEST_LIMIT
+
+
+def local_limit(until: float, own: int) -> str:
+    """The SQL that bounds a transaction's statements by *until* (monotonic), and by the session's *own* limit (ms)."""
+    left = max(1, math.ceil((until - monotonic()) * 1000))
+    return f"SET LOCAL statement_timeout = {min(left, own)}"

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.pool")
 
-PER_SECOND = 1.5  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 33 s
+PER_SECOND = 1.25  # looks of a fleet in which nothing changes, at most: with 50 members each looks every 40 s
 CALM = 3  # looks without a change after which a member looks less often
 FIRST_LOOK = 1.0  # seconds from joining to the first look, about: by then those are there who came together
 HUNGRY = 9.0  # seconds after which a member looks at least that has not all it could use
@@ -382,6 +382,7 @@ class Member:
             self._resize(pool, self.share)
         self._meter.read(pool._core, pool._clock())
         before = set() if self._seen is None else self._seen.members.keys()
+        had = self.share
         if not self._may_open():  # what was claimed may be another's by now: only what is open is certain
             self._resize(pool, max(self._least(), min(self.share, self._open(pool))))
         self._line.measure(totals_of(pool._core, pool._clock()), self.share)
@@ -399,7 +400,7 @@ class Member:
             seen, self._claim = await self._say(pool, conn, self._held(pool))
         elif want > share:
             await self._raise(pool, conn, seen, coming=not seen.members.keys() <= before)
-        self._calm = 0 if changing or share != self.share else self._calm + 1
+        self._calm = 0 if changing or self.share != had else self._calm + 1
         self._looks_at = _clock() + self._period(seen, want) * (1 + JITTER * (_chance() - 0.5))
         if not self.share:
             self._looks_at = _clock() + self._no_room()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import capabilities
 
-from ..drivers.psycopg import milliseconds
+from ..drivers.session import milliseconds
 from .limit import LIMIT, LIMITER, TEXT
 from .prepared import Route
 
@@ -37,7 +37,7 @@ def look(pipeline: Pipeline) -> None:
 def _looked(pipeline: Pipeline, probe: Errand) -> None:
     pid, limit = probe.value(0), probe.value(1)
     if limit is not None:
-        pipeline.prepared.limit = milliseconds(limit)
+        pipeline.prepared.limit = milliseconds(limit.decode())
     if pid == b"%d" % pipeline.pgconn.backend_pid:
         _may_prepare(pipeline, direct=True)
     elif pid is not None and capabilities.has_send_close_prepared():

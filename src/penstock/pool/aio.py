@@ -21,7 +21,7 @@ from weakref import WeakMethod, WeakSet, ref
 
 from .. import errors
 from ..core import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Priority, Reason, Refusal, Slot, State, Waiter, Wake
-from ..drivers import sockets
+from ..drivers import check_connection, sockets
 from ..drivers.base import Status, settled
 from . import steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
@@ -384,7 +384,7 @@ class AsyncPool(BasePool[C]):
         waiter = Waiter(None, None, -1, since, since + timeout, priority=Priority.HIGH)
         while True:
             slot = await self._wait_for(waiter, timeout, again=True)
-            if not slot.probe(0) or self._driver.look(slot.conn):
+            if not slot.probe(0) or self._driver.look(slot.conn) is not False:
                 conn, slot.conn = slot.conn, None
                 return conn  # type: ignore[no-any-return]
             self._event(self._core.reject, slot, Reason.DEAD)
@@ -422,10 +422,11 @@ class AsyncPool(BasePool[C]):
 
     async def _fit(self, slot: Slot, deadline: float) -> bool:
         """Whether the connection can be handed out; if not, it is gone already."""
-        if slot.probe(0) and not self._driver.look(slot.conn):
+        alive = not slot.probe(0) or self._driver.look(slot.conn)
+        if alive is False:
             self._event(self._core.reject, slot, Reason.DEAD)
             return False
-        if self._kit.check is None:
+        if self._kit.check is None and alive is True:
             return True
         left = deadline - self._clock()
         if left <= 0:  # no time to check it, which is not the connection's fault
@@ -589,7 +590,7 @@ class AsyncPool(BasePool[C]):
     def _doubt(self) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
         for slot in self._core.doubt():
-            if slot.probe(0):
+            if slot.probe(0) and self._driver.look(slot.conn) is False:
                 self._event(self._core.reject, slot, Reason.DEAD)
             else:
                 self._spawn(self._verify(slot))
@@ -673,8 +674,6 @@ class AsyncPool(BasePool[C]):
 
         :raises Exception: the driver's own, when the connection does not answer.
         """
-        from ..drivers.psycopg import check_connection
-
         await check_connection(conn)
 
     # ------------------------------------------------------------------------------------------ looking after it

@@ -21,6 +21,9 @@ _INNER = (
     "penstock.core.",
     "penstock.drivers.",
     "psycopg.",
+    "penstock.integrations.",
+    "django.",
+    "asgiref.",
 )  # modules that no holder is looked for in
 _STACK_DEPTH = 4  # lines of a holder's stack that are shown: the innermost tells what it waits for
 _SITES_SHOWN = 10

@@ -135,10 +135,9 @@ async def _restore(kit: Kit, conn: Any, baseline: Any) -> Reason | None:
 
 
 async def check(kit: Kit, conn: Any) -> None:
-    """Run the user's check. Raises what it raises, and leaves no transaction open behind it."""
-    assert kit.check is not None, "bug: no check to run"
+    """Run the user's check, or the driver's. Raises what it raises, and leaves no transaction open behind it."""
     try:
-        await settled(kit.check(conn))
+        await settled((kit.check or kit.driver.check)(conn))
     finally:
         if kit.driver.status(conn) in (Status.INTRANS, Status.INERROR):
             with suppress(Exception):

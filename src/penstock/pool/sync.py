@@ -38,7 +38,7 @@ from ..core import (
     Waiter,
     Wake,
 )
-from ..drivers import sockets
+from ..drivers import check_connection, sockets
 from ..drivers.base import Status
 from . import registry, steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
@@ -396,7 +396,7 @@ class Pool(BasePool[C]):
         waiter = Waiter(None, None, -1, since, since + timeout, priority=Priority.HIGH)
         while True:
             slot = self._wait_for(waiter, timeout, again=True)
-            if not slot.probe(0) or self._driver.look(slot.conn):
+            if not slot.probe(0) or self._driver.look(slot.conn) is not False:
                 conn, slot.conn = slot.conn, None
                 return conn  # type: ignore[no-any-return]
             self._event(self._core.reject, slot, Reason.DEAD)
@@ -472,10 +472,11 @@ class Pool(BasePool[C]):
 
     def _fit(self, slot: Slot, deadline: float) -> bool:
         """Whether the connection can be handed out; if not, it is gone already."""
-        if slot.probe(0) and not self._driver.look(slot.conn):
+        alive = not slot.probe(0) or self._driver.look(slot.conn)
+        if alive is False:
             self._event(self._core.reject, slot, Reason.DEAD)
             return False
-        if self._kit.check is None:
+        if self._kit.check is None and alive is True:
             return True
         if monotonic() >= deadline:  # no time to check it, which is not the connection's fault
             self._event(self._core.unused, slot)
@@ -629,7 +630,7 @@ class Pool(BasePool[C]):
         with self._lock:
             suspects = self._core.doubt()
         for slot in suspects:
-            if slot.probe(0):
+            if slot.probe(0) and self._driver.look(slot.conn) is False:
                 self._event(self._core.reject, slot, Reason.DEAD)
             elif not self._spawn(self._verify, slot):
                 self._verify(slot)
@@ -707,8 +708,6 @@ class Pool(BasePool[C]):
 
         :raises Exception: the driver's own, when the connection does not answer.
         """
-        from ..drivers.psycopg import check_connection
-
         steps.run(check_connection(conn))
 
     # ------------------------------------------------------------------------------------------ looking after it

@@ -1,0 +1,309 @@
+"""What every PEP 249 driver has in common, behind the protocol of `base`.
+
+A specific driver derives from `DBAPIDriver` and adds what its protocol knows: whether a transaction is open, what a
+statement leaves behind in a session, how to stop one. It connects a subclass of the driver's own connection class
+(`lendable`), so that `isinstance` holds for its users, and lets that one's cursors take note of each statement
+(`tracked`). All of these drivers block; for asyncio, `threaded` gives each connection a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache, wraps
+from threading import Thread, get_ident
+from time import monotonic
+from typing import Any
+
+from ..core import Reason
+from . import sockets
+from .base import Activity, Status
+from .session import Touched
+
+_NOTHING = Touched.NOTHING
+
+
+class Lendable:
+    """Comes before a driver's own connection class: `close` may give the connection back, as psycopg's does."""
+
+    _pool: Any = None
+    _driver: Any = None  # who to ask about it; for `check_connection`, which is given nothing but the connection
+
+    def close(self) -> Any:
+        """Close the connection; lent by a pool with `close_returns`, give it back."""
+        pool = self._pool
+        if pool is not None and pool.close_returns:
+            pool.putconn(self)
+            return None
+        return super().close()  # type: ignore[misc]
+
+
+@cache
+def lendable(connection_class: Any, noting: Any) -> Any:
+    """*connection_class* fit to be lent, under its own name.
+
+    *noting* derives from the driver's own connection class, and comes after *connection_class* and before that one:
+    whatever cursor a user's class asks for, it is the last to choose its class.
+    """
+    if issubclass(connection_class, Lendable):
+        return connection_class
+    bases = (Lendable, noting) if issubclass(noting, connection_class) else (Lendable, connection_class, noting)
+    return type(connection_class.__name__, bases, _named_as(connection_class))
+
+
+def _named_as(cls: Any) -> dict[str, Any]:
+    return {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+
+
+def begin(conn: Any, statement: Any, touches: Callable[[Any], Touched]) -> Activity:
+    """A statement begins: note it. Whoever calls this sets `ended` when it is over."""
+    activity: Activity = conn._activity
+    activity.statement = statement
+    activity.thread = get_ident()
+    activity.started = monotonic()
+    touched = touches(statement)
+    if touched is not _NOTHING:  # its truth is a call of Python, its identity is not
+        conn._touched |= touched
+    return activity
+
+
+def running(conn: Any) -> bool:
+    """Whether a statement has begun and not ended: another thread's, when it is asked."""
+    activity: Activity = conn._activity
+    return activity.ended < activity.started
+
+
+@cache
+def tracked(
+    cursor_class: Any,
+    touches: Callable[[Any], Touched],
+    error: type[Exception],
+    names: tuple[str, ...] = ("execute", "executemany"),
+) -> Any:
+    """*cursor_class*, its methods *names* taking note of each statement, which is their first argument.
+
+    *touches* says what a statement leaves behind; *error* is the driver's. The cursor knows its connection as
+    `connection`, which all drivers have though PEP 249 does not ask for it.
+    """
+    if getattr(cursor_class, "_tracked_by_penstock", False):
+        return cursor_class
+    methods = {
+        name: _tracking(getattr(cursor_class, name), touches, error) for name in names if hasattr(cursor_class, name)
+    }
+    marks = {**_named_as(cursor_class), "_tracked_by_penstock": True}
+    return type(cursor_class.__name__, (cursor_class,), methods | marks)
+
+
+def _tracking(method: Any, touches: Callable[[Any], Touched], error_class: type[Exception]) -> Any:
+    @wraps(method)
+    def tracking(self: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        conn = self.connection
+        activity = begin(conn, statement, touches)
+        try:
+            return method(self, statement, *args, **kwargs)
+        except error_class as error:
+            conn._driver.failed(conn, error)
+            raise
+        finally:
+            activity.ended = monotonic()
+
+    return tracking
+
+
+def within(seconds: float, call: Callable[[], object]) -> None:
+    """Make a blocking call that knows no time limit, and wait for it no longer than that."""
+    thread = Thread(target=call, name=f"penstock-{getattr(call, '__name__', 'call')}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+
+
+class DBAPIDriver:
+    """Satisfies `penstock.drivers.base.Driver` together with what a subclass adds.
+
+    A subclass has to say: `connect`, `status`, `state`, `plain_cursor`, and, where there is a socket, `fileno`. The
+    others have a meaning here that holds for any module that keeps to PEP 249.
+    """
+
+    blocking = True  # so that an AsyncPool gives each connection a thread
+    name = "this driver"
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.error: type[Exception] = module.Error
+        self.operational_error: type[Exception] = module.OperationalError
+        self.programming_error: type[Exception] = module.ProgrammingError
+        self.data_error: type[Exception] = module.DataError
+        self.query_canceled: type[Exception] = module.OperationalError
+
+    # ------------------------------------------------------------------------------------------ for subclasses
+
+    def fileno(self, conn: Any) -> int | None:
+        """The connection's socket; None if it has none any more."""
+        return None
+
+    def plain_cursor(self, conn: Any) -> Any:
+        """A cursor of the driver's own, giving tuples, that takes no note of what it is given."""
+        raise NotImplementedError
+
+    def in_autocommit(self, conn: Any) -> AbstractContextManager[Any]:
+        """For the length of a block, a statement opens no transaction."""
+        return nullcontext()
+
+    def beginning(self, conn: Any) -> AbstractContextManager[Any]:
+        """For the length of a block, which begins in no transaction: a statement, or the block itself, opens one."""
+        return nullcontext()
+
+    def restore(self, conn: Any, touched: Touched) -> None:
+        """Set back what was *touched*, on the server and on the object. The connection is in no transaction."""
+
+    # ------------------------------------------------------------------------------------------ connecting
+
+    def check_conninfo(self, conninfo: str) -> None:
+        pass
+
+    async def connect(
+        self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
+    ) -> Any:
+        raise NotImplementedError
+
+    def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
+        given = {"statement_timeout": statement, "idle_in_transaction_timeout": idle_in_transaction}
+        for argument, seconds in given.items():
+            if seconds is not None:
+                raise ValueError(
+                    f"{argument} ({seconds:g}) cannot be had with {self.name}, which knows no such setting of its"
+                    " server: leave it out"
+                )
+        return {}
+
+    def adopt(self, conn: Any) -> Any:
+        conn._driver = self
+        conn._activity = Activity()
+        conn._touched = _NOTHING
+        conn._loss = None
+        return self.state(conn)
+
+    # ------------------------------------------------------------------------------------------ what is known
+
+    def probe(self, conn: Any) -> Callable[[int], object]:
+        fd = self.fileno(conn)
+        if fd is None:
+            raise self.operational_error("the connection was closed as soon as it was made")
+        return sockets.stirred(fd)
+
+    def look(self, conn: Any) -> bool | None:
+        return False  # nobody speaks unasked on an idle connection, but to say goodbye
+
+    def status(self, conn: Any) -> Status:
+        raise NotImplementedError
+
+    state: Callable[[Any], object]  # a function rather than a method where it can be: it is part of every return
+
+    def activity(self, conn: Any) -> Activity:
+        return conn._activity  # type: ignore[no-any-return]
+
+    def touched(self, conn: Any, baseline: Any) -> bool:
+        return bool(conn._touched & ~Touched.CLIENT)
+
+    def bind(self, conn: Any, until: float, reading: bool) -> None:
+        pass
+
+    def unbind(self, conn: Any) -> None:
+        pass
+
+    def unfit(self, conn: Any) -> Reason | None:
+        return None
+
+    def failed(self, conn: Any, error: Exception) -> None:
+        if conn._loss is None and self.status(conn) is Status.BROKEN:
+            conn._loss = type(error)(str(error))  # not the error itself: its frames keep the connection
+
+    def loss(self, conn: Any) -> Exception | None:
+        if conn._loss is None and self.status(conn) is Status.BROKEN:
+            return self.operational_error("the connection was lost")
+        return conn._loss  # type: ignore[no-any-return]
+
+    def told(self, conn: Any, setting: str) -> str | None:
+        return None
+
+    def backend(self, conn: Any) -> int:
+        return 0
+
+    def is_timeout(self, error: BaseException) -> bool:
+        return isinstance(error, TimeoutError)
+
+    # ------------------------------------------------------------------------------------------ what is done
+
+    @contextmanager
+    def transaction(self, conn: Any) -> Iterator[Any]:
+        with self.beginning(conn):
+            try:
+                yield conn
+            except BaseException:
+                with suppress(self.error):  # what the block raised says more
+                    conn.rollback()
+                raise
+            conn.commit()
+
+    async def settle(self, conn: Any, commit: bool) -> None:
+        try:
+            (conn.commit if commit else conn.rollback)()
+        except self.error as error:
+            self.failed(conn, error)
+            raise
+
+    async def reset(self, conn: Any, baseline: Any) -> bool:
+        touched = conn._touched
+        if touched & Touched.BEYOND_RESET:
+            return False
+        self.restore(conn, touched)
+        conn._touched = _NOTHING
+        return True
+
+    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self.in_autocommit(conn):
+            cursor = self.plain_cursor(conn)
+            try:
+                cursor.execute(query, tuple(params)) if params else cursor.execute(query)
+                return [tuple(row) for row in cursor.fetchall()]
+            finally:
+                cursor.close()
+
+    async def check(self, conn: Any) -> None:
+        await self.ask(conn, "SELECT 1", ())
+
+    async def cancel(self, conn: Any, timeout: float) -> None:
+        pass
+
+    async def close(self, conn: Any) -> int | None:
+        end = None
+        with suppress(self.error, OSError):
+            end = self._duplicate(conn)
+        try:
+            conn.close()
+        except BaseException:
+            if end is not None:
+                sockets.close(end)
+            raise
+        return end
+
+    def _duplicate(self, conn: Any) -> int | None:
+        fd = self.fileno(conn)
+        return None if fd is None else os.dup(fd)
+
+    def abort(self, conn: Any) -> None:
+        with suppress(self.error, OSError):
+            if (fd := self.fileno(conn)) is not None:
+                sockets.hang_up(fd)
+
+    def abandon(self, conn: Any) -> int | None:
+        with suppress(self.error, OSError):
+            if (fd := self.fileno(conn)) is not None:
+                return sockets.send_end(fd)
+        return None
+
+    def silence(self, conn: Any) -> None:
+        with suppress(self.error, OSError):
+            if (fd := self.fileno(conn)) is not None:
+                sockets.put_out_of_reach(fd)

@@ -1,0 +1,322 @@
+"""psycopg2: `psycopg2.extensions.connection`, and what derives from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from copy import copy
+from functools import cache, wraps
+from operator import attrgetter
+from typing import Any
+
+import psycopg2  # type: ignore[import-untyped]
+from psycopg2 import errors, extensions, sql
+
+from ..core import Reason
+from . import sockets
+from .base import Status
+from .conninfo import added, limits, read
+from .dbapi import DBAPIDriver, lendable, tracked, within
+from .session import (
+    ANYTHING,
+    LIMITS,
+    READ_ONLY,
+    STANDBY,
+    Touched,
+    local_limit,
+    milliseconds,
+    reset_statement,
+    touches,
+)
+
+_STATUS = {
+    extensions.TRANSACTION_STATUS_IDLE: Status.IDLE,
+    extensions.TRANSACTION_STATUS_ACTIVE: Status.ACTIVE,
+    extensions.TRANSACTION_STATUS_INTRANS: Status.INTRANS,
+    extensions.TRANSACTION_STATUS_INERROR: Status.INERROR,
+    extensions.TRANSACTION_STATUS_UNKNOWN: Status.BROKEN,
+}
+# What a user can set on a connection and the next one would find there. The first is set by a statement.
+_ATTRIBUTES = ("encoding", "autocommit", "isolation_level", "readonly", "deferrable", "cursor_factory")
+_COLLECTIONS = ("notices", "notifies", "string_types", "binary_types")
+# Part of every return, so in one call of C. What the protocol knows of the transaction, what was noted, what was set.
+_state = attrgetter("info.transaction_status", "_touched", *_ATTRIBUTES, *_COLLECTIONS)
+_SET = slice(2, 2 + len(_ATTRIBUTES))
+_COLLECTED = slice(2 + len(_ATTRIBUTES), None)
+
+_NOTING = ("execute", "executemany", "callproc", "copy_expert")
+
+
+class Psycopg2Driver(DBAPIDriver):
+    """Satisfies `penstock.drivers.base.Driver`, but for asyncio: `threaded` does that."""
+
+    name = "psycopg2"
+    state = staticmethod(_state)
+
+    def __init__(self, connection_class: Any, is_async: bool) -> None:
+        super().__init__(psycopg2)
+        self.query_canceled = errors.QueryCanceled
+        self.connection_class = connection_class or extensions.connection
+        if not (isinstance(self.connection_class, type) and issubclass(self.connection_class, extensions.connection)):
+            raise TypeError(
+                f"connection_class must be psycopg2.extensions.connection or derive from it, not {connection_class!r}"
+            )
+
+    def fileno(self, conn: Any) -> int | None:
+        return int(conn.fileno())
+
+    def plain_cursor(self, conn: Any) -> Any:
+        return extensions.connection.cursor(conn, cursor_factory=extensions.cursor)
+
+    @contextmanager
+    def in_autocommit(self, conn: Any) -> Iterator[None]:
+        autocommit = conn.autocommit
+        if not autocommit:  # to set it is no round trip, but where a transaction's characteristics are set in it
+            conn.autocommit = True
+        try:
+            yield
+        finally:
+            if not autocommit and not conn.closed:
+                conn.autocommit = False
+
+    @contextmanager
+    def beginning(self, conn: Any) -> Iterator[None]:
+        autocommit = conn.autocommit
+        if autocommit:
+            conn.autocommit = False
+        try:
+            yield
+        finally:
+            if autocommit and conn.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE:
+                conn.autocommit = True
+
+    # ------------------------------------------------------------------------------------------ connecting
+
+    def check_conninfo(self, conninfo: str) -> None:
+        _parse(conninfo)
+
+    async def connect(
+        self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
+    ) -> Any:
+        if kwargs.get("async_") or kwargs.get("async"):
+            raise ValueError(
+                "kwargs has async_, and a pool has no use for psycopg2's own asynchronous mode: leave it out."
+                " AsyncPool(driver='psycopg2') gives each connection a thread; driver='psycopg' needs none"
+            )
+        params = {**kwargs, **added({**_parse(conninfo), **kwargs}, timeout, settings)}
+        params["connection_factory"] = lendable(params.get("connection_factory") or self.connection_class, _Noting)
+        return psycopg2.connect(conninfo, **params)
+
+    def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
+        return limits(statement, idle_in_transaction)
+
+    def adopt(self, conn: Any) -> Any:
+        if conn._driver is None:
+            conn._born_writable = not _refuses_to_write(conn)
+        conn._bounds = None
+        conn._own_limit = None
+        state = super().adopt(conn)
+        return (*state[: _COLLECTED.start], *map(copy, state[_COLLECTED]))
+
+    # ------------------------------------------------------------------------------------------ what is known
+
+    def look(self, conn: Any) -> bool | None:
+        try:
+            conn.poll()
+        except psycopg2.Error:
+            return False
+        # Anything but a notification that comes unasked to an idle connection is most likely a goodbye.
+        told = bool(conn.notifies)
+        conn.notifies.clear()
+        return told and not conn.closed and not sockets.stirred(conn.fileno())(0)
+
+    def status(self, conn: Any) -> Status:
+        return _STATUS[conn.info.transaction_status]
+
+    def touched(self, conn: Any, baseline: Any) -> bool:
+        return bool(conn._touched & ANYTHING)
+
+    def bind(self, conn: Any, until: float, reading: bool) -> None:
+        conn._bounds = (until, reading)
+        conn._touched = Touched.BOUND
+        if reading:
+            _read_only(conn)
+
+    def unbind(self, conn: Any) -> None:
+        # What `reading` has set stays until the transaction has ended: within one it cannot be set.
+        reading = conn._bounds[1]
+        conn._bounds = None
+        if not reading:
+            conn._touched &= ~Touched.BOUND
+
+    def unfit(self, conn: Any) -> Reason | None:
+        if not conn._touched & Touched.READ_ONLY:
+            return None
+        return Reason.READ_ONLY if conn._born_writable else Reason.STANDBY
+
+    def failed(self, conn: Any, error: Exception) -> None:
+        code = getattr(error, "pgcode", None)
+        if code == READ_ONLY and _is_read_only(conn):
+            conn._touched |= Touched.READ_ONLY
+        elif code in LIMITS:
+            conn._limited = True
+        else:
+            super().failed(conn, error)
+
+    def loss(self, conn: Any) -> Exception | None:
+        return None if conn._limited else super().loss(conn)
+
+    def told(self, conn: Any, setting: str) -> str | None:
+        return conn.get_parameter_status(setting)  # type: ignore[no-any-return]
+
+    def backend(self, conn: Any) -> int:
+        return int(conn.info.backend_pid)
+
+    def is_timeout(self, error: BaseException) -> bool:
+        # psycopg2 has no error of its own for this. libpq's words are translated where it is built so: the wheels' not.
+        return isinstance(error, TimeoutError) or "timeout expired" in str(error)
+
+    # ------------------------------------------------------------------------------------------ what is done
+
+    async def reset(self, conn: Any, baseline: Any) -> bool:
+        touched = conn._touched
+        if touched & Touched.BEYOND_RESET:
+            return False
+        with self.in_autocommit(conn):
+            if statement := reset_statement(touched):
+                self.plain_cursor(conn).execute(statement)
+        _restore(conn, baseline)
+        conn._touched = Touched.NOTHING
+        return True
+
+    async def cancel(self, conn: Any, timeout: float) -> None:
+        with suppress(psycopg2.Error):  # libpq's cancel has no time limit of its own
+            within(timeout, conn.cancel)
+
+
+class _Noting(extensions.connection):  # type: ignore[misc]
+    """Its cursors' classes take note of what they are given, whatever classes they are."""
+
+    _limited = False
+    _bounds: tuple[float, bool] | None = None
+
+    def cursor(
+        self, name: Any = None, cursor_factory: Any = None, withhold: bool = False, scrollable: bool | None = None
+    ) -> Any:
+        factory = cursor_factory or self.cursor_factory or extensions.cursor
+        if isinstance(factory, type):
+            factory = _tracked(_bounded(factory) if self._bounds is not None else factory)
+        else:  # a function, whose cursor is not seen
+            self._touched |= ANYTHING
+        return super().cursor(name, factory, withhold, scrollable)
+
+
+def _tracked(cursor_class: Any) -> Any:
+    return tracked(cursor_class, _touches, psycopg2.Error, _NOTING)
+
+
+def _touches(statement: Any) -> Touched:
+    return touches(_text(statement) if isinstance(statement, sql.Composable) else statement)
+
+
+def _text(composed: Any) -> str:
+    """Composed SQL without what quotes its names and values, for which a connection would be needed."""
+    if isinstance(composed, sql.Composed):
+        return "".join(map(_text, composed.seq))
+    if isinstance(composed, sql.SQL):
+        return composed.string  # type: ignore[no-any-return]
+    if isinstance(composed, sql.Identifier):
+        return ".".join(composed.strings)
+    return "''"
+
+
+@cache
+def _bounded(cursor_class: Any) -> Any:
+    """*cursor_class*, whose statements begin each transaction with the lease's bounds."""
+
+    def execute(self: Any, query: Any, vars: Any = None) -> Any:
+        return cursor_class.execute(self, _begun(self, query), vars)
+
+    def first(method: Any) -> Any:
+        @wraps(method)
+        def bounded(self: Any, *args: Any, **kwargs: Any) -> Any:
+            _begun(self, None)
+            return method(self, *args, **kwargs)
+
+        return bounded
+
+    others = {name: first(getattr(cursor_class, name)) for name in ("executemany", "callproc", "copy_expert")}
+    marks = {"__module__": cursor_class.__module__, "__doc__": cursor_class.__doc__}
+    return type(cursor_class.__name__, (cursor_class,), {"execute": execute, **others, **marks})
+
+
+def _begun(cursor: Any, query: Any) -> Any:
+    """*query*, which may begin a transaction, with what bounds that one before it, in the same message.
+
+    psycopg2 makes and sends BEGIN itself, in C, and leaves no room there. A server-side cursor's query, and what is
+    not sent by `execute`, cannot take it along either: there it is a round trip. So is the session's own limit,
+    which is asked for once, and again after the user has set something.
+    """
+    conn = cursor.connection
+    if conn._bounds is None:  # the cursor has outlived its lease
+        return query
+    until, reading = conn._bounds
+    if conn.info.transaction_status != extensions.TRANSACTION_STATUS_IDLE:
+        return query
+    if reading:  # whatever its user may have set
+        _read_only(conn)
+    if until == math.inf or conn.autocommit:
+        return query
+    if conn._own_limit is None or conn._touched & Touched.SETTINGS:
+        plain = extensions.connection.cursor(conn, cursor_factory=extensions.cursor)
+        plain.execute("SHOW statement_timeout")
+        conn._own_limit = milliseconds(plain.fetchone()[0])
+        plain.execute(local_limit(until, conn._own_limit))
+        return query
+    limit = local_limit(until, conn._own_limit)
+    if query is None or cursor.name is not None:
+        extensions.connection.cursor(conn, cursor_factory=extensions.cursor).execute(limit)
+        return query
+    if isinstance(query, sql.Composable):
+        query = query.as_string(cursor)
+    return b"%s;\n%s" % (limit.encode(), query) if isinstance(query, bytes) else f"{limit};\n{query}"
+
+
+def _parse(conninfo: str) -> dict[str, Any]:
+    return read(conninfo, extensions.parse_dsn, psycopg2.Error)
+
+
+def _read_only(conn: Any) -> None:
+    conn.set_session(readonly=True, autocommit=False)  # in autocommit there would be no transaction to be read only
+
+
+def _restore(conn: Any, baseline: Any) -> None:
+    encoding, autocommit, isolation_level, readonly, deferrable, cursor_factory = baseline[_SET]
+    if conn.encoding != encoding:
+        conn.set_client_encoding(encoding)
+    conn.set_session(*map(_or_default, (isolation_level, readonly, deferrable)), autocommit)
+    conn.cursor_factory = cursor_factory
+    conn.notices, conn.notifies = map(copy, baseline[_COLLECTED][:2])
+    for now, then in zip((conn.string_types, conn.binary_types), baseline[_COLLECTED][2:], strict=True):
+        now.clear()
+        now.update(then)
+
+
+def _or_default(value: Any) -> Any:
+    return "default" if value is None else value
+
+
+def _is_read_only(conn: Any) -> bool:
+    """Whether it is the server that does not write, and not that its user has asked it not to."""
+    if conn._touched & Touched.SETTINGS:
+        return False
+    standby = conn.get_parameter_status(STANDBY)
+    if standby is None:  # a server before PostgreSQL 14, or a pooler that does not pass it on
+        return conn.readonly is not True
+    return standby == "on" or (conn._born_writable and _refuses_to_write(conn))
+
+
+def _refuses_to_write(conn: Any) -> bool:
+    """As the server tells of itself, whenever that changes."""
+    return "on" in map(conn.get_parameter_status, (STANDBY, "default_transaction_read_only"))

@@ -1,0 +1,358 @@
+"""SQLite: `sqlite3.Connection`, and what derives from it.
+
+There is no server and no socket, so nothing is asked before a connection is lent. What a pool gives all the same: no
+more connections than declared, which bounds who contends for the one lock that writers have; each returned clean.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from operator import attrgetter
+from time import monotonic
+from typing import Any
+from urllib.parse import parse_qs
+
+from .base import Status
+from .dbapi import DBAPIDriver, lendable, running, tracked
+from .session import Touched
+
+# What a user can set on a connection and the next one would find there. The last came with Python 3.12.
+_ATTRIBUTES = [
+    "isolation_level",
+    "row_factory",
+    "text_factory",
+    *(["autocommit"] if hasattr(sqlite3, "LEGACY_TRANSACTION_CONTROL") else []),
+]
+_LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
+_state = attrgetter("in_transaction", "_used", "_touched", *_ATTRIBUTES)
+_CLOSED = None
+
+# The settings that belong to a connection and not to its file, and that tell what they are set to.
+_PRAGMAS = (
+    "analysis_limit",
+    "automatic_index",
+    "busy_timeout",
+    "cache_size",
+    "cache_spill",
+    "cell_size_check",
+    "checkpoint_fullfsync",
+    "foreign_keys",
+    "fullfsync",
+    "ignore_check_constraints",
+    "journal_size_limit",
+    "legacy_alter_table",
+    "locking_mode",
+    "mmap_size",
+    "query_only",
+    "read_uncommitted",
+    "recursive_triggers",
+    "reverse_unordered_selects",
+    "secure_delete",
+    "synchronous",
+    "temp_store",
+    "threads",
+    "trusted_schema",
+    "wal_autocheckpoint",
+    "writable_schema",
+)
+_PATTERNS = {
+    Touched.SETTINGS: r"\bpragma\b",
+    Touched.TEMPORARY: r"\b(?:create\s+temp(?:orary)?\b|temp\s*\.)",
+    Touched.DATABASES: r"\b(?:attach|detach)\b",
+    Touched.BEYOND_RESET: r"\b(?:load_extension|case_sensitive_like)\b",
+}
+_COMPILED = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _PATTERNS.items()}
+
+# What a connection is given through these stays until it is closed: SQLite does not tell what it was before.
+_LASTING = (
+    "create_aggregate",
+    "create_collation",
+    "create_function",
+    "create_window_function",
+    "enable_load_extension",
+    "load_extension",
+    "set_authorizer",
+    "set_trace_callback",
+    "setconfig",
+    "setlimit",
+)
+_BETWEEN_LOOKS = 1000  # instructions of SQLite's machine after which a deadline is looked at: some microseconds
+
+
+class Sqlite3Driver(DBAPIDriver):
+    """Satisfies `penstock.drivers.base.Driver`, but for asyncio: `threaded` does that."""
+
+    name = "sqlite3"
+
+    def __init__(self, connection_class: Any, is_async: bool) -> None:
+        super().__init__(sqlite3)
+        self.connection_class = connection_class or sqlite3.Connection
+        if not (isinstance(self.connection_class, type) and issubclass(self.connection_class, sqlite3.Connection)):
+            raise TypeError(f"connection_class must be sqlite3.Connection or derive from it, not {connection_class!r}")
+        self._anchors: dict[str, sqlite3.Connection] = {}
+
+    def __del__(self) -> None:
+        for anchor in getattr(self, "_anchors", {}).values():
+            anchor.close()
+
+    def plain_cursor(self, conn: Any) -> Any:
+        cursor = sqlite3.Connection.cursor(conn)
+        cursor.row_factory = None
+        return cursor
+
+    # ------------------------------------------------------------------------------------------ connecting
+
+    def check_conninfo(self, conninfo: str) -> None:
+        if conninfo:  # or the file is in `kwargs`
+            _check_file(conninfo)
+
+    async def connect(
+        self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
+    ) -> Any:
+        params = {"check_same_thread": False, **kwargs}
+        if params["check_same_thread"]:
+            raise ValueError(
+                "kwargs has check_same_thread=True, but a pool lends a connection to one thread after another: leave it"
+                " out. No two use it at once"
+            )
+        database = params.pop("database", conninfo)
+        text = database.decode(errors="replace") if isinstance(database, bytes) else str(database)
+        _check_file(text)
+        params.setdefault("uri", text.startswith("file:"))
+        if _is_memory(text) and text not in self._anchors:
+            # A database in memory is gone with its last connection; this one stays for as long as the pool does.
+            self._anchors[text] = sqlite3.connect(database, uri=params["uri"], check_same_thread=False)
+        params["factory"] = lendable(params.get("factory") or self.connection_class, _Noting)
+        return sqlite3.connect(database, **params)
+
+    def adopt(self, conn: Any) -> Any:
+        conn._used = False
+        conn._pragmas = self._settings(conn)
+        conn._bound = None
+        return super().adopt(conn)
+
+    # ------------------------------------------------------------------------------------------ what is known
+
+    def probe(self, conn: Any) -> Callable[[int], object]:
+        return _never
+
+    @staticmethod
+    def state(conn: Any) -> object:
+        try:
+            return _state(conn)
+        except sqlite3.ProgrammingError:
+            return _CLOSED
+
+    def status(self, conn: Any) -> Status:
+        try:
+            open_ = conn.in_transaction
+        except sqlite3.ProgrammingError:
+            return Status.BROKEN
+        if running(conn):
+            return Status.ACTIVE
+        if _always_in_transaction(conn):
+            open_ = conn._used
+        return Status.INTRANS if open_ else Status.IDLE
+
+    def touched(self, conn: Any, baseline: Any) -> bool:
+        return bool(conn._touched & (Touched.SETTINGS | Touched.TEMPORARY | Touched.DATABASES))
+
+    def bind(self, conn: Any, until: float, reading: bool) -> None:
+        conn._bound = reading
+        conn._touched = Touched.BOUND
+        if until < math.inf:
+            sqlite3.Connection.set_progress_handler(conn, lambda: monotonic() > until, _BETWEEN_LOOKS)
+        if reading:
+            self.plain_cursor(conn).execute("PRAGMA query_only = 1")
+
+    def unbind(self, conn: Any) -> None:
+        reading, conn._bound = conn._bound, None
+        conn._touched &= ~Touched.BOUND
+        with suppress(sqlite3.ProgrammingError):  # closed
+            sqlite3.Connection.set_progress_handler(conn, *conn._progress)
+            if reading:
+                self.plain_cursor(conn).execute("PRAGMA query_only = 0")
+
+    # ------------------------------------------------------------------------------------------ what is done
+
+    @contextmanager
+    def transaction(self, conn: Any) -> Iterator[Any]:
+        if not conn.in_transaction:
+            self.plain_cursor(conn).execute(f"BEGIN {conn.isolation_level or ''}")
+        try:
+            yield conn
+        except BaseException:
+            with suppress(sqlite3.Error):  # what the block raised says more
+                self._end(conn, commit=False)
+            raise
+        self._end(conn, commit=True)
+
+    async def settle(self, conn: Any, commit: bool) -> None:
+        self._end(conn, commit)
+
+    def _end(self, conn: Any, commit: bool) -> None:
+        """With a statement: the methods do nothing in an autocommit that has had its BEGIN."""
+        if _always_in_transaction(conn):
+            (conn.commit if commit else conn.rollback)()
+            conn._used = False
+        elif conn.in_transaction:
+            self.plain_cursor(conn).execute("COMMIT" if commit else "ROLLBACK")
+
+    async def reset(self, conn: Any, baseline: Any) -> bool:
+        touched = conn._touched
+        if touched & Touched.BEYOND_RESET:
+            return False
+        for name, value in zip(_ATTRIBUTES, baseline[3:], strict=True):
+            if getattr(conn, name) != value:  # to set isolation_level to None is to commit
+                setattr(conn, name, value)
+        execute = self.plain_cursor(conn).execute
+        if touched & Touched.TEMPORARY:
+            for kind, name in execute(
+                "SELECT type, name FROM sqlite_temp_master WHERE type IN ('table', 'view')"
+            ).fetchall():
+                execute(f"DROP {kind} IF EXISTS temp.{_quoted(name)}")
+        if touched & Touched.DATABASES:
+            attached = {row[1] for row in execute("PRAGMA database_list").fetchall()} - {"main", "temp"}
+            for name in attached:
+                execute(f"DETACH {_quoted(name)}")
+        if touched & Touched.SETTINGS:
+            for name, now in self._settings(conn).items():
+                if now != conn._pragmas[name]:
+                    execute(f"PRAGMA {name} = {conn._pragmas[name]}")
+        conn._touched = Touched.NOTHING
+        conn._used = False
+        return True
+
+    def _settings(self, conn: Any) -> dict[str, Any]:
+        execute = self.plain_cursor(conn).execute
+        rows = {name: execute(f"PRAGMA {name}").fetchone() for name in _PRAGMAS}
+        return {name: row[0] for name, row in rows.items() if row is not None}  # None: not in this build of SQLite
+
+    async def cancel(self, conn: Any, timeout: float) -> None:
+        self.abort(conn)
+
+    def abort(self, conn: Any) -> None:
+        with suppress(sqlite3.ProgrammingError):
+            conn.interrupt()
+
+    def abandon(self, conn: Any) -> int | None:
+        self.abort(conn)
+        return None
+
+    def silence(self, conn: Any) -> None:
+        """SQLite's locks are the process's. To close the parent's handle in the child, even as garbage, would be to
+        roll the parent's transaction back in its file, so it is kept for ever and out of everybody's reach."""
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(conn))
+        conn.__class__ = type("ParentsConnection", (type(conn),), _OUT_OF_REACH)
+
+
+class _Noting(sqlite3.Connection):
+    """Its cursors' classes take note of what they are given, whatever classes they are."""
+
+    _used = False  # where a transaction is always open: whether this one may have anything in it
+    _touched = Touched.NOTHING
+    _progress: tuple[Any, int] = (None, 0)  # as `configure` may have set it
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        self._used = _always_in_transaction(self)
+        if not isinstance(factory, type):  # a function, whose cursor is not seen
+            self._touched |= Touched.SETTINGS | Touched.TEMPORARY | Touched.DATABASES
+            return super().cursor(factory)
+        return super().cursor(tracked(factory, _touches, sqlite3.Error, ("execute", "executemany", "executescript")))
+
+    def set_progress_handler(self, handler: Any, n: int) -> None:
+        self._touched |= Touched.BEYOND_RESET
+        self._progress = (handler, n)
+        super().set_progress_handler(handler, n)
+
+    # The class beneath makes a cursor of its own for these.
+
+    def execute(self, *args: Any) -> Any:
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        return self.cursor().executemany(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        return self.cursor().executescript(*args)
+
+
+def _lasting(name: str) -> Any:
+    method = getattr(sqlite3.Connection, name)
+
+    def lasting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._touched |= Touched.BEYOND_RESET
+        return method(self, *args, **kwargs)
+
+    return lasting
+
+
+for _name in _LASTING:
+    if hasattr(sqlite3.Connection, _name):
+        setattr(_Noting, _name, _lasting(_name))
+
+
+def _refuse(self: Any, name: str) -> Any:
+    if name.startswith("__") or name in ("_pool", "_driver"):
+        return object.__getattribute__(self, name)
+    raise sqlite3.ProgrammingError("this connection is the parent process's: take one from the pool")
+
+
+_OUT_OF_REACH = {
+    "__getattribute__": _refuse,
+    "__enter__": lambda self: self,
+    "__exit__": lambda self, *error: None,
+    "__repr__": object.__repr__,
+}
+
+
+def _touches(statement: Any) -> Touched:
+    return _found(statement) if type(statement) is str else Touched.NOTHING  # it is the driver's to say what is wrong
+
+
+@lru_cache(maxsize=1024)
+def _found(statement: str) -> Touched:
+    found = Touched.NOTHING
+    for kind, pattern in _COMPILED.items():
+        if pattern.search(statement):
+            found |= kind
+    return found
+
+
+def _never(milliseconds: int) -> bool:
+    return False
+
+
+def _always_in_transaction(conn: Any) -> bool:
+    """PEP 249's own way, which Python 3.12 has brought: commit and rollback open the next one."""
+    return getattr(conn, "autocommit", _LEGACY) is False
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _is_memory(file: str) -> bool:
+    return file.startswith("file:") and (":memory:" in file or "memory" in _query(file).get("mode", []))
+
+
+def _query(file: str) -> dict[str, list[str]]:
+    return parse_qs(file.partition("?")[2])
+
+
+def _check_file(file: str) -> None:
+    """:raises ValueError: when each connection would have a database of its own."""
+    if file == "":
+        raise ValueError("sqlite3 needs a file: Pool('/path/to/file.db', driver='sqlite3')")
+    if file == ":memory:" or (_is_memory(file) and "shared" not in _query(file).get("cache", [])):
+        raise ValueError(
+            f"with {file!r} each connection has a database of its own, empty at first:"
+            " use 'file:name?mode=memory&cache=shared', or a file"
+        )
