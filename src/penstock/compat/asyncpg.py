@@ -97,8 +97,10 @@ class Pool(theirs.Pool):  # type: ignore[misc]
         :raises Exception: what connecting raised, when the database cannot be reached.
         """
         frame = _getframe(1)
-        if frame.f_globals is _THEIR_GLOBALS and frame.f_back is not None:  # one of the shortcuts
-            frame = frame.f_back
+        if frame.f_globals is _THEIR_GLOBALS:  # one of the shortcuts: its caller is meant, unless it is a task itself
+            caller = frame.f_back
+            if caller is not None and not caller.f_globals.get("__name__", "").startswith("asyncio."):
+                frame = caller
         return PoolAcquireContext(self, timeout, frame.f_code, frame.f_lasti)
 
     async def _acquire(self, timeout: float | None, code: CodeType | None = None, lasti: int = -1) -> Any:
@@ -375,7 +377,9 @@ class _Driver(AsyncpgDriver):
             record_class=pool._record_class,
             **pool._connect_kwargs,
         )
-        if not isinstance(conn, self.connection_class):
+        if self.connection_class not in type(conn).__mro__:  # to isinstance any connection of asyncpg's is as good
+            if isinstance(conn, asyncpg.Connection):
+                conn.terminate()
             raise asyncpg.InterfaceError(_not_ours(pool._connection_class, conn))
         notice_silence(conn)
         conn._holder = Holder(pool, conn)
