@@ -1,1 +1,1 @@
-"""Other projects' own tests, run against what is shaped like them."""
+"""Other projects' own tests, run with what is ours in place of what is theirs."""

@@ -39,6 +39,8 @@ class Reason(Enum):
     CHECK_FAILED = "failed its check"
     DRAINED = "drained"
     SURPLUS = "above max_size after a resize"
+    OVERFLOW = "above pool_size"
+    NEVER_OPEN = "could not be opened"
     POOL_CLOSED = "pool closed"
     DROPPED = "its holder dropped it"
     ABANDONED = "its holder ended without returning it"

@@ -29,6 +29,7 @@ from ..core import (
     Refusal,
     Settings,
     Slot,
+    State,
     Verdict,
     Waiter,
 )
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ..budget import Budget
 
 C = TypeVar("C")
+E = TypeVar("E", bound=errors.PoolError)
 
 logger = logging.getLogger("penstock.pool")
 
@@ -437,6 +439,11 @@ class BasePool(Generic[C]):
         self._start_anew()
         self._join()
 
+    def _renew(self) -> None:
+        """A closed pool, or one whose event loop is, is as before it was opened: for an app that starts again."""
+        self._after_fork()
+        self._core.closed = self._reopen = False
+
     def _at_exit(self) -> None:
         raise NotImplementedError
 
@@ -605,6 +612,9 @@ class BasePool(Generic[C]):
 
     def _bind(self, slot: Slot, conn: Any, terms: Terms) -> None:
         """The lease has begun."""
+        if terms.origin is not None:
+            terms.origin.lent[slot] = slot.uses, self
+            terms.origin.refusal = None
         if terms.reading or terms.until < math.inf:
             slot.bound = True
             self._driver.bind(conn, terms.until, terms.reading)
@@ -619,10 +629,10 @@ class BasePool(Generic[C]):
     def _refuse(self, waiter: Waiter, timeout: float) -> NoReturn:
         self._emit_refused(waiter)
         if waiter.refusal is Refusal.OVERLOADED:  # under overload there are thousands: no words before somebody reads
-            raise self._overloaded(waiter.forecast)
+            raise _noted(self._overloaded(waiter.forecast))
         verdict = waiter.verdict or self._core.verdict()
         kind, message = self._refusal(waiter, timeout, verdict)
-        raise errors.under(kind, self._driver.operational_error)(message) from verdict.error
+        raise _noted(errors.under(kind, self._driver.operational_error)(message)) from verdict.error
 
     def _refusal(self, waiter: Waiter, timeout: float, verdict: Verdict) -> tuple[type[errors.PoolError], str]:
         core, name = self._core, self.name
@@ -647,7 +657,7 @@ class BasePool(Generic[C]):
             case _:
                 return self._timed_out(waiter, timeout)
 
-    def _overloaded(self, forecast: Forecast) -> Exception:
+    def _overloaded(self, forecast: Forecast) -> errors.Overloaded:
         kind = errors.under(errors.Overloaded, self._driver.operational_error)
         return kind(self.name, *forecast, self._hint())
 
@@ -771,6 +781,15 @@ class BasePool(Generic[C]):
         if self._leak_reclaim:
             self._take_back(slot, Reason.RECLAIMED)
 
+    def _check_returned(self, slot: Slot, uses: int, request: str) -> None:
+        """What was lent for *request* is to be back now that it is over. *uses*: the slot's, when it was lent."""
+        if slot.state is not State.LEASED or slot.uses != uses:
+            return
+        holder = self._holder(slot, self._clock())
+        if holder is not None:
+            logger.warning("%s: a connection outlives its request, %s: taken at %s", self.name, request, holder)
+            self._emit(events.OutlivedRequest(self.name, holder, request))
+
     def _came_back(self, slot: Slot, now: float) -> None:
         slot.reported = False
         site = call_site(slot.code, slot.lasti)
@@ -857,7 +876,15 @@ NO_WISH = Wish(None, -math.inf, math.inf, Priority.NORMAL, None)
 def _terms(wish: Wish, terms: Terms | None) -> Terms:
     """What counts of both: the earlier deadline."""
     terms = terms or _NO_TERMS
-    return terms if terms.until <= wish.until else Terms(wish.since, wish.until, terms.reading)
+    return terms if terms.until <= wish.until else Terms(wish.since, wish.until, terms.reading, terms.origin)
+
+
+def _noted(error: E) -> E:
+    """The refusal, which whomever the work is done for knows of from now on."""
+    terms = declared()
+    if terms is not None and terms.origin is not None:
+        terms.origin.refusal = error
+    return error
 
 
 _LONELY = (

@@ -61,6 +61,14 @@ class LeakSuspected(Event):
 
 
 @dataclass(frozen=True)
+class OutlivedRequest(Event):
+    """The web request that a connection was taken for is over, and it was not given back."""
+
+    holder: Holder
+    request: str  # its method and route
+
+
+@dataclass(frozen=True)
 class CameBack(Event):
     """A suspected leak was given back after all."""
 

@@ -26,6 +26,7 @@ _INNER = (
     "penstock.integrations.",
     "django.",
     "asgiref.",
+    "sqlalchemy.",
 )  # modules that no holder is looked for in
 _STACK_DEPTH = 4  # lines of a holder's stack that are shown: the innermost tells what it waits for
 _SITES_SHOWN = 10

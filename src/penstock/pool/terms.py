@@ -1,4 +1,4 @@
-"""What is declared for everything under way: until when an answer is wanted, and that it only reads.
+"""What is declared for everything under way: until when an answer is wanted, that it only reads, for whom it is done.
 
 Both are carried in a context variable, so that whoever takes a request in (a web middleware) says so once, and every
 pool that the request meets knows; in threads and in asyncio alike, and per task.
@@ -10,23 +10,52 @@ import math
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..core import Priority
+from ..core import Priority, Slot
 from ..core.settings import check_seconds
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from ..errors import PoolError
+    from .base import BasePool
 
-class Terms(NamedTuple):
-    """*since*, *until*: by the monotonic clock, in seconds; infinity for no deadline."""
+
+class Origin:
+    """Whom work is done for: a web request. Pools note on it what they lent, and what they refused.
+
+    :ivar lent: connections by their slots, with the number of the use that was lent, and who lent it.
+    :ivar refusal: the last one; None if there was none, or something was lent since.
+    """
+
+    __slots__ = ("lent", "refusal")
+
+    def __init__(self) -> None:
+        self.lent: dict[Slot, tuple[int, BasePool[Any]]] = {}
+        self.refusal: PoolError | None = None
+
+    def end(self, name: str) -> None:
+        """It is over: what it was lent and still has is reported, under *name*. What it has refers to is let go."""
+        self.refusal = None
+        for slot, (uses, pool) in self.lent.items():
+            pool._check_returned(slot, uses, name)
+
+
+@dataclass(slots=True)
+class Terms:
+    """*since*, *until*: by the monotonic clock, in seconds; infinity for no deadline.
+
+    Those of a request are one object for all of its tasks and threads, and are changed when its answer is on its way.
+    """
 
     since: float = -math.inf
     until: float = math.inf
     reading: bool = False
+    origin: Origin | None = None
 
 
 class Wish(NamedTuple):
@@ -74,7 +103,7 @@ class deadline:  # named as what it is used as: with penstock.deadline(0.5):
         if self.seconds is None:
             inner = Terms(reading=outer.reading)
         elif now + self.seconds < outer.until:
-            inner = Terms(now, now + self.seconds, outer.reading)
+            inner = Terms(now, now + self.seconds, outer.reading, outer.origin)
         self._until = inner.until
         self._token = _terms.set(inner)
         return self
@@ -98,10 +127,39 @@ def forget() -> None:
     _terms.set(None)
 
 
+def of_request(origin: Origin, seconds: float | None, waited: float) -> Terms:
+    """What is done is done for *origin*, and the answer is wanted within *seconds* (None: at any time).
+
+    *waited*: how much of them have passed already.
+    """
+    since = monotonic() - waited
+    return Terms(origin=origin) if seconds is None else Terms(since, since + seconds, origin=origin)
+
+
+def answering(terms: Terms) -> None:
+    """The answer is on its way: there is no deadline any more."""
+    terms.since, terms.until = -math.inf, math.inf
+
+
+def answered(terms: Terms) -> None:
+    """What is done from now on is not for the request any more."""
+    terms.origin = None
+
+
+@contextmanager
+def under(terms: Terms) -> Iterator[None]:
+    """They count in the block, whatever was declared outside."""
+    token = _terms.set(terms)
+    try:
+        yield
+    finally:
+        _terms.reset(token)
+
+
 @contextmanager
 def reading() -> Iterator[None]:
     """Every transaction begun in the block on a connection that was borrowed in it is READ ONLY (sent with BEGIN)."""
-    token = _terms.set((declared() or Terms())._replace(reading=True))
+    token = _terms.set(replace(declared() or Terms(), reading=True))
     try:
         yield
     finally:

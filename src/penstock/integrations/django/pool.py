@@ -1,0 +1,197 @@
+"""One pool for each alias, in each process: made when first asked for, and anew when its settings have changed."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from functools import partial
+from sys import _getframe
+from threading import Lock
+from types import CodeType
+from typing import Any, NoReturn
+from weakref import WeakSet
+
+from django.core.exceptions import ImproperlyConfigured  # type: ignore[import-untyped]
+from django.db import OperationalError  # type: ignore[import-untyped]
+
+from ... import errors
+from ...drivers.base import Status
+from ...pool.holders import report
+from ...pool.sync import Pool
+from ...pool.terms import Wish
+from .site import user_site
+
+MARK = "django:"  # what the server knows our connections by: django:<alias>:<pid>:<host>
+MAX_SIZE = 4  # as psycopg's own pool
+_NAME_BYTES = 63  # that PostgreSQL keeps of application_name
+
+_pools: dict[str, DjangoPool] = {}
+_lock = Lock()  # held to put a pool in its place; nothing waits under it
+_borrowers: WeakSet[Any] = WeakSet()  # database wrappers that have been lent a connection
+
+
+class DjangoPool(Pool[Any]):
+    """A pool whose holders are the lines that asked Django, and whose errors are Django's as well as ours."""
+
+    made_of: object = None  # the settings
+
+    def getconn(self, *args: Any, **kwargs: Any) -> Any:
+        wish, (code, lasti) = self._wish(*args, **kwargs) if args or kwargs else None, user_site(_getframe(1))
+        return self._getconn(wish, code, lasti)
+
+    def _getconn(self, wish: Wish | None, code: CodeType, lasti: int) -> Any:
+        try:
+            return super()._getconn(wish, code, lasti)
+        except errors.PoolError as error:
+            _raise_as_django_s(error)
+
+    def baseline(self, conn: Any) -> object:
+        """What a lent connection was like before its session was touched."""
+        return self._slot_of(conn).baseline
+
+    def at_rest(self, conn: Any, baseline: object) -> bool:
+        """Whether nothing would be lost if its holder were given another one: no transaction, nothing set."""
+        return self._driver.status(conn) is Status.IDLE and not self._driver.touched(conn, baseline)
+
+    def report(self) -> str:
+        """Who holds what, by the line of code."""
+        return report(self.holders())
+
+    def _holder_ended(self, owner: Any) -> None:
+        """In the thread that ends. Django does not give back then; what is at rest can be, and need not be closed."""
+        for slot in self._core.leases() if not self._core.closed else ():  # as it is at the interpreter's exit
+            conn = slot.ref() if slot.by_hand is owner and slot.ref is not None else None
+            borrower = conn._borrower() if conn is not None and hasattr(conn, "_borrower") else None
+            if borrower is not None:
+                borrower.thread_ended(conn)
+        super()._holder_ended(owner)
+
+
+def opened() -> Mapping[str, DjangoPool]:
+    return {alias: pool for alias, pool in _pools.items() if not pool.closed}
+
+
+def pool_of(wrapper: Any, params: Mapping[str, Any] | None = None) -> DjangoPool:
+    """The pool of a wrapper's alias. With *params*, those to connect with now: one that connects with just these.
+
+    Settings do change in a process: tests come with a database of their own, and so does each clone of it.
+    """
+    pool = _pools.get(wrapper.alias)
+    if pool is not None and params is None:
+        return pool
+    params = wrapper.get_connection_params() if params is None else params
+    made_of = _made_of(wrapper, params)
+    if pool is not None and pool.made_of == made_of:
+        return pool
+    new = _make(wrapper, params)
+    new.made_of = made_of
+    with _lock:
+        pool = _pools.get(wrapper.alias)
+        if pool is not None and pool.made_of == made_of:  # another thread was first
+            return pool
+        _pools[wrapper.alias] = new
+    if pool is not None:
+        pool.close(timeout=0)  # what it has lent is closed when it comes back
+    return new
+
+
+def close(alias: str) -> None:
+    with _lock:
+        pool = _pools.pop(alias, None)
+    if pool is not None:
+        pool.close()
+
+
+def sizes(wrapper: Any) -> str:
+    """What the settings of an alias come to, in words. The pool is made to know them; it connects to nothing."""
+    if not wrapper.pooled:
+        return "no pool: a connection for each thread"
+    pool = _make(wrapper, wrapper.get_connection_params())
+    most = "its share of the fleet's" if pool.fleet() is not None else pool.max_size
+    return f"{pool.min_size} to {most} connections, for which a request waits {pool.timeout:g} s at most"
+
+
+def remember(wrapper: Any) -> None:
+    _borrowers.add(wrapper)
+
+
+def _forget_in_child() -> None:
+    """After a fork: what the parent's wrappers hold is the parent's."""
+    global _lock
+    _lock = Lock()
+    for wrapper in list(_borrowers):
+        wrapper.forked()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _made_of(wrapper: Any, params: Mapping[str, Any]) -> object:
+    options = dict(wrapper.settings_dict["OPTIONS"])
+    if isinstance(options.get("pool"), Mapping):
+        options["pool"] = dict(options["pool"])
+    return dict(params), options, wrapper.timezone_name
+
+
+def _make(wrapper: Any, params: Mapping[str, Any]) -> DjangoPool:
+    options = _options(wrapper)
+    service = options.pop("budget", None)
+    make: Callable[..., DjangoPool] = DjangoPool if service is None else partial(DjangoPool.from_budget, service)
+    if service is None and "min_size" not in options:
+        # Every `manage.py` command is a process of its own: with psycopg's four it would open four and use one.
+        options = {"min_size": 0, "max_size": MAX_SIZE} | options
+    options["configure"] = _both(wrapper.configuring(), options.get("configure"))
+    named = service is not None or options.get("fleet") is not None  # its connections have names already
+    given = wrapper.pool_kwargs(dict(params))
+    kwargs = given if named else lambda: wrapper.named(given, connection_name(wrapper.alias))
+    try:
+        return make(
+            **{"conninfo": "", "name": f"django:{wrapper.alias}", "driver": wrapper.pool_driver} | options,
+            kwargs=kwargs,
+            open=False,
+        )
+    except (TypeError, ValueError, ImportError) as error:
+        raise ImproperlyConfigured(f'DATABASES[{wrapper.alias!r}]["OPTIONS"]["pool"]: {error}') from error
+
+
+def _options(wrapper: Any) -> dict[str, Any]:
+    given = wrapper.settings_dict["OPTIONS"].get("pool", True)
+    if given is True:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured(
+            f'DATABASES[{wrapper.alias!r}]["OPTIONS"]["pool"] must be True, False, or a dictionary of options of'
+            f" penstock.Pool, not {given!r}"
+        )
+    for taken in ("kwargs", "open", "conninfo", "driver", "connection_class"):
+        if taken in given:
+            raise ImproperlyConfigured(
+                f'DATABASES[{wrapper.alias!r}]["OPTIONS"]["pool"] cannot have {taken!r}: Django\'s own settings say'
+                " where and how to connect"
+            )
+    return dict(given)
+
+
+def _both(first: Callable[[Any], object], then: Callable[[Any], object] | None) -> Callable[[Any], None]:
+    def configure(conn: Any) -> None:
+        first(conn)
+        if then is not None:
+            then(conn)
+
+    return configure
+
+
+def connection_name(alias: str) -> str:
+    """What the server shows of a connection of this process, to tell which process has how many."""
+    return f"{MARK}{alias}:{os.getpid()}:{platform.node()}"[:_NAME_BYTES]
+
+
+def _raise_as_django_s(error: errors.PoolError) -> NoReturn:
+    """Django would make an OperationalError of its own of it, of which nothing but the text is left."""
+    kind = next(base for base in type(error).__mro__ if base.__module__ == errors.__name__ and base in _KINDS)
+    cause = error.__cause__
+    raise errors.under(kind, OperationalError)(*error.args).with_traceback(error.__traceback__) from cause
+
+
+_KINDS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PoolError)}

@@ -1,0 +1,138 @@
+"""What a database wrapper of Django's does otherwise when its connections are lent by a pool of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import ref
+
+from django.db.backends.base.base import NO_DB_ALIAS  # type: ignore[import-untyped]
+
+from ... import errors
+from . import pool as pools
+from .pool import DjangoPool
+
+
+class Pooled:
+    """Comes before one of Django's DatabaseWrapper classes.
+
+    A connection is lent at the first query and held until `close`, which Django calls at the end of each request (and
+    Celery after each task): all of its session is the holder's until then, as in Django. A thread that ends gives its
+    connection back without being asked.
+    """
+
+    pool_driver: str
+    _lender: DjangoPool | None = None
+    _baseline: object = None  # of the connection that was lent
+    connection: Any
+    settings_dict: Mapping[str, Any]
+    alias: str
+    in_atomic_block: bool
+
+    @property
+    def pooled(self) -> bool:
+        # One without a database is for CREATE DATABASE and DROP DATABASE, and is not kept.
+        return self.alias != NO_DB_ALIAS and self.settings_dict["OPTIONS"].get("pool", True) not in (False, None)
+
+    @property
+    def pool(self) -> DjangoPool | None:
+        return pools.pool_of(self) if self.pooled else None
+
+    def close_pool(self) -> None:
+        if self.pooled:
+            pools.close(self.alias)
+
+    # What a driver's wrapper says of itself.
+
+    def configuring(self) -> Callable[[Any], object]:
+        """What to do with each new connection of the pool."""
+        raise NotImplementedError
+
+    def pool_kwargs(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What to connect with, of what Django would."""
+        return params
+
+    def named(self, params: dict[str, Any], name: str) -> dict[str, Any]:
+        """*params*, and that the server shall know the connection by *name*."""
+        return params
+
+    def connect_lent(self, conn_params: Mapping[str, Any]) -> Any:
+        """Take a connection from `pool`."""
+        raise NotImplementedError
+
+    # Django asks for these.
+
+    def get_new_connection(self, conn_params: Mapping[str, Any]) -> Any:
+        if not self.pooled:
+            return super().get_new_connection(conn_params)  # type: ignore[misc]
+        while True:
+            pool = pools.pool_of(self, conn_params)
+            try:
+                pool.open()
+                conn = self.connect_lent(conn_params)
+                break
+            except errors.PoolClosed:
+                if pools.pool_of(self, conn_params) is pool:  # nobody has put another in its place
+                    raise
+        conn._borrower = ref(self)
+        self._lender = pool
+        self._baseline = pool.baseline(conn)
+        pools.remember(self)
+        return conn
+
+    def ensure_connection(self) -> None:
+        if self._lender is not None and self._was_taken_away(self._lender):
+            self.connection = self._lender = None
+        super().ensure_connection()  # type: ignore[misc]
+
+    def _close(self) -> Any:
+        lender, conn = self._lender, self.connection
+        if lender is None or conn is None:
+            return super()._close()  # type: ignore[misc]
+        self.connection = self._lender = None
+        if conn._pool is lender:  # or it was taken away, and is closed
+            with self.wrap_database_errors:  # type: ignore[attr-defined]
+                lender.putconn(conn)
+        return None
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Between requests: give back. Whether it is too old (CONN_MAX_AGE), or broken, is the pool's to see."""
+        if self._lender is not None:
+            self.close()  # type: ignore[attr-defined]
+        else:
+            super().close_if_unusable_or_obsolete()  # type: ignore[misc]
+
+    def close_if_health_check_failed(self) -> None:
+        """CONN_HEALTH_CHECKS: none is needed, as the pool asks the kernel before it lends."""
+        if self._lender is None:
+            super().close_if_health_check_failed()  # type: ignore[misc]
+
+    # The pool asks for these.
+
+    def thread_ended(self, conn: Any) -> None:
+        """The thread that this wrapper belongs to is ending, holding *conn*."""
+        lender = self._lender
+        shared = self.allow_thread_sharing  # type: ignore[attr-defined]
+        if lender is None or self.connection is not conn or conn._pool is not lender or shared:
+            return
+        if not self.in_atomic_block and lender.at_rest(conn, self._baseline):
+            self.connection = self._lender = None
+            lender.putconn(conn)
+
+    def forked(self) -> None:
+        """This is a child of the process that the connection belongs to."""
+        if self._lender is None:
+            return
+        self.connection = self._lender = None
+        if self.in_atomic_block:
+            self.closed_in_transaction = self.needs_rollback = True
+
+    def _was_taken_away(self, lender: DjangoPool) -> bool:
+        """By the pool's `leak_reclaim`, and nothing with it that its user would miss."""
+        conn = self.connection
+        return (
+            conn is not None
+            and conn._pool is None
+            and not self.in_atomic_block
+            and lender.at_rest(conn, self._baseline)
+        )

@@ -1,0 +1,271 @@
+"""Our pool for threads, and our pool for asyncio, where what they lend is a place for one of SQLAlchemy's connections.
+
+A place is open at once, as SQLAlchemy connects in it when it is first used; and who takes it out of the pool has closed
+its connection before. So nothing here waits for the server, and what is the pool's, its limit, its queue, its order and
+its account of who holds what, stays as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from random import random
+from threading import get_ident
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+from weakref import ref
+
+from sqlalchemy import exc
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from ...core import Close, Effect, Open, Reason, Slot, State
+from ...core.pace import Pace
+from ...drivers.base import Activity, Driver, Status
+from ...pool import aio, events, sync
+from ...pool.base import BasePool, one_line
+from ...pool.terms import declared
+from .caller import caller
+from .record import Record
+
+if TYPE_CHECKING:
+    from .pool import PenstockPool
+
+_EVENT_LOOPS = ("asyncio.", "uvloop", "anyio.", "trio.")
+
+
+class NoConnection(exc.TimeoutError):
+    """What SQLAlchemy's users catch when they get no connection; its code leads to SQLAlchemy's page about that."""
+
+    code = "3o7r"
+
+
+class LongestIdleFirst(deque[Slot]):
+    """Idle places, as the core keeps them, of which the one that has rested longest is taken first."""
+
+    append = deque.appendleft
+
+
+class AtOnce(Pace):
+    """To open a place costs nothing, so none waits its turn."""
+
+    def next_at(self, now: float, under_way: int) -> float:
+        return now
+
+
+class Records:
+    """A driver whose connections are SQLAlchemy's records: as much of one as a pool needs that never connects."""
+
+    operational_error: type[Exception] = NoConnection
+
+    def __init__(self, is_async: bool) -> None:
+        self._is_async = is_async
+
+    def check_conninfo(self, conninfo: str) -> None:
+        pass
+
+    def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
+        return {}
+
+    def state(self, record: Record) -> object:
+        return None
+
+    def probe(self, record: Record) -> Callable[[int], object]:
+        return bool  # of 0: the record looks for itself, because its connection changes
+
+    def status(self, record: Record) -> Status:
+        return record.status()
+
+    def activity(self, record: Record) -> Activity:
+        # Of a connection whose statements are not seen, as if one had just ended: it is not suspected of being a leak.
+        return record.activity() or Activity()
+
+    async def close(self, record: Record) -> int | None:
+        if record.dbapi_connection is not None:
+            if self._is_async:
+                await greenlet_spawn(record.close)
+            else:
+                record.close()
+        return None
+
+    def abort(self, record: Record) -> None:
+        if record.driver is not None:
+            record.driver.abort(record.real)
+
+    def abandon(self, record: Record) -> int | None:
+        return None if record.driver is None else record.driver.abandon(record.real)
+
+    def silence(self, record: Record) -> None:
+        if record.driver is not None:
+            record.driver.silence(record.real)
+
+
+class Lender(BasePool[Any]):
+    """What both have in common."""
+
+    def __init__(self, owner: PenstockPool, **options: Any) -> None:
+        self._owner = ref(owner)
+        self._kept = owner._kept
+        self._lifo = owner._lifo
+        driver = cast("Driver", Records(self._is_async))
+        super().__init__(driver=driver, open=False, min_size=0, max_lifetime=math.inf, **options)
+
+    def _start_anew(self) -> None:
+        super()._start_anew()
+        self._core.pace = AtOnce(math.inf, random)
+        if not self._lifo:
+            self._core.idle = LongestIdleFirst()  # type: ignore[assignment]
+
+    def settle(self, record: Record) -> None:
+        """The record comes back, clean as SQLAlchemy understands it."""
+        slot, core = record.slot, self._core
+        if slot.state is not State.LEASED or core.slots.get(slot.number) is not slot:
+            record.close()  # its place was taken from its holder, or is the parent process's
+            return
+        record.settled()
+        now = record.rested = monotonic()
+        if slot.reported:
+            self._came_back(slot, now)
+        self._emit_returned(slot, now - slot.since)
+        if now >= slot.expires:
+            self._remove(record, slot.retire)
+        elif not record.opened:
+            self._remove(record, Reason.NEVER_OPEN)
+        elif len(core.idle) >= self._kept and not core.waiters:
+            self._remove(record, Reason.OVERFLOW)
+        else:
+            slot.conn = record
+            if not self._plain or not core.give(slot, now):
+                self._event(core.requite, slot)
+
+    def dispose(self) -> None:
+        """Close what is idle now, what is lent when it comes back."""
+        for slot in self._claim_idle():
+            record, slot.conn = slot.conn, None
+            self._remove(record, Reason.DRAINED)
+        self._event(self._core.drain)
+
+    def connected(self, seconds: float) -> None:
+        """SQLAlchemy has connected."""
+        self._core.connects += 1
+        self._core.connect_seconds += seconds
+        self._emit(events.Opened(self.name, seconds))
+
+    def connect_failed(self, error: BaseException, seconds: float) -> None:
+        self._core.connects += 1
+        self._core.connect_errors += 1
+        self._core.connect_seconds += seconds
+        self._log_failure(one_line(error), seconds)
+        self._emit(events.ConnectFailed(self.name, error, seconds))
+
+    def _claim_idle(self) -> list[Slot]:
+        raise NotImplementedError
+
+    def _remove(self, record: Record, reason: Reason) -> None:
+        """Close the connection here and now, and give up its place."""
+        try:
+            record.close()
+        finally:
+            record.slot.conn = record
+            self._event(self._core.discard, record.slot, reason)
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Open():
+                    self._open_place(effect.slot)
+                case Close(slot=Slot(conn=Record(dbapi_connection=None))):
+                    self._close_place(effect)
+                case _:
+                    super()._carry_out([effect])  # type: ignore[misc]
+
+    def _open_place(self, slot: Slot) -> None:
+        owner = self._owner()
+        assert owner is not None, "bug: a pool of SQLAlchemy's that is gone wants connections"
+        record = Record(owner, self, slot)
+        self._settle_in(slot, record, None)
+        self._event(self._core.opened_slot, slot)
+        self._core.connects -= 1  # that was none: see `connected`
+
+    def _close_place(self, effect: Close) -> None:
+        shown = repr(effect.slot.conn)
+        self._move_out(effect.slot)
+        self._event(self._core.closed_slot, effect.slot)
+        self._log_closed(effect, shown)
+
+
+class ThreadLender(Lender, sync.Pool[Any]):
+    """For engines."""
+
+    def lend(self) -> Record:
+        code, lasti = caller()
+        slot = None
+        try:
+            if declared() is not None:
+                self._arrive(None, code, lasti)
+            elif self._plain:
+                slot = self._core.take(get_ident(), code, lasti, monotonic())
+            if slot is None:
+                slot = self._acquire(None, None, code, lasti)
+            record: Record = slot.conn
+            slot.conn = None  # last: until then `_salvage` finds it where it was
+            return record
+        except BaseException:
+            self._salvage(slot)
+            raise
+
+    def _claim_idle(self) -> list[Slot]:
+        with self._lock:
+            return self._core.doubt()
+
+    def _handed_on(self, slot: Slot) -> bool:
+        """Where there is an event loop, requests wander from thread to thread: whoever waits may not be who holds."""
+        return self._used_elsewhere(slot) or any(map(_runs_event_loop, sys._current_frames().values()))
+
+
+class TaskLender(Lender, aio.AsyncPool[Any]):
+    """For asyncio engines. Called within SQLAlchemy's greenlets."""
+
+    def lend(self) -> Record:
+        code, lasti = caller()
+        slot = None
+        assert self._loop is not None
+        if declared() is not None:
+            self._arrive(None, code, lasti)
+        elif self._plain:
+            slot = self._core.take(aio._owner(self._loop), code, lasti, monotonic())
+        if slot is None:
+            slot = await_only(self._acquire(None, None, code, lasti))
+        slot.by_hand = slot.owner  # it may be handed on to another task
+        record: Record = slot.conn
+        slot.conn = None
+        return record
+
+    def settle(self, record: Record) -> None:
+        if self._loop is asyncio._get_running_loop() or self._loop is None or self._loop.is_closed():
+            super().settle(record)
+        else:  # the garbage collector, in another thread: it has taken the connection out of the record
+            self._tell(lambda: super(TaskLender, self).settle(record))
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        return self._loop
+
+    def abort(self) -> None:
+        """The loop is closed: nothing can be said to the server in order any more."""
+        for slot in self._claim_idle():
+            self._driver.abort(slot.conn)
+
+    def _claim_idle(self) -> list[Slot]:
+        return self._core.doubt()
+
+
+def _runs_event_loop(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_EVENT_LOOPS):
+            return True
+        frame = frame.f_back
+    return False

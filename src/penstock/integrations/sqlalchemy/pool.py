@@ -1,0 +1,234 @@
+"""The pools to be named to `create_engine` and `create_async_engine`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from asyncio import get_running_loop
+from dataclasses import dataclass
+from threading import Lock
+from time import monotonic
+from typing import Any, Literal
+
+from sqlalchemy import exc
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, Pool, QueuePool
+
+from ... import errors
+from ...core import Overload
+from ...pool.holders import Holder
+from ...pool.snapshot import Snapshot
+from .lender import Lender, NoConnection, TaskLender, ThreadLender
+
+AT_ONCE = 0.001  # seconds that who does not want to wait waits all the same, for a place to be made
+
+_beginning = Lock()  # held while a pool's first connection is asked for
+
+
+@dataclass(slots=True)
+class Idle:
+    """QueuePool's queue, for whoever looks into it."""
+
+    queue: list[Any]
+    maxsize: int
+    use_lifo: bool
+
+    def qsize(self) -> int:
+        return len(self.queue)
+
+    def empty(self) -> bool:
+        return not self.queue
+
+
+class PenstockPool(QueuePool):
+    """SQLAlchemy's QueuePool on Penstock: ``create_engine(url, poolclass=PenstockPool)``.
+
+    What SQLAlchemy knows means what it means there, with the same defaults. `create_engine` takes ours by these very names:
+    ``create_engine(url, poolclass=PenstockPool, leak_after=30)``.
+
+    :param creator: what connects.
+    :param pool_size: connections kept open; 0 for any number. They are opened as they are needed.
+    :param max_overflow: connections beyond that, closed when they come back; -1 for any number.
+    :param timeout: seconds to wait for one; None for ever.
+    :param use_lifo: whether the one that came back last is lent first, so that the others age.
+    :param name: for logs, errors and metrics; by default `logging_name`, or else ``pool-1`` and so on.
+    :param leak_after: idle in hand for this long (seconds), a holder is reported, once; None for never.
+    :param leak_reclaim: whether the pool takes such a connection away from its holder.
+    :param nested: what to do about a thread or task that asks for a second connection while it holds one: ``"allow"``
+        it, ``"warn"`` in the log, or ``"raise"`` `penstock.NestedCheckout`.
+    :param overload: that requests which would wait in vain are refused at once.
+    :param max_waiting: requests that may wait at once; 0 for any number.
+    :param max_idle: seconds after which an unused connection is closed; by default never, as SQLAlchemy does.
+    :param kw: `recycle`, `pre_ping`, `reset_on_return`, `echo`, `logging_name`, `events`, `dialect`: as of any of
+        SQLAlchemy's pools. With `pre_ping` a connection is asked only where the kernel cannot tell; see `docs`.
+    :raises ValueError: (or TypeError) naming the argument, what was found and what it may be; at the first use.
+    """
+
+    _is_asyncio = False
+    _lender: Any = None  # made with the first connection, so that an engine that is not used starts no thread
+
+    def __new__(cls, creator: Any, *args: Any, dialect: Any = None, **kw: Any) -> PenstockPool:
+        """Named to `create_async_engine`, it is the one for asyncio."""
+        if cls is PenstockPool and getattr(dialect, "is_async", False) is True:
+            cls = AsyncPenstockPool
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        creator: Any,
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        timeout: float | None = 30.0,
+        use_lifo: bool = False,
+        name: str | None = None,
+        leak_after: float | None = 60.0,
+        leak_reclaim: bool = False,
+        nested: Literal["allow", "warn", "raise"] = "allow",
+        overload: Overload | None = None,
+        max_waiting: int = 0,
+        max_idle: float = math.inf,
+        **kw: Any,
+    ) -> None:
+        Pool.__init__(self, creator, **kw)
+        self._size = pool_size
+        self._kept = pool_size or sys.maxsize
+        self._max_overflow = -1 if pool_size == 0 else max_overflow
+        self._timeout = timeout
+        self._lifo = use_lifo
+        self._doubted = -math.inf  # since when what is idle is suspect, by the monotonic clock
+        self._options = {
+            "name": name,
+            "leak_after": leak_after,
+            "leak_reclaim": leak_reclaim,
+            "nested": nested,
+            "overload": overload,
+            "max_waiting": max_waiting,
+            "max_idle": max_idle,
+        }
+
+    # ------------------------------------------------------------------------------------------ as SQLAlchemy asks
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        lender: Lender = self._lender or self._begin()
+        return lender.lend()
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        record.lender.settle(record)
+
+    def recreate(self) -> PenstockPool:
+        self.logger.info("Pool recreating")
+        return self.__class__(
+            self._creator,
+            pool_size=self._size,
+            max_overflow=self._max_overflow,
+            timeout=self._timeout,
+            use_lifo=self._lifo,
+            pre_ping=self._pre_ping,
+            recycle=self._recycle,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+            **self._options,
+        )
+
+    def dispose(self) -> None:
+        if self._lender is not None:
+            self._lender.dispose()
+        self.logger.info("Pool disposed. %s", self.status())
+
+    def size(self) -> int:
+        return self._size
+
+    def checkedin(self) -> int:
+        return 0 if self._lender is None else len(self._lender._core.idle)
+
+    def checkedout(self) -> int:
+        return 0 if self._lender is None else self._lender._core.leased
+
+    def overflow(self) -> int:
+        return self._overflow if self._size else 0
+
+    # ------------------------------------------------------------------------------------------ ours beside it
+
+    def holders(self) -> list[Holder]:
+        """Who holds which connection, the longest first: the line that took it, and what is done with it."""
+        return [] if self._lender is None else self._lender.holders()
+
+    def snapshot(self) -> Snapshot:
+        """Every figure of the pool at this moment."""
+        return (self._lender or self._begin()).snapshot()
+
+    # ------------------------------------------------------------------------------------------ QueuePool's privates
+
+    @property
+    def _overflow(self) -> int:
+        return self.checkedin() + self.checkedout() - self._size
+
+    @property
+    def _pool(self) -> Idle:
+        idle = [] if self._lender is None else self._lender._pool
+        return Idle(idle, self._size, self._lifo)
+
+    # ------------------------------------------------------------------------------------------
+
+    def _begin(self) -> Lender:
+        with _beginning:
+            if self._lender is None:
+                self._lender = self._make_lender()
+            return self._lender
+
+    def _make_lender(self) -> Lender:
+        lender = ThreadLender(self, **self._lender_options())
+        lender.open()
+        return lender
+
+    def _lender_options(self) -> dict[str, Any]:
+        unlimited = self._max_overflow < 0
+        return self._options | {
+            "name": self._options["name"] or self._orig_logging_name,
+            "max_size": sys.maxsize if unlimited else self._size + self._max_overflow,
+            "timeout": math.inf if self._timeout is None else max(self._timeout, AT_ONCE),
+        }
+
+    def _found_dead(self) -> None:
+        """One connection was, so any other may be, in ways that the kernel does not know of yet."""
+        self._doubted = monotonic()
+
+
+class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
+    """As `PenstockPool`, for asyncio engines: ``create_async_engine(url, poolclass=AsyncPenstockPool)``.
+
+    It belongs to the event loop in which the engine is first used. Once that loop is closed it starts anew in another.
+    """
+
+    _is_asyncio = True
+    _dialect = AsyncAdaptedQueuePool._dialect
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        lender: TaskLender = self._lender or self._begin()
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            raise exc.MissingGreenlet(
+                f"{lender.name}: a connection of an asyncio engine was asked for outside of any event loop"
+            ) from None
+        if loop is not lender.loop:
+            lender = self._move(lender)
+        return lender.lend()
+
+    def _move(self, lender: TaskLender) -> TaskLender:
+        assert lender.loop is not None
+        if not lender.loop.is_closed():
+            raise errors.under(errors.WrongEventLoop, NoConnection)(
+                f"{lender.name}: this engine was first used in another event loop, where its connections live:"
+                " make an engine for each loop, or `await engine.dispose()` in the one before it is used in the other"
+            )
+        lender.abort()
+        self._lender = None
+        return self._begin()  # type: ignore[return-value]
+
+    def _make_lender(self) -> Lender:
+        lender = TaskLender(self, **self._lender_options())
+        lender._open()
+        return lender

@@ -1,0 +1,91 @@
+"""What a web server does: start an application, send it requests, end it; in this process or in one of its own."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from .waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+def client(app: Any) -> httpx.AsyncClient:
+    """Requests to an ASGI application, without any lifespan; what it raises is raised."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test")
+
+
+@asynccontextmanager
+async def lifespan(app: Any) -> AsyncIterator[list[str]]:
+    """The application's, as a server conducts it; the types of the messages that it sent."""
+    incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    sent: list[str] = []
+    arrived = asyncio.Event()
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        arrived.set()
+
+    async def await_answer() -> None:
+        told = asyncio.create_task(arrived.wait())
+        await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        told.cancel()
+        arrived.clear()
+
+    task = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, incoming.get, send))
+    incoming.put_nowait({"type": "lifespan.startup"})
+    await await_answer()
+    try:
+        yield sent
+    finally:
+        incoming.put_nowait({"type": "lifespan.shutdown"})
+        await await_answer()
+        await task
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(command: Sequence[str], port: int, env: dict[str, str], cwd: Path = ROOT) -> Iterator[httpx.Client]:
+    """A server as a process of its own, until the end of the block; requests to it."""
+    inherited = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env}
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command], env=inherited, cwd=cwd, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as requests:
+                try:
+                    eventually(lambda: process.poll() is not None or _listens(port), 15)
+                    assert process.poll() is None, "the server has ended"
+                    yield requests
+                except BaseException as error:
+                    output.seek(0)
+                    error.add_note(output.read()[-4000:])
+                    raise
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False
