@@ -184,4 +184,7 @@ CASES = [
     ),
     Case("sqlite3", SQLITE, in_a_file, sqlite3.Error, sqlite3.Connection, setting("isolation_level", None)),
 ]
+from .mysql_drivers import CASES as MYSQL_CASES  # noqa: E402  (which takes its words from here)
+
+CASES += MYSQL_CASES
 EACH = [pytest.param((case, kind), id=f"{case.name}-{kind.__name__}") for case in CASES for kind in case.kinds]

@@ -39,14 +39,16 @@ class Lendable:
         """Close the connection; lent by a pool with `close_returns`, give it back."""
         pool = self._pool
         if pool is not None and pool.close_returns:
-            pool.putconn(self)
-            return None
+            return self._give_back(pool)
         self._pool = None  # oracledb has a use of its own for this name
         return super().close()  # type: ignore[misc]
 
+    def _give_back(self, pool: Any) -> Any:
+        pool.putconn(self)
+
 
 @cache
-def lendable(connection_class: Any, noting: Any) -> Any:
+def lendable(connection_class: Any, noting: Any, lend: type[Lendable] = Lendable) -> Any:
     """*connection_class* fit to be lent, under its own name.
 
     *noting* derives from the driver's own connection class, and comes after *connection_class* and before that one:
@@ -54,7 +56,7 @@ def lendable(connection_class: Any, noting: Any) -> Any:
     """
     if issubclass(connection_class, Lendable):
         return connection_class
-    bases = (Lendable, noting) if issubclass(noting, connection_class) else (Lendable, connection_class, noting)
+    bases = (lend, noting) if issubclass(noting, connection_class) else (lend, connection_class, noting)
     return type(connection_class.__name__, bases, _named_as(connection_class))
 
 
