@@ -178,6 +178,9 @@ class Pool(theirs.Pool):  # type: ignore[misc]
 
     async def _release(self, proxy: Any, conn: Any, timeout: float | None = None) -> None:
         conn._on_release()
+        if conn.is_closed():  # by a broken protocol, for one, which tells nobody: this does
+            conn.terminate()
+            return
         proxy._detach()
         pool, holder = self.penstock, proxy._holder
         slot = holder.slot
@@ -185,7 +188,7 @@ class Pool(theirs.Pool):  # type: ignore[misc]
         slot.by_hand = None
         if slot.bound:
             pool._unbind(slot, conn)
-        if conn._protocol is not None and conn._protocol.queries_count >= self._max_queries:
+        if conn._protocol.queries_count >= self._max_queries:
             slot.expires = -math.inf
         if pool._plain and not slot.reported and pool._state(conn) == slot.baseline:
             conn._pool = None
@@ -256,12 +259,12 @@ class Pool(theirs.Pool):  # type: ignore[misc]
         self._end_all()
 
     def _end_all(self) -> None:
-        pool = self.penstock
+        pool, connections = self.penstock, self._connections()
         if not pool._core.closed:
             pool._event(pool._core.close)
         for task in list(pool._connecting):
             task.cancel()
-        for conn in self._connections():
+        for conn in connections:
             conn.terminate()
         if pool._timer is not None:
             pool._timer.cancel()
@@ -272,16 +275,36 @@ class Pool(theirs.Pool):  # type: ignore[misc]
 
     def get_size(self) -> int:
         """Connections that are open."""
-        return sum(not conn.is_closed() for conn in self._connections())
+        return len(self._connections())
 
     def get_idle_size(self) -> int:
         """Connections that are open and not lent."""
         return sum(not slot.conn.is_closed() for slot in self.penstock._core.idle)
 
     def _connections(self) -> list[Any]:
-        slots = self.penstock._core.slots.values()
+        """Those that are idle or lent."""
+        slots = [slot for slot in self.penstock._core.slots.values() if slot.state in (State.IDLE, State.LEASED)]
         found = [slot.conn if slot.conn is not None else slot.ref and slot.ref() for slot in slots]
-        return [conn for conn in found if conn is not None]
+        return [conn for conn in found if conn is not None and not conn.is_closed()]
+
+    # asyncpg keeps its connections and its queue under these names; its tests, and tools made for it, look.
+
+    @property
+    def _holders(self) -> list[Holder]:
+        holders = [conn._holder for conn in self._connections()]
+        return holders + [Holder(self, None)] * (self._maxsize - len(holders))
+
+    @_holders.setter
+    def _holders(self, value: object) -> None:
+        pass
+
+    @property
+    def _queue(self) -> _Free:
+        return _Free(self)
+
+    @_queue.setter
+    def _queue(self, value: object) -> None:
+        pass
 
     def _schedule_min_size_maintenance(self) -> None:
         pass  # Penstock's own to see to
@@ -329,24 +352,41 @@ class PoolAcquireContext:
 
 
 class Holder:
-    """One connection's place in the pool, as asyncpg's proxies and connections know it. It does not keep it."""
+    """One connection's place in the pool, as asyncpg's proxies and connections know it. It does not keep the latter."""
 
     __slots__ = ("__weakref__", "_conn", "_pool", "lent", "slot", "timeout")
+    _inactive_callback = None
 
     def __init__(self, pool: Pool, conn: Any) -> None:
         self._pool = pool
-        self._conn = ref(conn)
+        self._conn = None if conn is None else ref(conn)
         self.slot: Slot | None = None
         self.lent = False
         self.timeout: float | None = None
 
     @property
     def _con(self) -> Any:
-        return self._conn()
+        return self._conn and self._conn()
+
+    @property
+    def _in_use(self) -> bool | None:
+        return self.lent or None
+
+    def is_connected(self) -> bool:
+        conn = self._con
+        return conn is not None and not conn.is_closed()
+
+    def is_idle(self) -> bool:
+        return not self.lent
+
+    def terminate(self) -> None:
+        conn = self._con
+        if conn is not None:
+            conn.terminate()
 
     def _release_on_close(self) -> None:
         """The connection has ended, by whomever: its place is free at once."""
-        pool, slot, conn = self._pool.penstock, self.slot, self._con
+        pool, slot, conn, self._conn = self._pool.penstock, self.slot, self._con, None
         if pool._core.closed and not self.lent:
             return
         if slot is not None and slot.state is State.LEASED and slot.conn is None:
@@ -359,6 +399,17 @@ class Holder:
             pool._returned(slot, conn, Reason.BROKEN)
         elif any(idle.conn is conn for idle in pool._core.idle):
             pool._doubt()
+
+
+class _Free:
+    """How many connections could be lent now, opened already or not."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def qsize(self) -> int:
+        core = self._pool.penstock._core
+        return core.max_size - core.leased
 
 
 class _Driver(AsyncpgDriver):
