@@ -389,7 +389,7 @@ class Holder:
         pool, slot, conn, self._conn = self._pool.penstock, self.slot, self._con, None
         if pool._core.closed and not self.lent:
             return
-        if slot is not None and slot.state is State.LEASED and slot.conn is None:
+        if slot is not None and slot.state is State.LEASED and slot.by_hand is not None:  # or it is being cleaned
             if self.lent:
                 self.lent = False
                 conn._proxy._detach()
