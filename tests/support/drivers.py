@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import psycopg
 import psycopg2
 import pytest
@@ -42,7 +43,7 @@ class Case:
     """One driver.
 
     :ivar place: makes what its pools connect to.
-    :ivar error: the class of all its errors.
+    :ivar error: the class of all its errors, or the classes.
     :ivar connection: what a Pool's connections are.
     :ivar set_autocommit: puts a lent connection in autocommit; None where that is all there is.
     :ivar kinds: the pools that it can be used in.
@@ -56,7 +57,7 @@ class Case:
     name: str
     dialect: Dialect
     place: Callable[[pytest.FixtureRequest, Case, Kind], Place]
-    error: type[Exception]
+    error: type[Exception] | tuple[type[Exception], ...]
     connection: Any = None
     set_autocommit: Callable[[Any], Any] | None = None
     kinds: tuple[Kind, ...] = (Pool, AsyncPool)
@@ -65,6 +66,10 @@ class Case:
     resets: bool = True
     stops: bool = True
     begin: str | None = None
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        return self.error if isinstance(self.error, tuple) else (self.error,)
 
     async def do(self, conn: Any, statement: str) -> None:
         cursor = await settled(conn.cursor())
@@ -187,6 +192,16 @@ def setting(attribute: str, value: Any) -> Callable[[Any], Any]:
     return lambda conn: conn.run(setattr, attribute, value) if hasattr(conn, "run") else setattr(conn, attribute, value)
 
 
+class AsyncpgCase(Case):
+    """It has statements without cursors."""
+
+    async def do(self, conn: Any, statement: str) -> None:
+        await conn.execute(statement)
+
+    async def value(self, conn: Any, statement: str) -> Any:
+        return await conn.fetchval(statement)
+
+
 def anywhere_in_a_file(request: pytest.FixtureRequest, case: Case, kind: Kind) -> Place:
     """As `in_a_file`, for who does not know what a file is."""
     place = in_a_file(request, case, kind)
@@ -212,6 +227,15 @@ def unknown(name: str, module: Any, place: Any, dialect: Dialect, set_autocommit
 
 
 CASES = [
+    AsyncpgCase(
+        "asyncpg",
+        POSTGRES,
+        on_postgres,
+        (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError),
+        asyncpg.Connection,
+        kinds=(AsyncPool,),
+        begin="BEGIN",
+    ),
     Case("psycopg", POSTGRES, on_postgres, psycopg.Error, psycopg.Connection, lambda conn: conn.set_autocommit(True)),
     Case(
         "psycopg2", POSTGRES, on_postgres, psycopg2.Error, psycopg2.extensions.connection, setting("autocommit", True)

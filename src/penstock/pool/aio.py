@@ -479,6 +479,8 @@ class AsyncPool(BasePool[C]):
 
     async def _clean(self, slot: Slot, conn: Any, expected: bool) -> None:
         reason: Reason | None = Reason.UNCLEAN
+        if slot.owner is not None:  # who gave it back, and did not wait for the end of this, may ask for another one
+            slot.owner = _owner(get_running_loop())
         try:
             async with asyncio.timeout(CLEAN_SECONDS + 1):
                 with self._cut_off(conn, self._clock() + CLEAN_SECONDS):
