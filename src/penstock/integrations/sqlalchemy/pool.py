@@ -7,7 +7,6 @@ import sys
 from asyncio import get_running_loop
 from dataclasses import dataclass
 from threading import Lock
-from time import monotonic
 from typing import Any, Literal
 
 from sqlalchemy import exc
@@ -122,7 +121,11 @@ class PenstockPool(QueuePool):
         lease = Lease(self, conn, record, echo)
         if echo:
             self.logger.debug("Connection %r checked out from pool", conn)
-        return _ConnectionFairy._checkout(self, fairy=lease)
+        if self.dispatch.checkout or (self._pre_ping and not record.fresh):
+            return _ConnectionFairy._checkout(self, fairy=lease)
+        record.fresh = False
+        lease._counter = 1
+        return lease
 
     def _do_get(self) -> Record:
         lender: ThreadLender = self._lender or self._begin()
@@ -208,10 +211,6 @@ class PenstockPool(QueuePool):
             "max_size": sys.maxsize if unlimited else self._size + self._max_overflow,
             "timeout": math.inf if self._timeout is None else max(self._timeout, AT_ONCE),
         }
-
-    def _found_dead(self) -> None:
-        """One connection was, so any other may be, in ways that the kernel does not know of yet."""
-        self._doubted = monotonic()
 
 
 class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):

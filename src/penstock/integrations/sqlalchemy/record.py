@@ -76,8 +76,8 @@ class Record(_ConnectionRecord):
     def get_connection(self) -> Any:
         """The connection, opened if there is none, or none that is alive."""
         if self._met is not None and self.dbapi_connection is self._met:
-            if self._probe(0) and not self._looks_alive():
-                self._found_dead()
+            if self._probe(0):
+                self._look()
             elif self._owner._pre_ping or self.rested <= self._owner._doubted:
                 self._trust()
         conn = super().get_connection()
@@ -143,10 +143,12 @@ class Record(_ConnectionRecord):
         self.opened = True
         self._met = conn
         self.real = self._owner._dialect.get_driver_connection(conn)
-        self.driver = driver = _driver_of(type(self.real), self._owner._is_asyncio)  # type: ignore[arg-type]
+        driver = _driver_of(type(self.real), self._owner._is_asyncio)  # type: ignore[arg-type]
         if driver is not None:
-            self._baseline = driver.adopt(self.real)
-            self._probe = driver.probe(self.real)
+            with suppress(AttributeError):  # not of the class that the driver takes note with
+                self._baseline = driver.adopt(self.real)
+                self._probe = driver.probe(self.real)
+                self.driver = driver
 
     def _part(self) -> None:
         """Keep nothing of a connection that is gone."""
@@ -154,28 +156,37 @@ class Record(_ConnectionRecord):
         self._probe = bool  # of 0
         self.bound = False
 
-    def _looks_alive(self) -> bool:
-        return self.driver is not None and self.driver.look(self.real)
-
-    def _found_dead(self) -> None:
-        self._owner._found_dead()
-        self.invalidate(exc.DisconnectionError("the server has closed the connection"))
+    def _look(self) -> None:
+        """The kernel has something to tell: is it the end?"""
+        assert self.driver is not None
+        alive = self.driver.look(self.real)
+        if alive is None:
+            self._ask()
+        elif not alive:
+            self._found_dead()
 
     def _trust(self) -> None:
         """What the kernel has nothing against is asked all the same where there is reason to; with a round trip."""
-        owner = self._owner
         if self.driver is None:
             return  # SQLAlchemy's own pre-ping asks, each time
-        if self.rested > owner._doubted and monotonic() - self.rested < PING_AFTER:
+        if self.rested > self._owner._doubted and monotonic() - self.rested < PING_AFTER:
             self.fresh = True  # which spares it that
-            return
-        dialect = owner._dialect
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
+        dialect = self._owner._dialect
         if not isinstance(dialect, Dialect):
             return  # a pool without an engine: nobody knows how to ask
         if dialect._do_ping_w_event(self._met):
             self.fresh = True
         else:
             self._found_dead()
+
+    def _found_dead(self) -> None:
+        self._owner._doubted = monotonic()  # any other may be dead too, in ways that the kernel does not know of yet
+        self.lender.lost()
+        self.invalidate(exc.DisconnectionError("the server has closed the connection"))
 
     def _bind(self, until: float, reading: bool) -> None:
         if self.driver is not None and not self.bound:
