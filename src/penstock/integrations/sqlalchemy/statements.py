@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from psycopg.rows import tuple_row
 from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import LRUCache
 
@@ -39,8 +40,11 @@ def spelled(statement: Any, params: Mapping[str, Any] | None, row_factory: Any) 
     """*statement* in SQL, with its values and *params*, and the row factory that gives what its types promise.
 
     :raises sqlalchemy.exc.SQLAlchemyError: when it cannot be compiled, or a value is missing.
-    :raises TypeError: when *params* is no mapping, or this is no statement that stands for itself.
+    :raises TypeError: when *params* is no mapping, or this is DDL or a part of a statement.
     """
+    if isinstance(statement, ExecutableDDLElement) or not statement.supports_execution:
+        kind = type(statement).__name__
+        raise TypeError(f"of SQLAlchemy's this takes select(), insert(), update(), delete() and text(), not {kind}")
     if params is not None and not isinstance(params, Mapping):
         raise TypeError(f"params of a statement of SQLAlchemy's must be one mapping of names, not {params!r}")
     if getattr(statement, "is_insert", False) and not statement._returning and not statement._inline:
@@ -48,8 +52,6 @@ def spelled(statement: Any, params: Mapping[str, Any] | None, row_factory: Any) 
     compiled, extracted, collected, _ = statement._compile_w_cache(
         _dialect, compiled_cache=_compiled, column_keys=sorted(params or ())
     )
-    if not isinstance(compiled, SQLCompiler):
-        raise TypeError(f"fetch and execute take select(), insert(), update(), delete() and text(), not {statement!r}")
     values = compiled.construct_params(
         params, extracted_parameters=extracted, escape_names=False, _collected_params=collected
     )
