@@ -105,8 +105,12 @@ class Psycopg2Driver(DBAPIDriver):
                 " AsyncPool(driver='psycopg2') gives each connection a thread; driver='psycopg' needs none"
             )
         params = {**kwargs, **added({**_parse(conninfo), **kwargs}, timeout, settings)}
-        params["connection_factory"] = lendable(params.get("connection_factory") or self.connection_class, _Noting)
+        self.noting(params)
         return psycopg2.connect(conninfo, **params)
+
+    def noting(self, params: dict[str, Any]) -> None:
+        """Have psycopg2's own ``connect``, given these arguments, make a connection that can be adopted."""
+        params["connection_factory"] = lendable(params.get("connection_factory") or self.connection_class, _Noting)
 
     def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
         return limits(statement, idle_in_transaction)
