@@ -15,7 +15,6 @@ import penstock
 from penstock.drill.postgres import EmbeddedPostgres
 
 ENGINE = "penstock.integrations.django.postgresql"
-Manage = Callable[..., str]
 
 
 @pytest.fixture
@@ -61,8 +60,32 @@ def test_a_project_s_own_tests_run_in_two_processes(project: Callable[..., str])
     assert "being accessed by other users" not in said
 
 
+COMMANDS = """
+import django
+from django.core.management import call_command
+django.setup()
+call_command("migrate")
+call_command("inspectdb", "django_project_order")
+call_command("flush", interactive=False)
+from django.db import connection
+connection.close()
+connection.close_pool()
+call_command("penstock")
+"""
+
+
 def test_commands_that_work_on_the_database(project: Callable[..., str]) -> None:
-    assert "Applying django_project.0001_initial... OK" in manage(project, "migrate")
-    assert "class DjangoProjectOrder" in manage(project, "inspectdb", "django_project_order")
-    manage(project, "flush", "--noinput")
-    assert "of this project: 0 connections of 0 processes" in manage(project, "penstock")
+    said = project("-c", COMMANDS)
+    assert "Applying django_project.0001_initial... OK" in said
+    assert "class DjangoProjectOrder" in said
+    assert "of this project: 0 connections of 0 processes" in said
+
+
+def test_views_of_all_kinds_under_asgi_stay_below_the_line(project: Callable[..., str]) -> None:
+    """Each request has a thread of its own there, some clients go away, and nobody closes anything."""
+    said = json.loads(project("-m", "support.django_project.drive", "200", CONN_MAX_AGE=None).splitlines()[-1])
+    assert said["ended"].keys() <= {"200", "left"}
+    assert said["ended"]["200"] > 100
+    assert sum(said["ended"].values()) == 200
+    assert said["most"] <= 2
+    assert said["looks"] > 20

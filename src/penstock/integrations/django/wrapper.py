@@ -41,7 +41,7 @@ class Pooled:
 
     @property
     def pool(self) -> DjangoPool | None:
-        return pools.pool_of(self) if self.pooled else None
+        return self._lender or (pools.pool_of(self) if self.pooled else None)
 
     def close_pool(self) -> None:
         if self.pooled:
