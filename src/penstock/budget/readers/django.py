@@ -3,7 +3,7 @@
 Read from Django 5.2: ``OPTIONS["pool"]`` is True (psycopg_pool's defaults: 4 connections) or its arguments, for
 PostgreSQL with psycopg 3 (Oracle has the option too), one pool for each alias and process. Without it every thread has
 a connection of its own, for a request (``CONN_MAX_AGE`` 0) or longer; under ASGI each request has a thread of its own.
-Penstock's own backend has a pool unless ``OPTIONS["pool"]`` is False, and ``{"budget": ...}`` reads its size at run time.
+Penstock's own backend has a pool unless ``OPTIONS["pool"]`` is False; with ``{"budget": ...}`` its size is its share.
 """
 
 from __future__ import annotations
