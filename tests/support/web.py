@@ -60,29 +60,34 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(command: Sequence[str], port: int, env: dict[str, str], cwd: Path = ROOT) -> Iterator[httpx.Client]:
-    """A server as a process of its own, until the end of the block; requests to it."""
+def running(command: Sequence[str], env: dict[str, str], cwd: Path = ROOT) -> Iterator[subprocess.Popen[str]]:
+    """A Python program as a process of its own, ended with SIGTERM. What it has written stands beside an error."""
     inherited = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env}
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
-            [sys.executable, *command], env=inherited, cwd=cwd, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, *command], env=inherited, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, text=True
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as requests:
-                try:
-                    eventually(lambda: process.poll() is not None or _listens(port), 15)
-                    assert process.poll() is None, "the server has ended"
-                    yield requests
-                except BaseException as error:
-                    output.seek(0)
-                    error.add_note(output.read()[-4000:])
-                    raise
+            yield process
+        except BaseException as error:
+            output.seek(0)
+            error.add_note(output.read()[-4000:])
+            raise
         finally:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()
             process.wait()
+
+
+@contextmanager
+def serving(command: Sequence[str], port: int, env: dict[str, str]) -> Iterator[httpx.Client]:
+    """A server that will listen on that port, until the end of the block; requests to it."""
+    with running(command, env) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as requests:
+        eventually(lambda: process.poll() is not None or _listens(port), 20)
+        assert process.poll() is None, "the server has ended"
+        yield requests
 
 
 def _listens(port: int) -> bool:

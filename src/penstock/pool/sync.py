@@ -155,7 +155,8 @@ class Pool(BasePool[C]):
     :param timeout: how long a request waits for a connection.
     :param max_waiting: requests that may wait at once; 0 for any number.
     :param max_lifetime: after which a connection is replaced; each lives up to a tenth less, by chance.
-    :param max_idle: after which an unused connection above `min_size` is closed.
+    :param max_idle: after which an unused connection above `min_size` is closed. 0: by who gives it back, unless
+        somebody waits for it, so that the pool bounds connections and keeps none.
     :param reconnect_timeout: of failed attempts to connect, after which the pool tries no more until somebody asks.
     :param reconnect_failed: called with the pool when it has given up so.
     :param num_workers: accepted and means nothing here: connects have threads of their own.
@@ -522,7 +523,8 @@ class Pool(BasePool[C]):
             return  # it was taken back before
         reason = None
         if self._kit.reset is not None or self._state(conn) != slot.baseline:
-            reason = self._clean(conn, slot.baseline, expected)
+            unwanted = self._goes_as_it_is(slot, conn)
+            reason = Reason.UNUSED if unwanted else self._clean(conn, slot.baseline, expected)
         conn._pool = None
         slot.conn = conn
         if slot.reported:
@@ -656,8 +658,9 @@ class Pool(BasePool[C]):
 
     def _close_slot(self, effect: Close) -> None:
         # A connection that the server has ended is gone at once; any other keeps its slot until the server lets go.
-        # Of a closed pool, who gives a connection back closes it too, and finds it closed.
-        if effect.reason in NO_LINGER or self._core.closed or not self._spawn(self._part, effect):
+        # Of a pool that is closed, or keeps none idle, who gives a connection back closes it, and finds it closed.
+        mine = self._core.keeps_none and threading.current_thread() is not self._keeper
+        if effect.reason in NO_LINGER or mine or not self._spawn(self._part, effect):
             self._part(effect)
 
     def _part(self, effect: Close) -> None:
