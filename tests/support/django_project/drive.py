@@ -9,29 +9,34 @@ import json
 import sys
 import threading
 from collections import Counter
+from contextlib import closing
 from typing import Any
 
 from .asgi import application  # before anything else of Django's
 
 from django.core.management import call_command  # isort: skip
-from django.db import connection  # isort: skip
+from django.db import connection, connections  # isort: skip
 
 from .models import Order  # isort: skip
 
 PATHS = ("plain", "async", "streamed", "threads", "session")
 
 
+LOOKS = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+    "mysql": "SELECT count(*) FROM information_schema.processlist WHERE db = %s AND id <> connection_id()",
+}
+
+
 def watch(ended: threading.Event, seen: list[int]) -> None:
     """The most connections of this project that the server has had at once."""
-    settings = connection.settings_dict
-    keys = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
-    import psycopg
-
-    with psycopg.connect(**{key: settings[name] for key, name in keys.items()}, autocommit=True) as watching:
+    settings = {**connection.settings_dict, "OPTIONS": {"pool": False}}
+    watching = connections["default"].copy()
+    watching.settings_dict = settings
+    with closing(watching), watching.cursor() as cursor:
         while not ended.wait(0.002):
-            seen.append(watching.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            ).fetchone()[0])  # type: ignore[index]  # fmt: skip
+            cursor.execute(LOOKS[watching.vendor], [settings["NAME"]])
+            seen.append(cursor.fetchone()[0])
 
 
 async def request(path: str, leaves: bool) -> str:
