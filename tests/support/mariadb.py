@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import pytest
 
+from support.waiting import eventually
+
 START_SECONDS = 20.0
 USER, PASSWORD, DATABASE = "app", "s3cret/pw", "app"
 # What makes it start in a tenth of a second and keep nothing: the data go with the tests.
@@ -112,12 +114,16 @@ class MariaDB:
         rows = self.ask("SELECT id FROM information_schema.processlist WHERE user = %s", USER)
         return sorted(number for (number,) in rows)
 
+    def kill_thread(self, thread: int) -> None:
+        """End this connection; when it returns, the server has."""
+        self.ask(f"KILL HARD {thread}")
+        eventually(lambda: not self.ask("SELECT 1 FROM information_schema.processlist WHERE id = %s", thread))
+
     def kill_all(self) -> int:
         """End the ordinary user's connections; how many there were."""
         threads = self.threads()
-        with self.admin() as admin, admin.cursor() as cursor:
-            for thread in threads:
-                cursor.execute(f"KILL HARD {thread}")
+        for thread in threads:
+            self.kill_thread(thread)
         return len(threads)
 
     def start(self) -> None:

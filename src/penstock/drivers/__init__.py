@@ -15,6 +15,9 @@ _DRIVERS: dict[str, tuple[str, str, str | None]] = {
     "asyncpg": ("asyncpg", "AsyncpgDriver", "asyncpg"),
     "sqlite3": ("sqlite3", "Sqlite3Driver", None),
     "oracledb": ("oracledb", "OracledbDriver", "oracledb"),
+    "pymysql": ("pymysql", "PyMySQLDriver", "pymysql"),
+    "mysqlclient": ("mysqlclient", "MySQLClientDriver", "mysqlclient"),
+    "aiomysql": ("aiomysql", "AiomysqlDriver", "aiomysql"),
 }
 # What has no blocking connections at all, and so no use in a Pool.
 _ASYNCIO_ONLY = ("asyncpg", "aiomysql")

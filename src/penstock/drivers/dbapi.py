@@ -25,22 +25,30 @@ _NOTHING = Touched.NOTHING
 
 
 class Lendable:
-    """Comes before a driver's own connection class: `close` may give the connection back, as psycopg's does."""
+    """Comes before a driver's own connection class: `close` may give the connection back, as psycopg's does.
+
+    :ivar _driver: who to ask about it; for `check_connection`, which is given nothing but the connection.
+    :ivar _running: whether a statement has begun and not ended: another thread's, when it is asked.
+    """
 
     _pool: Any = None
-    _driver: Any = None  # who to ask about it; for `check_connection`, which is given nothing but the connection
+    _driver: Any = None
+    _running = False
 
     def close(self) -> Any:
         """Close the connection; lent by a pool with `close_returns`, give it back."""
         pool = self._pool
         if pool is not None and pool.close_returns:
-            pool.putconn(self)
-            return None
+            return self._give_back(pool)
+        self._pool = None  # oracledb has a use of its own for this name
         return super().close()  # type: ignore[misc]
+
+    def _give_back(self, pool: Any) -> Any:
+        pool.putconn(self)
 
 
 @cache
-def lendable(connection_class: Any, noting: Any) -> Any:
+def lendable(connection_class: Any, noting: Any, lend: type[Lendable] = Lendable) -> Any:
     """*connection_class* fit to be lent, under its own name.
 
     *noting* derives from the driver's own connection class, and comes after *connection_class* and before that one:
@@ -48,7 +56,7 @@ def lendable(connection_class: Any, noting: Any) -> Any:
     """
     if issubclass(connection_class, Lendable):
         return connection_class
-    bases = (Lendable, noting) if issubclass(noting, connection_class) else (Lendable, connection_class, noting)
+    bases = (lend, noting) if issubclass(noting, connection_class) else (lend, connection_class, noting)
     return type(connection_class.__name__, bases, _named_as(connection_class))
 
 
@@ -56,22 +64,21 @@ def _named_as(cls: Any) -> dict[str, Any]:
     return {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
 
 
-def begin(conn: Any, statement: Any, touches: Callable[[Any], Touched]) -> Activity:
-    """A statement begins: note it. Whoever calls this sets `ended` when it is over."""
+def begin(conn: Any, statement: Any, touches: Callable[[Any], Touched]) -> None:
+    """A statement begins: note it. Whoever calls this calls `end` when it is over."""
     activity: Activity = conn._activity
     activity.statement = statement
     activity.thread = get_ident()
     activity.started = monotonic()
+    conn._running = True
     touched = touches(statement)
     if touched is not _NOTHING:  # its truth is a call of Python, its identity is not
         conn._touched |= touched
-    return activity
 
 
-def running(conn: Any) -> bool:
-    """Whether a statement has begun and not ended: another thread's, when it is asked."""
-    activity: Activity = conn._activity
-    return activity.ended < activity.started
+def end(conn: Any) -> None:
+    conn._running = False
+    conn._activity.ended = monotonic()
 
 
 @cache
@@ -99,21 +106,26 @@ def _tracking(method: Any, touches: Callable[[Any], Touched], error_class: type[
     @wraps(method)
     def tracking(self: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
         conn = self.connection
-        activity = begin(conn, statement, touches)
+        begin(conn, statement, touches)
         try:
             return method(self, statement, *args, **kwargs)
         except error_class as error:
             conn._driver.failed(conn, error)
             raise
         finally:
-            activity.ended = monotonic()
+            end(conn)
 
     return tracking
 
 
-def within(seconds: float, call: Callable[[], object]) -> None:
-    """Make a blocking call that knows no time limit, and wait for it no longer than that."""
-    thread = Thread(target=call, name=f"penstock-{getattr(call, '__name__', 'call')}", daemon=True)
+def within(seconds: float, call: Callable[[], object], error: type[Exception]) -> None:
+    """Make a blocking call that knows no time limit, and wait for it no longer than that. *error* means nothing."""
+
+    def run() -> None:
+        with suppress(error):
+            call()
+
+    thread = Thread(target=run, name="penstock-cancel", daemon=True)
     thread.start()
     thread.join(seconds)
 

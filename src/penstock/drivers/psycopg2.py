@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import copy
 from functools import cache, wraps
 from operator import attrgetter
@@ -191,8 +191,7 @@ class Psycopg2Driver(DBAPIDriver):
         return True
 
     async def cancel(self, conn: Any, timeout: float) -> None:
-        with suppress(psycopg2.Error):  # libpq's cancel has no time limit of its own
-            within(timeout, conn.cancel)
+        within(timeout, conn.cancel, psycopg2.Error)  # libpq's has no time limit of its own
 
 
 class _Noting(extensions.connection):  # type: ignore[misc]

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from operator import attrgetter
-from time import monotonic
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import parse_qs
 
 from .base import Status
-from .dbapi import DBAPIDriver, lendable, running, tracked
+from .dbapi import DBAPIDriver, lendable, tracked
 from .session import Touched
 
 # What a user can set on a connection and the next one would find there. The last came with Python 3.12.
@@ -29,7 +30,7 @@ _ATTRIBUTES = [
     *(["autocommit"] if hasattr(sqlite3, "LEGACY_TRANSACTION_CONTROL") else []),
 ]
 _LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
-_state = attrgetter("in_transaction", "_used", "_touched", *_ATTRIBUTES)
+_state = attrgetter("in_transaction", "_running", "_used", "_touched", *_ATTRIBUTES)
 _CLOSED = None
 
 # The settings that belong to a connection and not to its file, and that tell what they are set to.
@@ -82,6 +83,9 @@ _LASTING = (
     "setlimit",
 )
 _BETWEEN_LOOKS = 1000  # instructions of SQLite's machine after which a deadline is looked at: some microseconds
+_BETWEEN_INTERRUPTS = 0.001
+_ABORT_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
 
 
 class Sqlite3Driver(DBAPIDriver):
@@ -153,7 +157,7 @@ class Sqlite3Driver(DBAPIDriver):
             open_ = conn.in_transaction
         except sqlite3.ProgrammingError:
             return Status.BROKEN
-        if running(conn):
+        if conn._running:
             return Status.ACTIVE
         if _always_in_transaction(conn):
             open_ = conn._used
@@ -207,7 +211,7 @@ class Sqlite3Driver(DBAPIDriver):
         touched = conn._touched
         if touched & Touched.BEYOND_RESET:
             return False
-        for name, value in zip(_ATTRIBUTES, baseline[3:], strict=True):
+        for name, value in zip(_ATTRIBUTES, baseline[4:], strict=True):
             if getattr(conn, name) != value:  # to set isolation_level to None is to commit
                 setattr(conn, name, value)
         execute = self.plain_cursor(conn).execute
@@ -234,14 +238,21 @@ class Sqlite3Driver(DBAPIDriver):
         return {name: row[0] for name, row in rows.items() if row is not None}  # None: not in this build of SQLite
 
     async def cancel(self, conn: Any, timeout: float) -> None:
-        self.abort(conn)
+        _interrupt(conn, timeout)
+
+    async def close(self, conn: Any) -> int | None:
+        _interrupt(conn, _CLOSE_SECONDS)
+        if conn._running:  # to close it then would end the process
+            raise sqlite3.OperationalError("a statement still runs in another thread, at whose end it is closed")
+        conn.close()
+        return None
 
     def abort(self, conn: Any) -> None:
-        with suppress(sqlite3.ProgrammingError):
-            conn.interrupt()
+        Thread(target=_interrupt, args=(conn, _ABORT_SECONDS), name="penstock-abort", daemon=True).start()
 
     def abandon(self, conn: Any) -> int | None:
-        self.abort(conn)
+        with suppress(sqlite3.ProgrammingError):
+            conn.interrupt()
         return None
 
     def silence(self, conn: Any) -> None:
@@ -324,6 +335,16 @@ def _found(statement: str) -> Touched:
         if pattern.search(statement):
             found |= kind
     return found
+
+
+def _interrupt(conn: Any, seconds: float) -> None:
+    """End whatever runs on the connection, within *seconds*."""
+    until = monotonic() + seconds
+    with suppress(sqlite3.ProgrammingError):  # closed
+        conn.interrupt()
+        while conn._running and monotonic() < until:
+            sleep(_BETWEEN_INTERRUPTS)
+            conn.interrupt()  # a statement that was about to begin when it was called first
 
 
 def _never(milliseconds: int) -> bool:

@@ -92,7 +92,7 @@ class AsyncCheckout(Generic[C]):
             if not core.give(slot, now):
                 core.requite(slot, now)
                 pool._carry_out(core.effects())
-                if core.closed:
+                if core.keeps_none:
                     await pool._parted(slot)
             return
         await pool._finish(slot, conn, commit=kind is None)
@@ -398,6 +398,8 @@ class AsyncPool(BasePool[C]):
             return
         slot.conn = conn
         self._event(self._core.requite, slot)
+        if self._core.keeps_none:
+            await self._parted(slot)
 
     async def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
         assert self._loop is not None
@@ -465,9 +467,11 @@ class AsyncPool(BasePool[C]):
             return  # it was taken back before
         if self._kit.reset is None and self._state(conn) == slot.baseline:
             self._returned(slot, conn, None)
+        elif self._goes_as_it_is(slot, conn):
+            self._returned(slot, conn, Reason.UNUSED)
         else:
             await asyncio.shield(self._spawn(self._clean(slot, conn, expected)))
-        if self._core.closed:
+        if self._core.keeps_none:
             await self._parted(slot)
 
     async def _clean(self, slot: Slot, conn: Any, expected: bool) -> None:
@@ -482,7 +486,7 @@ class AsyncPool(BasePool[C]):
             self._returned(slot, conn, reason)
 
     async def _parted(self, slot: Slot) -> None:
-        """Of a closed pool, who gives a connection back finds it closed."""
+        """Of a pool that is closed, or keeps none idle, who gives a connection back finds it closed."""
         task = self._parting.get(slot)
         if task is not None:
             await asyncio.shield(task)

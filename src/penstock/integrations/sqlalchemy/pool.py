@@ -11,13 +11,17 @@ from time import monotonic
 from typing import Any, Literal
 
 from sqlalchemy import exc
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, Pool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool.base import _ConnectionFairy
+from sqlalchemy.util import safe_reraise
 
 from ... import errors
 from ...core import Overload
 from ...pool.holders import Holder
 from ...pool.snapshot import Snapshot
+from .lease import Lease
 from .lender import Lender, NoConnection, TaskLender, ThreadLender
+from .record import Record
 
 AT_ONCE = 0.001  # seconds that who does not want to wait waits all the same, for a place to be made
 
@@ -42,7 +46,7 @@ class Idle:
 class PenstockPool(QueuePool):
     """SQLAlchemy's QueuePool on Penstock: ``create_engine(url, poolclass=PenstockPool)``.
 
-    What SQLAlchemy knows means what it means there, with the same defaults. `create_engine` takes ours by these very names:
+    What SQLAlchemy knows means what it means there, with the same defaults. `create_engine` takes ours by these names:
     ``create_engine(url, poolclass=PenstockPool, leak_after=30)``.
 
     :param creator: what connects.
@@ -92,10 +96,10 @@ class PenstockPool(QueuePool):
         self._size = pool_size
         self._kept = pool_size or sys.maxsize
         self._max_overflow = -1 if pool_size == 0 else max_overflow
-        self._timeout = timeout
+        self._timeout = timeout  # type: ignore[assignment]
         self._lifo = use_lifo
         self._doubted = -math.inf  # since when what is idle is suspect, by the monotonic clock
-        self._options = {
+        self._options: dict[str, Any] = {
             "name": name,
             "leak_after": leak_after,
             "leak_reclaim": leak_reclaim,
@@ -107,11 +111,24 @@ class PenstockPool(QueuePool):
 
     # ------------------------------------------------------------------------------------------ as SQLAlchemy asks
 
-    def _do_get(self) -> ConnectionPoolEntry:
-        lender: Lender = self._lender or self._begin()
+    def connect(self) -> PoolProxiedConnection:
+        record = self._do_get()
+        try:
+            conn = record.get_connection()
+        except BaseException as error:
+            with safe_reraise():
+                record._checkin_failed(error, _fairy_was_created=False)
+        echo = self._should_log_debug()
+        lease = Lease(self, conn, record, echo)
+        if echo:
+            self.logger.debug("Connection %r checked out from pool", conn)
+        return _ConnectionFairy._checkout(self, fairy=lease)
+
+    def _do_get(self) -> Record:
+        lender: ThreadLender = self._lender or self._begin()
         return lender.lend()
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+    def _do_return_conn(self, record: Any) -> None:
         record.lender.settle(record)
 
     def recreate(self) -> PenstockPool:
@@ -157,22 +174,23 @@ class PenstockPool(QueuePool):
 
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
-        return (self._lender or self._begin()).snapshot()
+        lender: Lender = self._lender or self._begin()
+        return lender.snapshot()
 
     # ------------------------------------------------------------------------------------------ QueuePool's privates
 
     @property
-    def _overflow(self) -> int:
+    def _overflow(self) -> int:  # type: ignore[override]
         return self.checkedin() + self.checkedout() - self._size
 
     @property
-    def _pool(self) -> Idle:
+    def _pool(self) -> Idle:  # type: ignore[override]
         idle = [] if self._lender is None else self._lender._pool
         return Idle(idle, self._size, self._lifo)
 
     # ------------------------------------------------------------------------------------------
 
-    def _begin(self) -> Lender:
+    def _begin(self) -> Any:
         with _beginning:
             if self._lender is None:
                 self._lender = self._make_lender()
@@ -205,7 +223,7 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
     _is_asyncio = True
     _dialect = AsyncAdaptedQueuePool._dialect
 
-    def _do_get(self) -> ConnectionPoolEntry:
+    def _do_get(self) -> Record:
         lender: TaskLender = self._lender or self._begin()
         try:
             loop = get_running_loop()
@@ -226,7 +244,7 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
             )
         lender.abort()
         self._lender = None
-        return self._begin()  # type: ignore[return-value]
+        return self._begin()  # type: ignore[no-any-return]
 
     def _make_lender(self) -> Lender:
         lender = TaskLender(self, **self._lender_options())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import exc
 from sqlalchemy.engine.interfaces import Dialect
@@ -22,6 +22,7 @@ from ...drivers.base import Activity, Driver, Status
 from ...pool.terms import declared
 
 if TYPE_CHECKING:
+    from .lease import Lease
     from .lender import Lender
     from .pool import PenstockPool
 
@@ -42,7 +43,25 @@ class Record(_ConnectionRecord):
     :ivar rested: since when it was in nobody's hands, by the monotonic clock.
     """
 
-    __slots__ = ("_baseline", "_met", "_owner", "_probe", "bound", "driver", "lender", "opened", "real", "rested", "slot")
+    __slots__ = (
+        "_baseline",
+        "_met",
+        "_owner",
+        "_probe",
+        "bound",
+        "driver",
+        "lender",
+        "opened",
+        "real",
+        "rested",
+        "slot",
+    )
+
+    _baseline: Any
+    _met: Any
+    _probe: Callable[[int], object]
+    driver: Driver | None
+    real: Any
 
     def __init__(self, owner: PenstockPool, lender: Lender, slot: Slot) -> None:
         super().__init__(owner, connect=False)
@@ -59,7 +78,7 @@ class Record(_ConnectionRecord):
         if self._met is not None and self.dbapi_connection is self._met:
             if self._probe(0) and not self._looks_alive():
                 self._found_dead()
-            elif self.driver is not None:
+            elif self._owner._pre_ping or self.rested <= self._owner._doubted:
                 self._trust()
         conn = super().get_connection()
         if conn is not self._met:
@@ -67,6 +86,19 @@ class Record(_ConnectionRecord):
         if (terms := declared()) is not None:
             self._bind(terms.until, terms.reading)
         return conn
+
+    def is_at_rest(self, lease: Lease) -> bool:
+        """Whether it is known that there is nothing to be reset, and nobody wants to be told."""
+        dispatch, watch = self._owner.dispatch, cast("Any", lease._finalizer)
+        return (
+            self.driver is not None
+            and lease.dbapi_connection is self._met
+            and self.driver.state(self.real) == self._baseline
+            and self.fairy_ref is watch
+            and not self.finalize_callback
+            and not dispatch.reset
+            and not dispatch.checkin
+        )
 
     def settled(self) -> None:
         """It comes back from whoever had it, after SQLAlchemy's own reset."""
@@ -111,18 +143,15 @@ class Record(_ConnectionRecord):
         self.opened = True
         self._met = conn
         self.real = self._owner._dialect.get_driver_connection(conn)
-        self.driver = driver = _driver_of(type(self.real), self._owner._is_asyncio)
+        self.driver = driver = _driver_of(type(self.real), self._owner._is_asyncio)  # type: ignore[arg-type]
         if driver is not None:
             self._baseline = driver.adopt(self.real)
             self._probe = driver.probe(self.real)
 
     def _part(self) -> None:
         """Keep nothing of a connection that is gone."""
-        self._met: Any = None
-        self.real: Any = None
-        self.driver: Driver | None = None
-        self._baseline: Any = None
-        self._probe: Callable[[int], object] = bool
+        self._met = self._baseline = self.real = self.driver = None
+        self._probe = bool  # of 0
         self.bound = False
 
     def _looks_alive(self) -> bool:
@@ -135,13 +164,15 @@ class Record(_ConnectionRecord):
     def _trust(self) -> None:
         """What the kernel has nothing against is asked all the same where there is reason to; with a round trip."""
         owner = self._owner
-        if self.rested > owner._doubted and (not owner._pre_ping or monotonic() - self.rested < PING_AFTER):
-            self.fresh = True  # which spares it SQLAlchemy's own pre-ping
+        if self.driver is None:
+            return  # SQLAlchemy's own pre-ping asks, each time
+        if self.rested > owner._doubted and monotonic() - self.rested < PING_AFTER:
+            self.fresh = True  # which spares it that
             return
         dialect = owner._dialect
         if not isinstance(dialect, Dialect):
             return  # a pool without an engine: nobody knows how to ask
-        if dialect._do_ping_w_event(self.dbapi_connection):
+        if dialect._do_ping_w_event(self._met):
             self.fresh = True
         else:
             self._found_dead()

@@ -25,8 +25,16 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):  # type: ignore[misc]
     pool_driver = "psycopg"
 
     def configuring(self) -> Callable[[Any], object]:
-        # A wrapper of its own: this one is its thread's, and ends with it.
-        return type(self)(self.settings_dict, alias=self.alias)._configure_connection  # type: ignore[no-any-return]
+        own, kind = self.settings_dict, type(self)
+        settings, alias = {**own, "OPTIONS": {**own["OPTIONS"], "pool": False}}, self.alias
+
+        def configure(conn: Any) -> None:
+            # With a wrapper for this alone, as this one is its thread's: Django composes SQL over its connection.
+            wrapper = kind(settings, alias=alias)
+            wrapper.connection = conn
+            wrapper._configure_connection(conn)
+
+        return configure
 
     def pool_kwargs(self, params: dict[str, Any]) -> dict[str, Any]:
         return params | {"autocommit": True}  # Django sets it as it is to be

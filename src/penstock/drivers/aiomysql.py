@@ -1,0 +1,201 @@
+"""aiomysql: `aiomysql.Connection`, and what derives from it. For asyncio alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any
+
+import aiomysql  # type: ignore[import-untyped]
+from aiomysql.connection import MySQLResult  # type: ignore[import-untyped]
+
+from . import sockets
+from .dbapi import Lendable, lendable
+from .mysql import COM_RESET_CONNECTION, RUNNING, Flagged, FlaggedResult, MySQLDriver, transaction_of
+from .mysql_cursors import tracked
+from .session import Touched
+
+_CANCEL_SECONDS = 1.0  # to ask the server to stop a statement whose task was cancelled
+_ATTRIBUTES = ("cursorclass", "autocommit_mode", "encoders", "decoders", "use_unicode", "_echo")
+
+
+class AiomysqlDriver(MySQLDriver):
+    """Satisfies `penstock.drivers.base.Driver`."""
+
+    blocking = False
+    name = "aiomysql"
+    attributes = _ATTRIBUTES
+    socket_of = attrgetter("_wire")
+    state = attrgetter("_wire", "_flags", "_touched", *_ATTRIBUTES)
+
+    def __init__(self, connection_class: Any, is_async: bool) -> None:
+        super().__init__(aiomysql)
+        self.connection_class = connection_class or aiomysql.Connection
+        if not (isinstance(self.connection_class, type) and issubclass(self.connection_class, aiomysql.Connection)):
+            raise TypeError(
+                f"connection_class must be aiomysql.Connection or derive from it, not {connection_class!r}"
+            )
+
+    async def connect(
+        self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
+    ) -> Any:
+        given = {"connect_timeout": timeout, **self.given(conninfo, kwargs)}
+        params = dict(given)
+        if "database" in params:
+            params["db"] = params.pop("database")
+        conn = lendable(self.connection_class, _Noting, _Lendable)(**params)
+        try:
+            await conn._connect()
+            await self.begin_session(conn, given, settings)
+            self.keep_alive(conn)
+        except BaseException:  # a cancelled login leaves its socket open otherwise
+            conn.close()
+            raise
+        return conn
+
+    def probe(self, conn: Any) -> Callable[[int], object]:
+        stirred, reader = sockets.stirred(conn._wire.fileno()), conn._reader
+        # The event loop reads what comes before anybody asks the kernel.
+        return lambda wait: reader._eof or reader._exception or reader._buffer or stirred(wait)
+
+    def transaction(self, conn: Any) -> Any:
+        return transaction_of(conn, aiomysql.Error)
+
+    async def check(self, conn: Any) -> None:
+        await conn.ping(reconnect=False)
+
+    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        conn._ours = True
+        try:
+            async with aiomysql.Cursor(conn) as cursor:
+                await cursor.execute(query, tuple(params) or None)
+                return list(await cursor.fetchall())
+        finally:
+            conn._ours = False
+
+    async def renew(self, conn: Any) -> None:
+        await conn._execute_command(COM_RESET_CONNECTION, b"")
+        await conn._read_ok_packet()
+        await conn.set_charset(conn._given.get("charset") or "utf8mb4")
+
+    async def cancel(self, conn: Any, timeout: float) -> None:
+        """KILL QUERY, on a second connection of *timeout* seconds: the server takes it on no other way."""
+        with suppress(aiomysql.Error, OSError, TimeoutError):
+            async with asyncio.timeout(timeout):
+                other = await self.connect("", {**conn._given, "autocommit": True}, timeout=timeout, settings={})
+                try:
+                    await other.query(f"KILL QUERY {conn.thread_id()}")
+                finally:
+                    other.close()
+
+    async def close(self, conn: Any) -> int | None:
+        end: int | None = None
+        if conn._end is not None:  # closed by a cancellation, which the server would see when the statement has ended
+            await self.cancel(conn, _CANCEL_SECONDS)
+            end, conn._end = conn._end, None
+            return end
+        if conn._writer is None:
+            return None
+        if conn._flags & RUNNING:
+            end = self.abandon(conn)
+            conn._writer.transport.close()  # whoever waits for an answer is told so
+            return end
+        with suppress(OSError):
+            end = self._duplicate(conn)
+        conn._writer.write(b"\x01\0\0\0\x01")  # COM_QUIT; nobody waits until it has been sent
+        conn.close()
+        return end
+
+
+class _Lendable(Lendable):
+    def _give_back(self, pool: Any) -> asyncio.Task[None]:
+        """`close` of aiomysql is no coroutine, so this is done whether anybody awaits it or not."""
+        returning: asyncio.Task[None] = asyncio.ensure_future(pool.putconn(self))
+        self._returning = returning  # kept, or it might be collected half way
+        return returning
+
+
+class _Result(FlaggedResult, MySQLResult):  # type: ignore[misc]
+    pass
+
+
+class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
+    """Takes note of each statement, and of how the session is after it."""
+
+    _writer: Any
+    _reader: Any
+    _end: int | None = None  # reads as ended once the server has let go of what a cancellation has closed
+
+    def __del__(self) -> None:
+        if self._end is not None:
+            sockets.close(self._end)
+        if self._writer is not None:  # the pool itself warns of one that was dropped
+            with suppress(RuntimeError):  # the event loop has closed
+                self._writer.transport.abort()
+            self._writer = self._reader = None
+
+    @property
+    def _wire(self) -> Any:
+        return None if self._writer is None else self._writer.transport.get_extra_info("socket")
+
+    def _close_on_cancel(self) -> None:
+        if self._activity is not None and self._wire is not None:
+            with suppress(OSError):
+                self._end = sockets.send_end(self._wire.fileno())
+        super()._close_on_cancel()
+
+    async def ensure_closed(self) -> None:
+        """Close the connection; lent by a pool with `close_returns`, give it back."""
+        pool = self._pool
+        if pool is not None and pool.close_returns:
+            await pool.putconn(self)
+        else:
+            await super().ensure_closed()
+
+    def cursor(self, *cursors: Any) -> Any:
+        return super().cursor(tracked(cursors[0] if len(cursors) == 1 else self.cursorclass, aiomysql.Error))
+
+    async def query(self, sql: Any, unbuffered: bool = False) -> Any:
+        if self._must_begin():
+            await self._execute_command(3, "START TRANSACTION READ ONLY")
+            await self._read_ok_packet()
+        here = self._note(sql)
+        try:
+            return await super().query(self._bounded(sql), unbuffered)
+        except aiomysql.Error as error:
+            if self._activity is not None and not self._ours:
+                self._driver.failed(self, error)
+            raise
+        finally:
+            streaming = self._result is not None and self._result.unbuffered_active
+            self._noted(here)
+            if streaming:
+                self._flags |= RUNNING  # until the last row has come
+
+    async def _read_query_result(self, unbuffered: bool = False) -> None:
+        # As the original, but for the class of the result.
+        self._result = None
+        result = _Result(self)
+        if unbuffered:
+            try:
+                await result.init_unbuffered_query()
+            except BaseException:
+                result.unbuffered_active = False
+                result.connection = None
+                raise
+        else:
+            await result.read()
+        self._result = result
+        self._affected_rows = result.affected_rows
+        if result.server_status is not None:
+            self.server_status = result.server_status
+
+    async def select_db(self, db: Any) -> None:
+        await super().select_db(db)
+        self._touched |= Touched.SETTINGS
+
+    async def set_charset(self, charset: Any) -> None:
+        await super().set_charset(charset)
+        self._touched |= Touched.SETTINGS

@@ -1,0 +1,356 @@
+"""What the drivers of MySQL and MariaDB have in common: how to name a server, what its errors and flags mean.
+
+A server says with each answer whether a transaction is open (SERVER_STATUS_IN_TRANS). The drivers in Python keep that
+for answers without rows only; here they keep it for all. An error says nothing of it: after one, a transaction counts
+as open until the server says otherwise, wherever there may be one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ..core import Reason
+from .base import Activity, Status, settled
+from .dbapi import DBAPIDriver, begin, end
+from .mysql_session import LEFT_BEHIND, may_begin, touches
+from .session import Touched
+
+# Of the server's flags those that tell of the session, and our own beside them.
+IN_TRANS, AUTOCOMMIT = 1, 2
+KEPT = IN_TRANS | AUTOCOMMIT
+DOUBT, RUNNING, GONE = 1 << 16, 1 << 17, 1 << 18
+
+# The connection has ended, or is about to: gone away, lost, lost while asked, timed out idle, killed, shutting down.
+_LOST = (2006, 2013, 2055, 4031, 1927, 1053)
+# --read-only or its like, and innodb_read_only. 1290 is told for other options, too.
+_READ_ONLY_OPTION, _READ_ONLY_MODE = 1290, 1836
+_TIMED_OUT = re.compile(r"timed out|\(110\b|error: 110\b|\(115\b")
+
+COM_RESET_CONNECTION = 0x1F
+SCHEMES = ("mysql", "mariadb")
+_SHAPE = "expected 'mysql://user:password@host:3306/database'"
+# Of the parameters in a URL those that are no text.
+_NUMBERS = {"port", "connect_timeout", "read_timeout", "write_timeout", "max_allowed_packet", "client_flag"}
+_SWITCHES = {"autocommit", "local_infile", "use_unicode", "ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"}
+_TRUTH = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+
+# As psycopg's driver has it: a peer that has vanished is noticed after a minute, unanswered data after half of one.
+_NETWORK = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+
+# With the statement, so it costs no round trip, and never above the session's own limit, where 0 means none. MariaDB.
+_BOUNDED = (
+    "SET STATEMENT max_statement_time=IF(@@max_statement_time=0, {0:.3f}, LEAST({0:.3f}, @@max_statement_time)) FOR "
+)
+_BOUNDABLE = re.compile(
+    r"(?:\s|--[^\n]*\n|\#[^\n]*\n|/\*(?!M?!).*?\*/|\()*(?:select|insert|update|delete|replace|with|call)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def parse(conninfo: str) -> dict[str, Any]:
+    """What *conninfo*, a URL, says, by the names of PyMySQL's `connect`. Nothing for an empty one.
+
+    :raises ValueError: when it does not parse; nothing of it is shown, as it may be the password.
+    """
+    if not conninfo:
+        return {}
+    try:
+        url = urlsplit(conninfo)
+        port = url.port
+    except ValueError:
+        url, port = None, None
+    if url is None or url.scheme.partition("+")[0] not in SCHEMES:
+        raise ValueError(f"conninfo does not parse: {_SHAPE} (mariadb:// and mysql+pymysql:// are the same)")
+    if "/" in url.path[1:] or "@" in url.path:
+        raise ValueError(
+            "conninfo has a password with characters that a URL reserves: write %40 for @, %2F for /, %3A for :"
+        )
+    found = {"host": url.hostname, "port": port, "user": url.username, "password": url.password}
+    given = {name: unquote(value) if isinstance(value, str) else value for name, value in found.items() if value}
+    if database := unquote(url.path[1:]):
+        given["database"] = database
+    return given | {name: _typed(name, value) for name, value in parse_qsl(url.query, keep_blank_values=True)}
+
+
+def _typed(name: str, value: str) -> Any:
+    if name in _NUMBERS:
+        if not value.isdigit():
+            raise ValueError(f"conninfo: {name} must be a whole number")
+        return int(value)
+    if name in _SWITCHES:
+        if value.lower() not in _TRUTH:
+            raise ValueError(f"conninfo: {name} must be true or false")
+        return _TRUTH[value.lower()]
+    return value
+
+
+class Session:
+    """Comes before a driver's own connection class: what is known of its session on the server."""
+
+    _driver: Any = None
+    _activity: Activity | None = None  # not there before it is adopted
+    _touched = Touched.NOTHING
+    _running = False
+    _flags = 0
+    _loss: Exception | None = None
+    _bounds: tuple[float, bool] | None = None
+    _ours = False  # what is being sent now is the pool's own, and nobody's statement
+
+    def _note(self, sql: Any) -> bool:
+        """A statement is about to be sent. Whether it came past all cursors, so that it is to be noted here."""
+        self._flags |= RUNNING
+        if self._ours or self._activity is None or self._running:
+            return False
+        begin(self, sql, touches)
+        return True
+
+    def _noted(self, here: bool) -> None:
+        self._flags &= ~RUNNING
+        if here:
+            end(self)
+
+    def _bounded(self, sql: Any) -> Any:
+        """*sql* with the lease's deadline before it, where the server and the statement take one."""
+        if self._bounds is None or self._bounds[0] == math.inf or self._ours or not self._driver.is_mariadb(self):
+            return sql
+        left = max(0.001, self._bounds[0] - monotonic())
+        if isinstance(sql, (bytes, bytearray)):
+            start = bytes(sql[:2000]).decode(errors="replace")
+            return _BOUNDED.format(left).encode() + sql if _BOUNDABLE.match(start) else sql
+        return _BOUNDED.format(left) + sql if _BOUNDABLE.match(sql) else sql
+
+    def _must_begin(self) -> bool:
+        """Whether a READ ONLY transaction is to be begun first."""
+        return (
+            self._bounds is not None
+            and self._bounds[1]
+            and not self._ours
+            and not self._flags & (IN_TRANS | DOUBT)
+        )
+
+
+class Flagged(Session):
+    """Of drivers in Python: whatever the server says of itself is kept."""
+
+    _server_status = 0
+
+    @property
+    def server_status(self) -> int:
+        return self._server_status
+
+    @server_status.setter
+    def server_status(self, value: int) -> None:
+        self._server_status = value
+        self._flags = value & KEPT  # the answer has come: nothing runs, nothing is in doubt
+
+
+class FlaggedResult:
+    """Comes before a driver's own class of results: what ends the rows says how the session is, too."""
+
+    connection: Any
+
+    def _check_packet_is_eof(self, packet: Any) -> bool:
+        if not super()._check_packet_is_eof(packet):  # type: ignore[misc]
+            return False
+        self.connection.server_status = int.from_bytes(packet.get_all_data()[3:5], "little")
+        return True
+
+
+class MySQLDriver(DBAPIDriver):
+    """Satisfies `penstock.drivers.base.Driver` together with what a subclass adds."""
+
+    attributes: tuple[str, ...]  # that a user can set, and the next one would find; they end `state`
+    name = "MySQL"
+
+    # ------------------------------------------------------------------------------------------ for subclasses
+
+    socket_of: Callable[[Any], Any]  # an object with a `fileno`; None once the connection is closed
+
+    async def renew(self, conn: Any) -> None:
+        """Have the server reset the session, and set the character set again."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------ connecting
+
+    def check_conninfo(self, conninfo: str) -> None:
+        parse(conninfo)
+
+    def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
+        """Seconds, by our own names: which settings those are depends on the server, which is not known yet.
+
+        *statement*: MariaDB's `max_statement_time`, which counts for all statements; MySQL's `max_execution_time`,
+        which counts for SELECT alone. *idle_in_transaction*: MariaDB's `idle_transaction_timeout`, in whole seconds.
+        MySQL has none, and connecting says so.
+        """
+        given = {"statement": statement, "idle": idle_in_transaction}
+        return {name: repr(float(seconds)) for name, seconds in given.items() if seconds is not None}
+
+    def given(self, conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments to connect with, under one name each."""
+        params = {**parse(conninfo), **kwargs}
+        for name, old in (("database", "db"), ("password", "passwd")):
+            if old in params:
+                params[name] = params.pop(old)
+        return params
+
+    async def begin_session(self, conn: Any, given: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+        """After the login: what the driver itself does not set, and does not again after a reset."""
+        conn._given = dict(given)
+        conn._limit = self._limit(conn, settings)
+        if conn._limit:
+            await self._send(conn, conn._limit)
+
+    def _limit(self, conn: Any, settings: Mapping[str, str]) -> str:
+        mariadb, wanted = self.is_mariadb(conn), []
+        if "statement" in settings:
+            seconds = float(settings["statement"])
+            milliseconds = math.ceil(seconds * 1000)
+            mine = f"max_statement_time={milliseconds / 1000}" if mariadb else f"max_execution_time={milliseconds}"
+            wanted.append(f"SESSION {mine}")
+        if "idle" in settings:
+            if not mariadb:
+                raise self.operational_error(
+                    f"idle_in_transaction_timeout ({float(settings['idle']):g}) cannot be had from MySQL, only from"
+                    " MariaDB: leave it out; leak_reclaim=True takes back what is idle in hand"
+                )
+            wanted.append(f"SESSION idle_transaction_timeout={math.ceil(float(settings['idle']))}")
+        return f"SET {', '.join(wanted)}" if wanted else ""
+
+    def is_mariadb(self, conn: Any) -> bool:
+        return "mariadb" in conn.get_server_info().lower()
+
+    def adopt(self, conn: Any) -> Any:
+        conn._bounds = None
+        return super().adopt(conn)
+
+    # ------------------------------------------------------------------------------------------ what is known
+
+    def fileno(self, conn: Any) -> int | None:
+        found = self.socket_of(conn)
+        return None if found is None else int(found.fileno())
+
+    def status(self, conn: Any) -> Status:
+        flags = conn._flags
+        if flags & GONE or self.socket_of(conn) is None:
+            return Status.BROKEN
+        if flags & RUNNING:
+            return Status.ACTIVE
+        return Status.INTRANS if flags & (IN_TRANS | DOUBT) else Status.IDLE
+
+    def touched(self, conn: Any, baseline: Any) -> bool:
+        return bool(conn._touched & LEFT_BEHIND)
+
+    def bind(self, conn: Any, until: float, reading: bool) -> None:
+        """Each statement takes what is left along (MariaDB alone); with *reading* each transaction is begun first."""
+        conn._bounds = (until, reading)
+        conn._touched = Touched.BOUND
+
+    def unbind(self, conn: Any) -> None:
+        conn._bounds = None
+        conn._touched &= ~Touched.BOUND
+
+    def unfit(self, conn: Any) -> Reason | None:
+        return Reason.READ_ONLY if conn._touched & Touched.READ_ONLY else None
+
+    def failed(self, conn: Any, error: Exception) -> None:
+        code, text = _code(error), str(error).lower()
+        if code in _LOST:
+            conn._flags |= GONE
+        elif code == _READ_ONLY_MODE or (code == _READ_ONLY_OPTION and ("read-only" in text or "read_only" in text)):
+            conn._touched |= Touched.READ_ONLY
+        if not conn._flags & AUTOCOMMIT or may_begin(conn._activity.statement or ""):
+            conn._flags |= DOUBT
+        super().failed(conn, error)
+
+    def backend(self, conn: Any) -> int:
+        return int(conn.thread_id())
+
+    def is_timeout(self, error: BaseException) -> bool:
+        causes = (error, error.__cause__, error.__context__, getattr(error, "original_exception", None))
+        return any(isinstance(cause, TimeoutError) for cause in causes) or bool(_TIMED_OUT.search(str(error)))
+
+    # ------------------------------------------------------------------------------------------ what is done
+
+    async def settle(self, conn: Any, commit: bool) -> None:
+        try:
+            await settled(conn.commit() if commit else conn.rollback())
+        except self.error as error:
+            self.failed(conn, error)
+            raise
+
+    async def reset(self, conn: Any, baseline: Any) -> bool:
+        if self.socket_of(conn) is not baseline[0]:
+            return False  # it has been connected anew, past the pool
+        for name, value in zip(self.attributes, baseline[-len(self.attributes) :], strict=True):
+            setattr(conn, name, value)
+        if conn._touched & LEFT_BEHIND:
+            await self._reset_session(conn)
+        if (conn._flags ^ baseline[1]) & AUTOCOMMIT:
+            await settled(conn.autocommit(bool(baseline[1] & AUTOCOMMIT)))
+        conn._touched = Touched.NOTHING
+        return True
+
+    async def _reset_session(self, conn: Any) -> None:
+        """As after the login, whatever of it the server has kept and whatever not: that differs from one to another."""
+        given = conn._given
+        await self.renew(conn)
+        if database := given.get("database"):
+            await settled(conn.select_db(database))
+        elif await self.ask(conn, "SELECT DATABASE()", ()) != [(None,)]:
+            raise self.operational_error("a database was chosen with USE on a connection that had none")
+        if (mode := given.get("sql_mode")) is not None:
+            await self._send(conn, f"SET sql_mode='{mode}'")
+        if first := given.get("init_command"):
+            await self._send(conn, first)
+        if conn._limit:
+            await self._send(conn, conn._limit)
+
+    async def _send(self, conn: Any, statement: str) -> None:
+        conn._ours = True
+        try:
+            await settled(conn.query(statement))
+        finally:
+            conn._ours = False
+
+    async def check(self, conn: Any) -> None:
+        """One round trip: COM_PING, which touches nothing."""
+        await settled(conn.ping())
+
+    def keep_alive(self, conn: Any) -> None:
+        """Have the kernel notice a peer that has vanished. Not over a Unix socket."""
+        fd = self.fileno(conn)
+        if fd is None:
+            return
+        with suppress(OSError), socket.socket(fileno=os.dup(fd)) as tcp:
+            if tcp.family == socket.AF_UNIX:
+                return
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _NETWORK.items():
+                if hasattr(socket, option):
+                    tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+@asynccontextmanager
+async def transaction_of(conn: Any, error: type[Exception]) -> AsyncIterator[Any]:
+    """Of an asyncio connection."""
+    if conn._flags & AUTOCOMMIT:
+        await conn.begin()
+    try:
+        yield conn
+    except BaseException:
+        with suppress(error):  # what the block raised says more
+            await conn.rollback()
+        raise
+    await conn.commit()
+
+
+def _code(error: Exception) -> int | None:
+    return error.args[0] if error.args and isinstance(error.args[0], int) else None

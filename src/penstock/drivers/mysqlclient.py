@@ -1,0 +1,166 @@
+"""mysqlclient: `MySQLdb.connections.Connection`, and what derives from it.
+
+It does not tell whether a transaction is open, which its library knows. So that is gathered from the statements: out
+of autocommit every one but COMMIT and ROLLBACK opens one, in autocommit those that may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from operator import attrgetter
+from typing import Any
+
+import MySQLdb  # type: ignore[import-untyped]
+from MySQLdb.connections import Connection  # type: ignore[import-untyped]
+from MySQLdb.cursors import Cursor, CursorUseResultMixIn  # type: ignore[import-untyped]
+
+from .dbapi import lendable
+from .mysql import AUTOCOMMIT, DOUBT, IN_TRANS, RUNNING, MySQLDriver, Session
+from .mysql_cursors import tracked
+from .mysql_session import ends, may_begin
+from .session import Touched
+
+_AFTER_THE_END = ~(IN_TRANS | DOUBT)  # of the flags, when a transaction has ended
+_ATTRIBUTES = ("cursorclass", "encoders", "converter", "executemany_fallback", "_binary_prefix")
+
+
+class MySQLClientDriver(MySQLDriver):
+    """Satisfies `penstock.drivers.base.Driver`; for asyncio `threaded` does that."""
+
+    name = "mysqlclient"
+    attributes = _ATTRIBUTES
+    socket_of = attrgetter("_wire")
+    state = attrgetter("_wire", "_flags", "_touched", *_ATTRIBUTES)
+
+    def __init__(self, connection_class: Any, is_async: bool) -> None:
+        super().__init__(MySQLdb)
+        self.connection_class = connection_class or Connection
+        if not (isinstance(self.connection_class, type) and issubclass(self.connection_class, Connection)):
+            raise TypeError(
+                f"connection_class must be MySQLdb.connections.Connection or derive from it, not {connection_class!r}"
+            )
+
+    def fileno(self, conn: Any) -> int | None:
+        return conn._wire  # type: ignore[no-any-return]
+
+    async def connect(
+        self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
+    ) -> Any:
+        params = {"connect_timeout": max(1, round(timeout)), **self.given(conninfo, kwargs)}
+        conn = lendable(self.connection_class, _Noting)(**params)
+        try:
+            conn._wire, conn._number = conn.fileno(), conn.thread_id()
+            await self.begin_session(conn, params, settings)
+            conn._flags = AUTOCOMMIT if conn.get_autocommit() else 0
+            self.keep_alive(conn)
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    @contextmanager
+    def beginning(self, conn: Any) -> Iterator[None]:
+        if conn._flags & AUTOCOMMIT:
+            conn.begin()
+        yield
+
+    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        conn._ours = True
+        try:
+            with Cursor(conn) as cursor:
+                cursor.execute(query, tuple(params) or None)
+                return list(cursor.fetchall())
+        finally:
+            conn._ours = False
+
+    async def renew(self, conn: Any) -> None:
+        # It has no COM_RESET_CONNECTION. COM_CHANGE_USER does the same, and logs in again.
+        given = conn._given
+        conn.change_user(given.get("user") or "", given.get("password") or "", given.get("database") or "")
+        if given.get("charset"):
+            conn.set_character_set(given["charset"], given.get("collation"))
+        conn._flags = AUTOCOMMIT if conn.get_autocommit() else 0
+
+    async def cancel(self, conn: Any, timeout: float) -> None:
+        """KILL QUERY, on a second connection of *timeout* seconds, one at least: the server takes it no other way."""
+        params = {name: value for name, value in conn._given.items() if name not in ("init_command", "sql_mode")}
+        seconds = max(1, round(timeout))
+        bounds = {"connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds, "autocommit": True}
+        with suppress(MySQLdb.Error), Connection(**params | bounds) as other:
+            other.query(f"KILL QUERY {conn._number}")
+
+
+    def backend(self, conn: Any) -> int:
+        return conn._number  # type: ignore[no-any-return]
+
+    async def close(self, conn: Any) -> int | None:
+        if not conn._flags & RUNNING:
+            return await super().close(conn)
+        self.abort(conn)  # it lets no other thread close it while a statement runs
+        return None
+
+
+class _Noting(Session, Connection):  # type: ignore[misc]
+    """Takes note of each statement, and of what it makes of the transaction."""
+
+    _wire: int | None = None  # the socket
+    _number = 0  # the server's, of the connection: the library tells it to no other thread while a statement runs
+
+    def close(self) -> None:
+        self._wire = None
+        super().close()
+
+    def cursor(self, cursorclass: Any = None) -> Any:
+        chosen = cursorclass or self.cursorclass
+        if isinstance(chosen, type) and issubclass(chosen, CursorUseResultMixIn):
+            self._touched |= Touched.CURSORS  # whether all its rows have been read cannot be seen
+        return super().cursor(tracked(chosen, MySQLdb.Error))
+
+    def query(self, query: Any) -> None:
+        if self._must_begin():
+            super().query(b"START TRANSACTION READ ONLY")
+            self._flags |= IN_TRANS
+        here = self._note(query)
+        try:
+            super().query(self._bounded(query))
+        except MySQLdb.Error as error:
+            if self._activity is not None and not self._ours:
+                self._driver.failed(self, error)
+            raise
+        finally:
+            self._noted(here)
+        if not self._ours and self._activity is not None:
+            self._follow(query)
+
+    def _follow(self, query: Any) -> None:
+        autocommit = self.get_autocommit()
+        self._flags = (self._flags | AUTOCOMMIT) if autocommit else (self._flags & ~AUTOCOMMIT)
+        if ends(query):
+            self._flags &= _AFTER_THE_END
+        elif not autocommit or may_begin(query):
+            self._flags |= IN_TRANS
+
+    def begin(self) -> None:
+        super().begin()
+        self._flags |= IN_TRANS
+
+    def commit(self) -> None:
+        super().commit()
+        self._flags &= _AFTER_THE_END
+
+    def rollback(self) -> None:
+        super().rollback()
+        self._flags &= _AFTER_THE_END
+
+    def autocommit(self, on: bool) -> None:
+        super().autocommit(on)
+        self._flags = AUTOCOMMIT if on else 0
+
+    def select_db(self, db: Any) -> None:
+        super().select_db(db)
+        self._touched |= Touched.SETTINGS
+
+    def set_character_set(self, charset: Any, collation: Any = None) -> None:
+        super().set_character_set(charset, collation)
+        self._touched |= Touched.SETTINGS

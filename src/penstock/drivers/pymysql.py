@@ -1,0 +1,144 @@
+"""PyMySQL: `pymysql.connections.Connection`, and what derives from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from operator import attrgetter
+from typing import Any
+
+import pymysql  # type: ignore[import-untyped]
+from pymysql.connections import Connection, MySQLResult  # type: ignore[import-untyped]
+from pymysql.cursors import Cursor  # type: ignore[import-untyped]
+
+from .dbapi import lendable
+from .mysql import AUTOCOMMIT, COM_RESET_CONNECTION, RUNNING, Flagged, FlaggedResult, MySQLDriver
+from .mysql_cursors import tracked
+from .session import Touched
+
+_ATTRIBUTES = (
+    "cursorclass",
+    "autocommit_mode",
+    "encoders",
+    "decoders",
+    "use_unicode",
+    "max_allowed_packet",
+    "_read_timeout",
+    "_write_timeout",
+)
+
+
+class PyMySQLDriver(MySQLDriver):
+    """Satisfies `penstock.drivers.base.Driver`; for asyncio `threaded` does that."""
+
+    name = "PyMySQL"
+    attributes = _ATTRIBUTES
+    socket_of = attrgetter("_sock")
+    state = attrgetter("_sock", "_flags", "_touched", *_ATTRIBUTES)
+
+    def __init__(self, connection_class: Any, is_async: bool) -> None:
+        super().__init__(pymysql)
+        self.connection_class = connection_class or Connection
+        if not (isinstance(self.connection_class, type) and issubclass(self.connection_class, Connection)):
+            raise TypeError(
+                f"connection_class must be pymysql.connections.Connection or derive from it, not {connection_class!r}"
+            )
+
+    async def connect(
+        self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
+    ) -> Any:
+        params = {"connect_timeout": timeout, **self.given(conninfo, kwargs)}
+        conn = lendable(self.connection_class, _Noting)(**params, defer_connect=True)
+        limits = conn._read_timeout, conn._write_timeout
+        conn._read_timeout, conn._write_timeout = (min(limit or timeout, timeout) for limit in limits)  # for the login
+        conn.connect()
+        try:
+            await self.begin_session(conn, params, settings)
+            self.keep_alive(conn)
+        except BaseException:
+            conn._force_close()
+            raise
+        conn._read_timeout, conn._write_timeout = limits
+        return conn
+
+    @contextmanager
+    def beginning(self, conn: Any) -> Iterator[None]:
+        if conn._flags & AUTOCOMMIT:
+            conn.begin()
+        yield
+
+    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        conn._ours = True
+        try:
+            with Cursor(conn) as cursor:
+                cursor.execute(query, tuple(params) or None)
+                return list(cursor.fetchall())
+        finally:
+            conn._ours = False
+
+    async def renew(self, conn: Any) -> None:
+        conn._execute_command(COM_RESET_CONNECTION, b"")
+        conn._read_ok_packet()
+        conn.set_character_set(conn._given.get("charset") or "utf8mb4", conn._given.get("collation"))
+
+    async def cancel(self, conn: Any, timeout: float) -> None:
+        """KILL QUERY, on a second connection of *timeout* seconds: the server takes it on no other way."""
+        params = {name: value for name, value in conn._given.items() if name not in ("init_command", "sql_mode")}
+        bounds = {"connect_timeout": timeout, "read_timeout": timeout, "write_timeout": timeout, "autocommit": True}
+        with suppress(pymysql.Error, OSError), Connection(**params | bounds) as other:
+            other.query(f"KILL QUERY {conn.thread_id()}")
+
+
+    async def close(self, conn: Any) -> int | None:
+        if conn._result is not None:
+            conn._result.unbuffered_active = False  # or its finalizer would read what is left, from nowhere
+        return await super().close(conn)
+
+
+class _Result(FlaggedResult, MySQLResult):  # type: ignore[misc]
+    pass
+
+
+class _Noting(Flagged, Connection):  # type: ignore[misc]
+    """Takes note of each statement, and of how the session is after it."""
+
+    def cursor(self, cursor: Any = None) -> Any:
+        return super().cursor(tracked(cursor or self.cursorclass, pymysql.Error))
+
+    def query(self, sql: Any, unbuffered: bool = False) -> Any:
+        if self._must_begin():
+            self._execute_command(3, "START TRANSACTION READ ONLY")
+            self._read_ok_packet()
+        here = self._note(sql)
+        try:
+            return super().query(self._bounded(sql), unbuffered)
+        except pymysql.Error as error:
+            if self._activity is not None and not self._ours:
+                self._driver.failed(self, error)
+            raise
+        finally:
+            streaming = self._result is not None and self._result.unbuffered_active
+            self._noted(here)
+            if streaming:
+                self._flags |= RUNNING  # until the last row has come
+
+    def _read_query_result(self, unbuffered: bool = False) -> Any:
+        # As the original, but for the class of the result.
+        self._result = None
+        result = _Result(self)
+        if unbuffered:
+            result.init_unbuffered_query()
+        else:
+            result.read()
+        self._result = result
+        if result.server_status is not None:
+            self.server_status = result.server_status
+        return result.affected_rows
+
+    def select_db(self, db: Any) -> None:
+        super().select_db(db)
+        self._touched |= Touched.SETTINGS
+
+    def set_character_set(self, charset: Any, collation: Any = None) -> None:
+        super().set_character_set(charset, collation)
+        self._touched |= Touched.SETTINGS

@@ -1,0 +1,400 @@
+"""What MySQL's drivers take for a change of the session, and what a MariaDB says about it; losses and read-only."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pymysql
+import pytest
+
+import penstock
+from penstock import AsyncPool, Pool
+from penstock.core import Reason
+from penstock.drivers.aiomysql import AiomysqlDriver
+from penstock.drivers.mysql import parse
+from penstock.drivers.mysql_session import ends, may_begin, touches
+from penstock.drivers.pymysql import PyMySQLDriver
+from penstock.drivers.session import Touched
+from penstock.pool.terms import reading
+from support.mariadb import DATABASE, MariaDB
+from support.waiting import aside, eventually
+
+
+@pytest.fixture
+def pool(mariadb: MariaDB) -> Iterator[Pool[Any]]:
+    """One connection, so that the next user has the one of the last."""
+    with Pool(mariadb.dsn, driver="pymysql", min_size=1, open=False) as pool:
+        pool.wait()
+        yield pool
+
+
+def do(conn: Any, *statements: str) -> list[tuple[Any, ...]]:
+    """The rows of the last."""
+    rows: list[tuple[Any, ...]] = []
+    with conn.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+            rows = list(cursor.fetchall())
+    return rows
+
+
+def table(mariadb: MariaDB, name: str) -> str:
+    mariadb.ask(f"CREATE OR REPLACE TABLE {DATABASE}.{name} (x INT PRIMARY KEY) ENGINE=InnoDB")
+    return name
+
+
+# ------------------------------------------------------------------------------------------ the vocabulary
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        ("SET @x = 1", Touched.SETTINGS),
+        ("/* who */ set names latin1", Touched.SETTINGS),
+        ("-- why\nSET SESSION sql_mode = ''", Touched.SETTINGS),
+        ("# why\nSET autocommit = 1", Touched.SETTINGS),
+        ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", Touched.SETTINGS),
+        ("USE other", Touched.SETTINGS),
+        ("SELECT 1; USE other", Touched.SETTINGS),
+        ("SELECT @n := @n + 1", Touched.SETTINGS),
+        ("SELECT max(x) INTO @m FROM t", Touched.SETTINGS),
+        ("/*!40101 SET sql_mode = '' */", Touched.SETTINGS),
+        ("LOCK TABLES t WRITE", Touched.LOCKS),
+        ("SELECT get_lock('a', 1)", Touched.LOCKS),
+        ("FLUSH TABLES WITH READ LOCK", Touched.LOCKS),
+        ("CREATE TEMPORARY TABLE t (x INT)", Touched.TEMPORARY),
+        ("create or replace temporary table t (x int)", Touched.TEMPORARY),
+        ("PREPARE p FROM 'SELECT 1'", Touched.CURSORS),
+        ("HANDLER t OPEN", Touched.CURSORS),
+        (b"SET @x = 1", Touched.SETTINGS),
+    ],
+)
+def test_what_changes_a_session_is_seen(statement: str | bytes, kind: Touched) -> None:
+    """In whatever case, after comments, after another statement."""
+    assert touches(statement) is kind
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM t WHERE x = 1",
+        "UPDATE t SET x = 1",
+        "INSERT INTO t SET x = 1",
+        "INSERT INTO settings VALUES ('locked', 'user@host')",
+        "SET STATEMENT max_statement_time = 1 FOR SELECT 1",
+        "BEGIN",
+        "START TRANSACTION READ ONLY",
+        "SELECT * FROM t FOR UPDATE",
+        "SELECT x FROM t LOCK IN SHARE MODE",
+        "SELECT 1 FROM t USE INDEX (i)",
+    ],
+)
+def test_what_changes_nothing_costs_no_reset(statement: str) -> None:
+    """Most statements leave nothing behind."""
+    assert touches(statement) is Touched.NOTHING
+
+
+def test_what_begins_and_ends_a_transaction_is_read_with_caution() -> None:
+    """mysqlclient does not tell: what may have begun one has, what may not have ended it has not."""
+    begun = ("BEGIN", "/* x */ start transaction", "CALL p()", "SELECT 1; BEGIN", "SET autocommit=0")
+    assert all(map(may_begin, begun))
+    assert not any(map(may_begin, ("SELECT 1", "INSERT INTO t VALUES (1)", "COMMIT")))
+    assert all(map(ends, ("COMMIT", "rollback;", " ROLLBACK WORK", b"commit")))
+    assert not any(map(ends, ("ROLLBACK TO SAVEPOINT a", "COMMIT AND CHAIN", "COMMIT; BEGIN", "SELECT 'commit'")))
+
+
+# ------------------------------------------------------------------------------------------ the real server
+
+
+@pytest.mark.parametrize(
+    ("left", "trial"),
+    [
+        ("CREATE TEMPORARY TABLE mine (x INT)", "SELECT * FROM mine"),
+        ("PREPARE mine FROM 'SELECT 1'", "EXECUTE mine"),
+    ],
+)
+def test_what_a_session_has_is_gone_for_the_next(pool: Pool[Any], left: str, trial: str) -> None:
+    """On the same connection."""
+    with pool.connection() as conn:
+        do(conn, left, trial)
+    with pool.connection() as conn, pytest.raises(pymysql.Error):
+        do(conn, trial)
+    assert pool.snapshot().closes == {}
+
+
+def test_after_a_reset_the_session_is_as_after_the_login(mariadb: MariaDB) -> None:
+    """Character set, mode, database, first command, autocommit and limits; `configure` runs again."""
+    configured: list[Any] = []
+    kwargs = {"charset": "latin1", "sql_mode": "ANSI", "init_command": "SET @first = 1", "autocommit": False}
+    asked = (
+        "SELECT @@character_set_client, @@sql_mode LIKE '%ANSI%', @first, @@autocommit, DATABASE(),"
+        " @@max_statement_time, @@idle_transaction_timeout, CONNECTION_ID()"
+    )
+    with Pool(
+        mariadb.dsn,
+        driver="pymysql",
+        kwargs=kwargs,
+        configure=configured.append,
+        statement_timeout=7.5,
+        idle_in_transaction_timeout=40,
+        min_size=1,
+        open=False,
+    ) as pool:
+        with pool.connection() as conn:
+            (before,) = do(conn, asked)
+            assert before[:-1] == ("latin1", 1, 1, 0, DATABASE, 7.5, 40)
+            do(conn, "SET NAMES utf8mb4", "SET sql_mode=''", "SET @first=2", f"USE {DATABASE}_other")
+            do(conn, "SET max_statement_time=0, autocommit=1")
+        with pool.connection() as conn:
+            assert do(conn, asked) == [before]
+        assert len(configured) == 2
+
+
+def test_only_what_was_touched_is_reset(pool: Pool[Any]) -> None:
+    """A plain request sends nothing but its own."""
+    with pool.connection() as conn:
+        sent = spied(conn)
+        do(conn, "SELECT 1")
+    assert sent == [b"SELECT 1"]
+    with pool.connection() as conn:
+        conn.autocommit(True)
+    assert sent[1:] == [b"SET AUTOCOMMIT = 1", b"SET AUTOCOMMIT = 0"]
+
+
+def spied(conn: Any) -> list[bytes]:
+    """What is sent on it from now on."""
+    sent: list[bytes] = []
+    send = type(conn)._execute_command
+
+    def sending(command: int, sql: Any) -> Any:
+        sent.append(sql.encode() if isinstance(sql, str) else bytes(sql))
+        return send(conn, command, sql)
+
+    conn._execute_command = sending
+    return sent
+
+
+def test_a_read_is_a_transaction_that_the_flag_tells(mariadb: MariaDB, pool: Pool[Any]) -> None:
+    """The driver alone keeps the server's flag for answers without rows; a SELECT's is kept here too."""
+    name = table(mariadb, "a_read")
+    conn = pool.getconn()
+    assert pool._driver.status(conn).value == "IDLE"
+    do(conn, "SELECT 1")
+    assert pool._driver.status(conn).value == "IDLE"
+    do(conn, f"SELECT * FROM {name}")
+    assert pool._driver.status(conn).value == "INTRANS"
+    conn.rollback()
+    assert pool._driver.status(conn).value == "IDLE"
+    pool.putconn(conn)
+
+
+def test_after_an_error_a_transaction_counts_as_open(mariadb: MariaDB, pool: Pool[Any]) -> None:
+    """The server does not tell with an error: one that has begun with the failed statement must not stay."""
+    name = table(mariadb, "an_error")
+    mariadb.ask(f"INSERT INTO {DATABASE}.{name} VALUES (1)")
+    conn = pool.getconn()
+    with pytest.raises(pymysql.err.IntegrityError):
+        do(conn, f"INSERT INTO {name} VALUES (1)")
+    assert pool._driver.status(conn).value == "INTRANS"
+    pool.putconn(conn)
+    asked = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = %s"
+    assert mariadb.ask(asked, thread(conn)) == [(0,)]
+
+
+def thread(conn: Any) -> int:
+    return int(conn.thread_id())
+
+
+def test_rows_that_are_still_streaming_close_the_connection(pool: Pool[Any]) -> None:
+    """Nobody else could use it before the last row has come."""
+    conn = pool.getconn()
+    cursor = conn.cursor(pymysql.cursors.SSCursor)
+    cursor.execute("SELECT seq FROM seq_1_to_100000")
+    assert pool._driver.status(conn).value == "ACTIVE"
+    pool.putconn(conn)
+    with pool.connection() as other:
+        assert do(other, "SELECT 1") == [(1,)]
+    assert pool.snapshot().closes == {Reason.BUSY: 1}
+
+
+def test_values_are_not_shown_among_the_holders(pool: Pool[Any]) -> None:
+    """The statement is, as it was given; not what was put into it, nor the text that many rows make."""
+    with pool.connection() as conn:
+        with conn.cursor() as cursor:
+            cursor.execute("SELECT %s", ("s3cret",))
+            assert [holder.statement for holder in pool.holders()] == ["SELECT %s"]
+            cursor.execute("CREATE TEMPORARY TABLE many (x TEXT)")
+            cursor.executemany("INSERT INTO many VALUES (%s)", [("s3cret",)] * 3)
+            assert [holder.statement for holder in pool.holders()] == ["INSERT INTO many VALUES (%s)"]
+
+
+def test_a_deadline_never_lengthens_the_session_s_own_limit(mariadb: MariaDB) -> None:
+    """The shorter of both counts, and no statement is changed but for that."""
+    with Pool(mariadb.dsn, driver="pymysql", min_size=1, open=False, statement_timeout=0.1) as pool:
+        with pool.connection(deadline=5) as conn, pytest.raises(pymysql.Error, match="max_statement_time"):
+            do(conn, "SELECT SLEEP(3)")
+        with pool.connection(deadline=5) as conn:
+            assert do(conn, "/* a */ SELECT 1 UNION (SELECT 2)") == [(1,), (2,)]
+            assert do(conn, "SELECT @@max_statement_time") == [(0.1,)]
+
+
+def test_a_reading_block_cannot_write(mariadb: MariaDB, pool: Pool[Any]) -> None:
+    """Each of its transactions is READ ONLY; the next block's are not."""
+    name = table(mariadb, "reading")
+    with reading(), pool.connection() as conn:
+        assert do(conn, f"SELECT * FROM {name}") == []
+        conn.commit()
+        with pytest.raises(pymysql.Error, match="READ ONLY"):
+            do(conn, f"INSERT INTO {name} VALUES (1)")
+    with pool.connection() as conn:
+        do(conn, f"INSERT INTO {name} VALUES (1)")
+    assert pool.snapshot().closes == {}
+
+
+def test_a_server_that_turns_read_only_is_left(mariadb: MariaDB, pool: Pool[Any]) -> None:
+    """A write that fails so closes the connection, and all others that are older."""
+    name = table(mariadb, "read_only")
+    mariadb.ask("SET GLOBAL read_only = 1")
+    try:
+        with pytest.raises(pymysql.Error, match="read-only"), pool.connection() as conn:
+            do(conn, f"INSERT INTO {name} VALUES (1)")
+    finally:
+        mariadb.ask("SET GLOBAL read_only = 0")
+    with pool.connection() as conn:
+        do(conn, f"INSERT INTO {name} VALUES (1)")
+    assert pool.snapshot().closes == {Reason.READ_ONLY: 1}
+
+
+def test_a_killed_statement_is_an_error_and_a_killed_connection_a_loss(mariadb: MariaDB, pool: Pool[Any]) -> None:
+    """KILL QUERY leaves the connection fit for use."""
+    conn = pool.getconn()
+    killer = Killer(mariadb, thread(conn))
+    with killer("KILL QUERY"), pytest.raises(pymysql.Error, match="interrupted"):
+        do(conn, "SELECT SLEEP(5)")
+    assert do(conn, "SELECT 1") == [(1,)]
+    with killer("KILL"), pytest.raises(pymysql.Error):
+        do(conn, "SELECT SLEEP(5)")
+    assert pool._driver.status(conn).value == "BAD"
+    assert isinstance(pool._driver.loss(conn), pymysql.Error)
+    pool.putconn(conn)
+
+
+class Killer:
+    """Kills as soon as the connection runs something."""
+
+    def __init__(self, mariadb: MariaDB, number: int) -> None:
+        self._mariadb = mariadb
+        self._number = number
+
+    def __call__(self, how: str) -> Any:
+        def kill() -> None:
+            asked = "SELECT 1 FROM information_schema.processlist WHERE id = %s AND info LIKE '%%SLEEP%%'"
+            eventually(lambda: self._mariadb.ask(asked, self._number))
+            self._mariadb.ask(f"{how} {self._number}")
+
+        @contextmanager
+        def killing() -> Iterator[None]:
+            job = aside(kill)
+            yield
+            job.result(5)
+
+        return killing()
+
+
+# ------------------------------------------------------------------------------------------ connecting
+
+
+def test_a_url_says_what_the_driver_wants() -> None:
+    """With whatever driver it names, and with types."""
+    assert parse("") == {}
+    assert parse("mysql+pymysql://me:p%40ss@db:3307/shop?charset=latin1&read_timeout=3&autocommit=true") == {
+        "host": "db",
+        "port": 3307,
+        "user": "me",
+        "password": "p@ss",
+        "database": "shop",
+        "charset": "latin1",
+        "read_timeout": 3,
+        "autocommit": True,
+    }
+    assert parse("mariadb://db/") == {"host": "db"}
+
+
+@pytest.mark.parametrize(
+    "conninfo",
+    [
+        "host=db password=s3cret",
+        "postgresql://me:s3cret@db/shop",
+        "mysql://me:s3cret@db:port/shop",
+        "mysql://me:s3cr/et@db/shop",
+        "mysql://me:s3cret@db/shop?read_timeout=s3cret",
+        "mysql://me:s3cret@db/shop?autocommit=s3cret",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_without_its_password(conninfo: str) -> None:
+    """At once, by the constructor."""
+    with pytest.raises(ValueError) as refused:
+        Pool(conninfo, driver="pymysql", open=False)
+    shown = refused.value
+    while shown is not None:
+        assert "s3c" not in str(shown)
+        shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
+
+
+def test_an_asyncio_driver_is_refused_in_a_pool_of_threads() -> None:
+    """It has no blocking connections at all."""
+    with pytest.raises(ValueError, match="asyncio alone"):
+        Pool("mysql://db/", driver="aiomysql", open=False)
+
+
+def test_a_class_of_another_driver_is_refused() -> None:
+    """Naming what it may be."""
+    with pytest.raises(TypeError, match=r"pymysql\.connections\.Connection"):
+        PyMySQLDriver(dict, False)
+    with pytest.raises(TypeError, match=r"aiomysql\.Connection"):
+        AiomysqlDriver(dict, True)
+
+
+def test_a_user_s_own_classes_are_kept(mariadb: MariaDB) -> None:
+    """Of connections and of cursors."""
+
+    class Mine(pymysql.connections.Connection):  # type: ignore[misc]
+        def hello(self) -> str:
+            return "hello"
+
+    kwargs = {"cursorclass": pymysql.cursors.DictCursor}
+    with Pool[Any](mariadb.dsn, driver="pymysql", connection_class=Mine, kwargs=kwargs, min_size=1, open=False) as pool:
+        with pool.connection() as conn:
+            assert isinstance(conn, Mine)
+            assert conn.hello() == "hello"
+            assert do(conn, "SELECT 1 AS one") == [{"one": 1}]
+            with closing(conn.cursor()) as cursor:
+                assert isinstance(cursor, pymysql.cursors.DictCursor)
+
+
+@pytest.mark.parametrize("kind", [Pool, AsyncPool])
+def test_a_server_that_never_answers_the_login_is_a_timeout(kind: Any, silent: Callable[[], int]) -> None:
+    """The whole attempt is bounded, not only the dial."""
+    driver = "pymysql" if kind is Pool else "aiomysql"
+    url = f"mysql://me@127.0.0.1:{silent()}/db"
+
+    async def scenario() -> None:
+        pool = kind(url, driver=driver, min_size=1, open=False, connect_timeout=0.2, timeout=2)
+        with pytest.raises(penstock.PoolTimeout):
+            if kind is Pool:
+                pool.open()
+                pool.wait(0.7)
+            else:
+                await pool.open()
+                await pool.wait(0.7)
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def silent() -> Iterator[Callable[[], int]]:
+    """A port that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield lambda: int(server.getsockname()[1])
