@@ -66,7 +66,7 @@ class BasePool(Generic[C]):
     _is_async: ClassVar[bool]
     _numbers = itertools.count(1)
     _clock = staticmethod(monotonic)
-    _max_opening: int | None = None  # connections opened at once, for who takes `num_workers` at its word
+    _max_opening: int | None = None  # for who takes `num_workers` at its word
     _fleet_of: ClassVar[Callable[[Budget, str], Fleet] | None] = None  # told by penstock.fleet, which stands above
 
     def __init__(
