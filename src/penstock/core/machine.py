@@ -555,6 +555,13 @@ class Core:
         self._settle(now)  # of a smaller minimum it may be full already, and of a larger maximum less is kept back
         self._grow(now)
 
+    def prefer_kept(self, now: float) -> None:
+        """The kept connection is handed out next, if it is idle."""
+        slot = self.kept
+        if slot is not None and self._claim_this(slot):
+            self.idle.append(slot)
+            self._serve_idle(now)
+
     def close_idle(self, reason: Reason, now: float) -> None:
         """Close what nobody uses, be it all."""
         self._serve_idle(now)

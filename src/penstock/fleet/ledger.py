@@ -13,11 +13,16 @@ from .shares import View
 from .tag import Said
 
 
+class Elsewhere(Exception):
+    """The session is not the client's own: something between hands it to others too."""
+
+
 class Ledger(Protocol):
     """One member's.
 
     :ivar settings: of the server, to begin each session with.
     :ivar asks_on_one: whether to say and look takes a connection of the pool, so that who joins has to open one first.
+    :ivar speaks_on_one: whether a connection holds what the member claims, so that it is best asked on the same one.
     :ivar fresh: seconds since a claim was made for which connections are opened under it.
     :ivar lost: seconds since then after which idle connections are given up; infinity where others cannot believe that
         a claim has ended while its connections are there.
@@ -26,12 +31,19 @@ class Ledger(Protocol):
 
     settings: Mapping[str, str]
     asks_on_one: bool
+    speaks_on_one: bool
     fresh: float
     lost: float
     longest: float
 
     def arguments(self) -> Mapping[str, Any]:
         """For the driver's `connect`: what makes a connection known as this member's from its first moment."""
+
+    async def take(self, conn: Any) -> None:
+        """Have *conn*, which was opened under the claim, count as a part of it.
+
+        :raises NotNow: when the claim has ended.
+        """
 
     async def say(self, conn: Any, said: Said, count: int) -> tuple[View, Callable[[], bool]]:
         """Say this of the member, which has *count* connections, and then see what all say.

@@ -15,6 +15,7 @@ from ..drivers import sockets
 from ..drivers.base import Driver, Status
 from ..pool.base import one_line
 from . import tag
+from .ledger import Elsewhere
 from .shares import View, view
 from .tag import Said
 
@@ -53,10 +54,6 @@ _POOLER = (
 )
 
 
-class Elsewhere(Exception):
-    """The session is not the client's own: something between hands it to others too."""
-
-
 def refused_by_a_pooler(error: Exception) -> Elsewhere | None:
     """PgBouncer lets no settings through that it does not keep itself, unless it is told to ignore them."""
     return Elsewhere(f"{_POOLER} ({one_line(error)})") if "unsupported startup parameter" in str(error) else None
@@ -67,6 +64,7 @@ class Postgres:
 
     settings: Mapping[str, str] = SETTINGS
     asks_on_one = True
+    speaks_on_one = False
     fresh = 10.0
     lost = longest = math.inf
 
@@ -77,6 +75,9 @@ class Postgres:
 
     def arguments(self) -> Mapping[str, Any]:
         return {"application_name": tag.write(self._fleet.name, self._member, self._fleet.service)}
+
+    async def take(self, conn: Any) -> None:
+        pass  # it has its name since the login
 
     async def say(self, conn: Any, said: Said, count: int) -> tuple[View, Callable[[], bool]]:
         """Name *conn* after it, and then see all names. How many connections have each the server counts itself.

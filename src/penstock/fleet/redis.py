@@ -126,6 +126,7 @@ class Redis:
 
     settings: Mapping[str, str] = {}
     asks_on_one = False
+    speaks_on_one = False
     fresh = 4.0
     lost = 6.0
     longest = 1.9  # 2 s, with what is left to chance
@@ -141,6 +142,9 @@ class Redis:
 
     def arguments(self) -> Mapping[str, Any]:
         return {}
+
+    async def take(self, conn: Any) -> None:
+        pass
 
     async def say(self, conn: Any, said: Said, count: int) -> tuple[View, Callable[[], bool]]:
         """:raises ConnectionError: when Redis does not do it, for whatever reason."""
