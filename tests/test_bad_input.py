@@ -43,7 +43,7 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"statement_timeout": "1s"}, "statement_timeout must be a number of seconds, not '1s'"),
     ({"idle_in_transaction_timeout": math.nan}, "idle_in_transaction_timeout must be 0 seconds or more"),
     ({"nested": "never"}, "nested must be 'allow', 'warn' or 'raise', not 'never'"),
-    ({"driver": "oracle"}, "driver must be one of 'psycopg', not 'oracle'"),
+    ({"driver": "oracle"}, "driver must be one of 'psycopg', .*, not 'oracle'"),
     ({"configure": 3}, "configure must be a function, not 3"),
     ({"check": "SELECT 1"}, "check must be a function, not 'SELECT 1'"),
     ({"reset": []}, "reset must be a function"),

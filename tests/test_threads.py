@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import permutations
 from random import Random
 from typing import Any
@@ -24,7 +25,7 @@ from support.fake import FakeConnection, FakeDriver, FakeError, make
 from support.invariants import Broken, lost
 from support.shell import Shell
 from support.stepper import SteppedLock, Stepper
-from support.waiting import eventually
+from support.waiting import aside, eventually
 
 MACHINE = penstock.core.machine.__file__
 RANDOM_RUNS = 400  # of each scenario, with switches between instructions
@@ -417,3 +418,32 @@ def test_nobody_is_robbed_when_others_are_careless() -> None:
     assert closes[Reason.DROPPED] > 0
     kept.clear()
     check(pool, driver)
+
+
+def test_who_comes_while_another_thread_opens_the_pool_finds_it_open(dsn: str, monkeypatch: Any) -> None:
+    """`open` is called by whoever may be first: nobody is told afterwards that the pool is not open yet."""
+    half_open, go_on = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def stop_at_the_keeper(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.endswith("-keeper"):
+            half_open.set()
+            go_on.wait(10)
+
+    monkeypatch.setattr(threading.Thread, "start", stop_at_the_keeper)
+    pool = Pool(dsn, min_size=1, open=False, timeout=5)
+
+    def use() -> int:
+        pool.open()
+        with pool.connection() as conn:
+            return conn.info.backend_pid
+
+    first = aside(use)
+    half_open.wait(10)
+    second = aside(use)
+    with suppress(TimeoutError):
+        second.exception(0.1)  # that it be refused takes no time
+    go_on.set()
+    assert second.result(10) == first.result(10)
+    pool.close()

@@ -169,18 +169,21 @@ _families: dict[tuple[Any, Any], Any] = {}
 
 
 def under(kind: type[E], base: type[Exception]) -> type[E]:
-    """*kind* as a subclass of *base* too: ``under(PoolTimeout, psycopg.OperationalError)``. The same one each time."""
+    """*kind* as a subclass of *base* too: ``under(PoolTimeout, psycopg.OperationalError)``. The same one each time.
+
+    What derives from *kind* does so there as well: ``under(PoolExhausted, base)`` is an ``under(PoolTimeout, base)``.
+    """
     family = _families.get((kind, base))
     if family is None:
-        body = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": _reduce}
-        family = _families[kind, base] = type(kind.__name__, (kind, base), body)
+        above = base if kind is PoolError else under(cast("type[PoolError]", kind.__base__), base)
+        body = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": _reduce, "_made_of": (kind, base)}
+        family = _families[kind, base] = type(kind.__name__, (kind, above), body)
     return cast("type[E]", family)
 
 
-def _reduce(error: Exception) -> tuple[Any, ...]:
+def _reduce(error: Any) -> tuple[Any, ...]:
     """How such an error is pickled: its class cannot be found by name."""
-    kind, base = type(error).__bases__
-    return _revive, (kind, base, error.args)
+    return _revive, (*error._made_of, error.args)
 
 
 def _revive(kind: type[PoolError], base: type[Exception], args: tuple[Any, ...]) -> PoolError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 
 from .waiting import eventually
 
@@ -60,23 +61,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(command: Sequence[str], port: int, env: dict[str, str], cwd: Path = ROOT) -> Iterator[httpx.Client]:
-    """A server as a process of its own, until the end of the block; requests to it."""
+def running(command: Sequence[str], env: dict[str, str], cwd: Path = ROOT) -> Iterator[subprocess.Popen[str]]:
+    """A Python program as a process of its own, ended with SIGTERM. What it has written stands beside an error."""
     inherited = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env}
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
-            [sys.executable, *command], env=inherited, cwd=cwd, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, *command], env=inherited, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, text=True
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as requests:
-                try:
-                    eventually(lambda: process.poll() is not None or _listens(port), 15)
-                    assert process.poll() is None, "the server has ended"
-                    yield requests
-                except BaseException as error:
-                    output.seek(0)
-                    error.add_note(output.read()[-4000:])
-                    raise
+            yield process
+        except BaseException as error:
+            output.seek(0)
+            error.add_note(output.read()[-4000:])
+            raise
         finally:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -85,7 +82,40 @@ def serving(command: Sequence[str], port: int, env: dict[str, str], cwd: Path = 
             process.wait()
 
 
+@contextmanager
+def serving(command: Sequence[str], port: int, env: dict[str, str]) -> Iterator[httpx.Client]:
+    """A server that will listen on that port, until the end of the block; requests to it."""
+    with running(command, env) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as requests:
+        eventually(lambda: process.poll() is not None or _listens(port), 20)
+        assert process.poll() is None, "the server has ended"
+        yield requests
+
+
 def _listens(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
         return True
     return False
+
+
+class Sessions:
+    """What the server knows of its clients, from now on."""
+
+    def __init__(self, admin: psycopg.Connection[Any]) -> None:
+        self._admin = admin
+        self._abandoned = self._lost()
+
+    def connections(self) -> int:
+        """Of the ordinary role."""
+        rows = self._admin.execute(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app'"
+        ).fetchall()
+        return len(rows)
+
+    def lost(self) -> int:
+        """Sessions whose client was gone without a goodbye."""
+        return self._lost() - self._abandoned
+
+    def _lost(self) -> int:
+        row = self._admin.execute("SELECT sum(sessions_abandoned) FROM pg_stat_database").fetchone()
+        assert row is not None
+        return int(row[0])

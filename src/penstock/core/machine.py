@@ -26,7 +26,7 @@ from typing import Any
 from .admission import LONG, Admission, Forecast
 from .breaker import Breaker
 from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
-from .pace import Pace, Verdict
+from .pace import RATE, Pace, Verdict
 from .queue import Priority, Queue
 from .settings import Settings, check_reserve, check_sizes
 from .slots import SLOW, Reason, Refusal, Slot, State, Waiter
@@ -55,14 +55,15 @@ class Core:
         self.max_size = settings.max_size
         self.max_waiting = settings.max_waiting
         self.max_lifetime = settings.max_lifetime
-        self.max_idle = settings.max_idle
         self.connect_timeout = settings.connect_timeout
         self.overload = settings.overload
         self.reserve = settings.reserve
         self.max_per_key = settings.max_per_key
         self.admission = Admission(settings.overload, random)
         self.breaker = Breaker(random)
+        self.max_opening = settings.max_opening
         self.pace = Pace(settings.reconnect_timeout, random)
+        self.pace.at_once = math.inf if self.max_opening is None else self.max_opening
         self._random = random
 
         self.slots: dict[int, Slot] = {}
@@ -77,7 +78,8 @@ class Core:
         self.paused = False
 
         # Whether `take` and `give` may not go their short way: somebody waits, or the pool is in an unusual state, that
-        # is closed, paused, to be filled, above its size or sick, or has more to ask than whether one is idle.
+        # is closed, paused, to be filled, above its size or sick, or has more to ask than whether one is idle, or keeps
+        # none that is.
         self._rush = False
         self._unusual = False
         self._filling = False
@@ -98,7 +100,7 @@ class Core:
         self.lost = 0  # found dead while idle
         self.refusals: Counter[Refusal] = Counter()
         self.closes: Counter[Reason] = Counter()
-        self._update_rush()
+        self.keep_idle(settings.max_idle)
 
     def settings(self) -> Settings:
         """As they are now."""
@@ -113,6 +115,7 @@ class Core:
             overload=self.overload,
             reserve=self.reserve,
             max_per_key=self.max_per_key,
+            max_opening=self.max_opening,
         )
 
     def effects(self) -> list[Effect]:
@@ -135,6 +138,11 @@ class Core:
         """Connections asked for, however that ended."""
         leases = sum(slot.owner is not None for slot in self.leases())
         return self.uses + leases + len(self.waiters) + sum(self.refusals.values()) + self.cancelled
+
+    @property
+    def keeps_none(self) -> bool:
+        """Whether a connection that comes back, and that nobody waits for, is closed."""
+        return self.closed or self.max_idle == 0
 
     @property
     def leased(self) -> int:
@@ -193,7 +201,9 @@ class Core:
             if not easy and self._is_shed(waiter, now):
                 self._grow(now)
                 return self._send_away(waiter, Refusal.OVERLOADED, now)
-            self.queued += 1
+            # Where none is kept, one is opened for it as a matter of course, and it stands in no queue.
+            waiter.queues = self.max_idle > 0 or len(self.slots) >= self.max_size
+            self.queued += waiter.queues
         if self._deadlocks(waiter):
             return self._send_away(waiter, Refusal.DEADLOCK, now)
         if self.pace.down or self.pace.gave_up:
@@ -263,6 +273,10 @@ class Core:
             self._place(slot, now)
             self._settle(now)
 
+    def is_unwanted(self, slot: Slot) -> bool:
+        """Whether a leased connection would be closed if it came back now, because nobody waits for it."""
+        return self.max_idle == 0 and not self.waiters and not self._is_spared(slot)
+
     def unused(self, slot: Slot, now: float) -> None:
         """A connection comes back that was lent, but not used: nothing was learnt from it."""
         if slot.state is LEASED:
@@ -330,7 +344,10 @@ class Core:
         if reason is not None:
             self._close(slot, reason)
         elif not self._serve(slot, now):
-            self._rest(slot, now)
+            if self.max_idle == 0 and not self._is_spared(slot):
+                self._close(slot, Reason.UNUSED)
+            else:
+                self._rest(slot, now)
 
     def _end_lease(self, slot: Slot, now: float) -> None:
         if slot.shared:  # its uses were counted one by one
@@ -495,14 +512,17 @@ class Core:
         if len(self.slots) - self.closing > self.min_size:
             due = min(due, now + max(self.max_idle, 1.0))
         for slot in list(self.idle):
-            spared = len(self.slots) - self.closing <= self.min_size or (slot is self.kept and self.min_size > 0)
-            unused_at = math.inf if spared else slot.since + self.max_idle
+            unused_at = math.inf if self._is_spared(slot) else slot.since + self.max_idle
             if now >= slot.expires or now >= unused_at:
                 if self._claim_this(slot):
                     self._close(slot, slot.retire if now >= slot.expires else Reason.UNUSED)
             else:
                 due = min(due, slot.expires, unused_at)
         return due
+
+    def _is_spared(self, slot: Slot) -> bool:
+        """Whether the slot stays however long it is idle: it is one of `min_size`, or the one to go last of them."""
+        return len(self.slots) - self.closing <= self.min_size or (slot is self.kept and self.min_size > 0)
 
     def _note_overdue(self, now: float) -> float:
         """An attempt past its deadline is as good as failed, although its place stays taken until it ends."""
@@ -561,6 +581,12 @@ class Core:
         if slot is not None and self._claim_this(slot):
             self.idle.append(slot)
             self._serve_idle(now)
+
+    def keep_idle(self, seconds: float) -> None:
+        """Close what is idle for so long, above `min_size`. 0: when it comes back, unless somebody waits for it."""
+        self.max_idle = seconds
+        self.pace.rate = RATE if seconds else math.inf  # to open one for each request is what is wanted then
+        self._update_rush()
 
     def close_idle(self, reason: Reason, now: float) -> None:
         """Close what nobody uses, be it all."""
@@ -899,7 +925,8 @@ class Core:
             self.waiters.call_back(waiter.key)
 
     def _end_wait(self, waiter: Waiter, now: float) -> None:
-        self.waited += now - waiter.since
+        if waiter.queues:
+            self.waited += now - waiter.since
         left = self._waiting_owners.pop(waiter.owner, 1) - 1
         if left:
             self._waiting_owners[waiter.owner] = left
@@ -925,5 +952,5 @@ class Core:
     def _update_rush(self) -> None:
         surplus = len(self.slots) - self.closing > self.max_size
         limited = self.reserve > 0 or self.max_per_key is not None or self.breaker.watching
-        self._unusual = self.closed or self.paused or self._filling or surplus or limited
+        self._unusual = self.closed or self.paused or self._filling or surplus or limited or self.max_idle == 0
         self._rush = self._unusual or bool(self.waiters)

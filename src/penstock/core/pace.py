@@ -42,6 +42,8 @@ class Pace:
 
     def __init__(self, reconnect_timeout: float, random: Callable[[], float]) -> None:
         self.reconnect_timeout = reconnect_timeout
+        self.rate = RATE
+        self.at_once: float = math.inf  # attempts under way, at most, whatever the window
         self._random = random
         self._tokens = float(BURST)
         self._refilled_at = -math.inf
@@ -65,7 +67,7 @@ class Pace:
 
     def next_at(self, now: float, under_way: int) -> float:
         """When one more attempt may start: *now*, later, or never (infinity: something must happen first)."""
-        if self.gave_up or under_way >= self._window:
+        if self.gave_up or under_way >= min(self._window, self.at_once):
             return math.inf
         return max(now, self._retry_at, self._token_at(now))
 
@@ -135,7 +137,7 @@ class Pace:
 
     def _token_at(self, now: float) -> float:
         if self._refilled_at < now:
-            grown = (now - self._refilled_at) * RATE
+            grown = (now - self._refilled_at) * self.rate
             self._tokens = min(float(BURST), self._tokens + grown)
             self._refilled_at = now
-        return now if self._tokens >= 1 else now + (1 - self._tokens) / RATE
+        return now if self._tokens >= 1 else now + (1 - self._tokens) / self.rate

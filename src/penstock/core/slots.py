@@ -152,6 +152,7 @@ class Waiter:
         "lasti",
         "owner",
         "priority",
+        "queues",
         "refusal",
         "shares",
         "since",
@@ -182,6 +183,7 @@ class Waiter:
         self.until = until
         self.declared = until < math.inf
         self.key = key
+        self.queues = True  # or one is opened for it, where none is kept
         self.shares = False  # it needs no connection for itself: one that is lent to others who share will do
         self.slot: Slot | None = None
         self.refusal: Refusal | None = None

@@ -92,7 +92,7 @@ class AsyncCheckout(Generic[C]):
             if not core.give(slot, now):
                 core.requite(slot, now)
                 pool._carry_out(core.effects())
-                if core.closed:
+                if core.keeps_none:
                     await pool._parted(slot)
             return
         await pool._finish(slot, conn, commit=kind is None)
@@ -398,6 +398,8 @@ class AsyncPool(BasePool[C]):
             return
         slot.conn = conn
         self._event(self._core.requite, slot)
+        if self._core.keeps_none:
+            await self._parted(slot)
 
     async def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
         assert self._loop is not None
@@ -439,7 +441,10 @@ class AsyncPool(BasePool[C]):
                     await steps.check(self._kit, slot.conn)
         except Exception as error:
             logger.info("%s: a connection failed check: %s", self.name, error)
-            self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
+            if self._kit.check is None:  # the driver's own check
+                self._event(self._core.reject, slot, Reason.DEAD)
+            else:
+                self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
             return False
         except BaseException:
             self._event(self._core.reject, slot, Reason.CHECK_FAILED)
@@ -465,13 +470,17 @@ class AsyncPool(BasePool[C]):
             return  # it was taken back before
         if self._kit.reset is None and self._state(conn) == slot.baseline:
             self._returned(slot, conn, None)
+        elif self._goes_as_it_is(slot, conn):
+            self._returned(slot, conn, Reason.UNUSED)
         else:
             await asyncio.shield(self._spawn(self._clean(slot, conn, expected)))
-        if self._core.closed:
+        if self._core.keeps_none:
             await self._parted(slot)
 
     async def _clean(self, slot: Slot, conn: Any, expected: bool) -> None:
         reason: Reason | None = Reason.UNCLEAN
+        if slot.owner is not None:  # who gave it back, and did not wait for the end of this, may ask for another one
+            slot.owner = _owner(get_running_loop())
         try:
             async with asyncio.timeout(CLEAN_SECONDS + 1):
                 with self._cut_off(conn, self._clock() + CLEAN_SECONDS):
@@ -482,7 +491,7 @@ class AsyncPool(BasePool[C]):
             self._returned(slot, conn, reason)
 
     async def _parted(self, slot: Slot) -> None:
-        """Of a closed pool, who gives a connection back finds it closed."""
+        """Of a pool that is closed, or keeps none idle, who gives a connection back finds it closed."""
         task = self._parting.get(slot)
         if task is not None:
             await asyncio.shield(task)

@@ -66,6 +66,7 @@ class BasePool(Generic[C]):
     _is_async: ClassVar[bool]
     _numbers = itertools.count(1)
     _clock = staticmethod(monotonic)
+    _max_opening: int | None = None  # connections opened at once, for who takes `num_workers` at its word
     _fleet_of: ClassVar[Callable[[Budget, str], Fleet] | None] = None  # told by penstock.fleet, which stands above
 
     def __init__(
@@ -124,6 +125,7 @@ class BasePool(Generic[C]):
             overload=overload,
             reserve=reserve,
             max_per_key=max_per_key,
+            max_opening=self._max_opening,
         )
         check_seconds("timeout", timeout)
         if leak_after is not None:
@@ -298,13 +300,13 @@ class BasePool(Generic[C]):
 
     @property
     def max_idle(self) -> float:
-        """Seconds after which an unused connection above `min_size` is closed."""
+        """Seconds after which an unused connection above `min_size` is closed; 0: as it comes back."""
         return self._core.max_idle
 
     @max_idle.setter
     def max_idle(self, value: float) -> None:
         check_seconds("max_idle", value)
-        self._core.max_idle = value
+        self._core.keep_idle(value)
 
     @property
     def reconnect_timeout(self) -> float:
@@ -621,6 +623,10 @@ class BasePool(Generic[C]):
             slot.bound = True
             self._driver.bind(conn, terms.until, terms.reading)
 
+    def _goes_as_it_is(self, slot: Slot, conn: Any) -> bool:
+        """Whether a connection that comes back need not be reset: it is to be closed, and nobody will see it."""
+        return self._core.is_unwanted(slot) and self._driver.status(conn) is Status.IDLE
+
     def _unbind(self, slot: Slot, conn: Any) -> None:
         if slot.bound:
             slot.bound = False
@@ -857,7 +863,11 @@ class BasePool(Generic[C]):
         self._emit(events.Closed(self.name, effect.reason))
 
     def _log_gave_up(self) -> None:
-        logger.warning("%s: gave up connecting after %g s of failures", self.name, self.reconnect_timeout)
+        logger.warning(
+            "%s: gave up connecting after %g s of failures: no reconnection attempt until a connection is asked for",
+            self.name,
+            self.reconnect_timeout,
+        )
         self._emit(events.GaveUp(self.name, self._core.pace.error))
 
     def _log_still_out(self) -> None:

@@ -155,7 +155,8 @@ class Pool(BasePool[C]):
     :param timeout: how long a request waits for a connection.
     :param max_waiting: requests that may wait at once; 0 for any number.
     :param max_lifetime: after which a connection is replaced; each lives up to a tenth less, by chance.
-    :param max_idle: after which an unused connection above `min_size` is closed.
+    :param max_idle: after which an unused connection above `min_size` is closed. 0: by who gives it back, unless
+        somebody waits for it, so that the pool bounds connections and keeps none.
     :param reconnect_timeout: of failed attempts to connect, after which the pool tries no more until somebody asks.
     :param reconnect_failed: called with the pool when it has given up so.
     :param num_workers: accepted and means nothing here: connects have threads of their own.
@@ -181,6 +182,7 @@ class Pool(BasePool[C]):
     def _start_anew(self) -> None:
         # Guards the core and nothing else. Nothing that waits, logs or calls the user's code runs under it.
         self._lock = threading.Lock()
+        self._opening = threading.RLock()  # whoever comes while another thread opens the pool finds it open
         self._errands: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._keeper: threading.Thread | None = None
         self._next_tick = math.inf
@@ -216,6 +218,12 @@ class Pool(BasePool[C]):
             self.wait(timeout)
 
     def _open(self) -> None:
+        if self._keeper is not None and not self.closed:
+            return
+        with self._opening:
+            self._open_once()
+
+    def _open_once(self) -> None:
         # The keeper refers to the pool weakly, so dropping the pool ends it.
         keeper = threading.Thread(
             target=_keep, args=(ref(self), self._errands), name=f"{self.name}-keeper", daemon=True
@@ -486,7 +494,10 @@ class Pool(BasePool[C]):
                 steps.run(steps.check(self._kit, slot.conn))
         except Exception as error:
             logger.info("%s: a connection failed check: %s", self.name, error)
-            self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
+            if self._kit.check is None:  # the driver's own check
+                self._event(self._core.reject, slot, Reason.DEAD)
+            else:
+                self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
             return False
         except BaseException:
             self._event(self._core.reject, slot, Reason.CHECK_FAILED)
@@ -515,7 +526,8 @@ class Pool(BasePool[C]):
             return  # it was taken back before
         reason = None
         if self._kit.reset is not None or self._state(conn) != slot.baseline:
-            reason = self._clean(conn, slot.baseline, expected)
+            unwanted = self._goes_as_it_is(slot, conn)
+            reason = Reason.UNUSED if unwanted else self._clean(conn, slot.baseline, expected)
         conn._pool = None
         slot.conn = conn
         if slot.reported:
@@ -649,8 +661,9 @@ class Pool(BasePool[C]):
 
     def _close_slot(self, effect: Close) -> None:
         # A connection that the server has ended is gone at once; any other keeps its slot until the server lets go.
-        # Of a closed pool, who gives a connection back closes it too, and finds it closed.
-        if effect.reason in NO_LINGER or self._core.closed or not self._spawn(self._part, effect):
+        # Of a pool that is closed, or keeps none idle, who gives a connection back closes it, and finds it closed.
+        mine = self._core.keeps_none and threading.current_thread() is not self._keeper
+        if effect.reason in NO_LINGER or mine or not self._spawn(self._part, effect):
             self._part(effect)
 
     def _part(self, effect: Close) -> None:

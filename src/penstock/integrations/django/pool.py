@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures.thread import _worker
 from functools import partial
-from sys import _getframe
 from threading import Lock
 from types import CodeType
 from typing import Any, NoReturn
@@ -16,9 +17,10 @@ from django.core.exceptions import ImproperlyConfigured  # type: ignore[import-u
 from django.db import OperationalError  # type: ignore[import-untyped]
 
 from ... import errors
+from ...core import Slot, Waiter
 from ...drivers.base import Status
 from ...pool.holders import report
-from ...pool.sync import Pool
+from ...pool.sync import Pool, _nothing
 from ...pool.terms import Wish
 from .site import user_site
 
@@ -26,8 +28,10 @@ MARK = "django:"  # what the server knows our connections by: django:<alias>:<pi
 MAX_SIZE = 4  # as psycopg's own pool
 _NAME_BYTES = 63  # that PostgreSQL keeps of application_name
 
+_LOOK_AGAIN = 0.02  # seconds, while somebody waits
+
 _pools: dict[str, DjangoPool] = {}
-_lock = Lock()  # held to put a pool in its place; nothing waits under it
+_lock = Lock()  # held to put a pool in its place; nothing waits for the database under it
 _borrowers: WeakSet[Any] = WeakSet()  # database wrappers that have been lent a connection
 
 
@@ -37,7 +41,7 @@ class DjangoPool(Pool[Any]):
     made_of: object = None  # the settings
 
     def getconn(self, *args: Any, **kwargs: Any) -> Any:
-        wish, (code, lasti) = self._wish(*args, **kwargs) if args or kwargs else None, user_site(_getframe(1))
+        wish, (code, lasti) = self._wish(*args, **kwargs) if args or kwargs else None, user_site(sys._getframe(1))
         return self._getconn(wish, code, lasti)
 
     def _getconn(self, wish: Wish | None, code: CodeType, lasti: int) -> Any:
@@ -54,6 +58,23 @@ class DjangoPool(Pool[Any]):
         """Whether nothing would be lost if its holder were given another one: no transaction, nothing set."""
         return self._driver.status(conn) is Status.IDLE and not self._driver.touched(conn, baseline)
 
+    def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
+        if self._core.leased >= self._core.max_size:
+            self._tell(_nothing)  # the keeper looks round at once
+        return super()._wait_for(waiter, timeout, again)
+
+    def _watch_holders(self, now: float) -> float:
+        """While somebody waits, workers that have nothing to do need not hold what they do not use."""
+        due = super()._watch_holders(now)
+        if not self._core.waiters:
+            return due
+        for slot in self._core.leases():
+            conn, borrower = _borrower(slot)
+            idle = partial(_has_nothing_to_do, slot.owner)
+            if borrower is not None and borrower.let_go(conn, idle) and not self._spawn(self.putconn, conn):
+                self.putconn(conn)
+        return min(due, now + _LOOK_AGAIN)
+
     def report(self) -> str:
         """Who holds what, by the line of code."""
         return report(self.holders())
@@ -61,11 +82,30 @@ class DjangoPool(Pool[Any]):
     def _holder_ended(self, owner: Any) -> None:
         """In the thread that ends. Django does not give back then; what is at rest can be, and need not be closed."""
         for slot in self._core.leases() if not self._core.closed else ():  # as it is at the interpreter's exit
-            conn = slot.ref() if slot.by_hand is owner and slot.ref is not None else None
-            borrower = conn._borrower() if conn is not None and hasattr(conn, "_borrower") else None
-            if borrower is not None:
-                borrower.thread_ended(conn)
+            conn, borrower = _borrower(slot) if slot.by_hand is owner else (None, None)
+            if borrower is not None and borrower.let_go(conn, _always):
+                self.putconn(conn)
         super()._holder_ended(owner)
+
+
+def _borrower(slot: Slot) -> tuple[Any, Any]:
+    """A connection in somebody's hands, and the wrapper that borrowed it; nothing when it is not in one's."""
+    conn = slot.ref() if slot.ref is not None else None
+    borrower = getattr(conn, "_borrower", None)
+    return conn, None if borrower is None else borrower()
+
+
+def _has_nothing_to_do(thread: int) -> bool:
+    """Whether a thread is an executor's, between two pieces of work.
+
+    Executors never tell anybody when a piece of work ends, and Django gives back at the ends of requests only.
+    """
+    frame = sys._current_frames().get(thread)
+    return frame is not None and frame.f_code is _worker.__code__
+
+
+def _always() -> bool:
+    return True
 
 
 def opened() -> Mapping[str, DjangoPool]:
@@ -90,6 +130,7 @@ def pool_of(wrapper: Any, params: Mapping[str, Any] | None = None) -> DjangoPool
         pool = _pools.get(wrapper.alias)
         if pool is not None and pool.made_of == made_of:  # another thread was first
             return pool
+        new.open()
         _pools[wrapper.alias] = new
     if pool is not None:
         pool.close(timeout=0)  # what it has lent is closed when it comes back
@@ -141,10 +182,11 @@ def _make(wrapper: Any, params: Mapping[str, Any]) -> DjangoPool:
     if service is None and "min_size" not in options:
         # Every `manage.py` command is a process of its own: with psycopg's four it would open four and use one.
         options = {"min_size": 0, "max_size": MAX_SIZE} | options
-    options["configure"] = _both(wrapper.configuring(), options.get("configure"))
+    own = wrapper.for_one(None)  # never connected: this one is its thread's, and would be kept with what it holds
+    options["configure"] = _both(own.configuring(), options.get("configure"))
     named = service is not None or options.get("fleet") is not None  # its connections have names already
-    given = wrapper.pool_kwargs(dict(params))
-    kwargs = given if named else lambda: wrapper.named(given, connection_name(wrapper.alias))
+    given = own.pool_kwargs(dict(params))
+    kwargs = given if named else lambda: own.named(given, connection_name(own.alias))
     try:
         return make(
             **{"conninfo": "", "name": f"django:{wrapper.alias}", "driver": wrapper.pool_driver} | options,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from threading import Lock
 from typing import Any
 from weakref import ref
 
@@ -29,6 +30,10 @@ class Pooled:
     alias: str
     in_atomic_block: bool
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lending = Lock()  # held to begin with a connection, and to part with it: another thread may want it
+
     @property
     def pooled(self) -> bool:
         # One without a database is for CREATE DATABASE and DROP DATABASE, and is not kept.
@@ -36,11 +41,18 @@ class Pooled:
 
     @property
     def pool(self) -> DjangoPool | None:
-        return pools.pool_of(self) if self.pooled else None
+        return self._lender or (pools.pool_of(self) if self.pooled else None)
 
     def close_pool(self) -> None:
         if self.pooled:
             pools.close(self.alias)
+
+    def for_one(self, conn: Any) -> Any:
+        """A wrapper for a connection of the pool's alone, to begin its session with: this one is its thread's."""
+        settings = {**self.settings_dict, "OPTIONS": {**self.settings_dict["OPTIONS"], "pool": False}}
+        wrapper = type(self)(settings, alias=self.alias)
+        wrapper.connection = conn
+        return wrapper
 
     # What a driver's wrapper says of itself.
 
@@ -68,7 +80,6 @@ class Pooled:
         while True:
             pool = pools.pool_of(self, conn_params)
             try:
-                pool.open()
                 conn = self.connect_lent(conn_params)
                 break
             except errors.PoolClosed:
@@ -81,15 +92,18 @@ class Pooled:
         return conn
 
     def ensure_connection(self) -> None:
-        if self._lender is not None and self._was_taken_away(self._lender):
-            self.connection = self._lender = None
+        with self._lending:
+            if self._lender is not None and self._was_taken_away(self._lender):
+                self.connection = self._lender = None
         super().ensure_connection()  # type: ignore[misc]
 
     def _close(self) -> Any:
-        lender, conn = self._lender, self.connection
+        with self._lending:
+            lender, conn = self._lender, self.connection
+            if lender is not None:
+                self.connection = self._lender = None
         if lender is None or conn is None:
             return super()._close()  # type: ignore[misc]
-        self.connection = self._lender = None
         if conn._pool is lender:  # or it was taken away, and is closed
             with self.wrap_database_errors:  # type: ignore[attr-defined]
                 lender.putconn(conn)
@@ -109,18 +123,25 @@ class Pooled:
 
     # The pool asks for these.
 
-    def thread_ended(self, conn: Any) -> None:
-        """The thread that this wrapper belongs to is ending, holding *conn*."""
-        lender = self._lender
-        shared = self.allow_thread_sharing  # type: ignore[attr-defined]
-        if lender is None or self.connection is not conn or conn._pool is not lender or shared:
-            return
-        if not self.in_atomic_block and lender.at_rest(conn, self._baseline):
+    def let_go(self, conn: Any, unused: Callable[[], bool]) -> bool:
+        """Part with *conn*, from whatever thread, if nothing is lost by it; true when the caller has it to give back.
+
+        *unused* is asked in between two uses: whether the thread that this wrapper belongs to is in neither.
+        """
+        if self.allow_thread_sharing:  # type: ignore[attr-defined]
+            return False
+        with self._lending:
+            lender = self._lender
+            if lender is None or self.connection is not conn or conn._pool is not lender or self.in_atomic_block:
+                return False
+            if not lender.at_rest(conn, self._baseline) or not unused():
+                return False
             self.connection = self._lender = None
-            lender.putconn(conn)
+            return True
 
     def forked(self) -> None:
         """This is a child of the process that the connection belongs to."""
+        self._lending = Lock()
         if self._lender is None:
             return
         self.connection = self._lender = None

@@ -121,25 +121,35 @@ class Lender(BasePool[Any]):
 
     def settle(self, record: Record) -> None:
         """The record comes back, clean as SQLAlchemy understands it."""
+        record.settled()
+        if record.opened or record.slot.state is not State.LEASED:
+            self.rest(record)
+        else:
+            self._remove(record, Reason.NEVER_OPEN)
+
+    def rest(self, record: Record) -> None:
+        """The record comes back, and nothing need be done about its connection."""
         slot, core = record.slot, self._core
-        if slot.state is not State.LEASED or core.slots.get(slot.number) is not slot:
+        slot.baseline = None
+        if len(core.idle) >= self._kept and not core.waiters.size:
+            self._remove(record, Reason.OVERFLOW)
+            return
+        now = record.rested = monotonic()
+        slot.conn = record  # first: whoever is handed the slot finds the record in it
+        if not self._plain or slot.reported or not core.give(slot, now):
+            self._rest(record, slot, now)
+
+    def _rest(self, record: Record, slot: Slot, now: float) -> None:
+        if slot.state is not State.LEASED or self._core.slots.get(slot.number) is not slot:
             record.close()  # its place was taken from its holder, or is the parent process's
             return
-        record.settled()
-        now = record.rested = monotonic()
         if slot.reported:
             self._came_back(slot, now)
         self._emit_returned(slot, now - slot.since)
         if now >= slot.expires:
             self._remove(record, slot.retire)
-        elif not record.opened:
-            self._remove(record, Reason.NEVER_OPEN)
-        elif len(core.idle) >= self._kept and not core.waiters:
-            self._remove(record, Reason.OVERFLOW)
         else:
-            slot.conn = record
-            if not self._plain or not core.give(slot, now):
-                self._event(core.requite, slot)
+            self._event(self._core.requite, slot)
 
     def dispose(self) -> None:
         """Close what is idle now, what is lent when it comes back."""
@@ -160,6 +170,10 @@ class Lender(BasePool[Any]):
         self._core.connect_seconds += seconds
         self._log_failure(one_line(error), seconds)
         self._emit(events.ConnectFailed(self.name, error, seconds))
+
+    def lost(self) -> None:
+        """A connection was found dead before it was lent."""
+        self._core.lost += 1
 
     def _claim_idle(self) -> list[Slot]:
         raise NotImplementedError

@@ -7,17 +7,21 @@ import sys
 from asyncio import get_running_loop
 from dataclasses import dataclass
 from threading import Lock
-from time import monotonic
 from typing import Any, Literal
 
-from sqlalchemy import exc
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, Pool, QueuePool
+from sqlalchemy import event, exc
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool.base import _ConnectionFairy
+from sqlalchemy.util import safe_reraise
 
 from ... import errors
 from ...core import Overload
 from ...pool.holders import Holder
 from ...pool.snapshot import Snapshot
+from .lease import Lease
 from .lender import Lender, NoConnection, TaskLender, ThreadLender
+from .record import Record, note
 
 AT_ONCE = 0.001  # seconds that who does not want to wait waits all the same, for a place to be made
 
@@ -42,7 +46,7 @@ class Idle:
 class PenstockPool(QueuePool):
     """SQLAlchemy's QueuePool on Penstock: ``create_engine(url, poolclass=PenstockPool)``.
 
-    What SQLAlchemy knows means what it means there, with the same defaults. `create_engine` takes ours by these very names:
+    What SQLAlchemy knows means what it means there, with the same defaults. `create_engine` takes ours by these names:
     ``create_engine(url, poolclass=PenstockPool, leak_after=30)``.
 
     :param creator: what connects.
@@ -89,13 +93,15 @@ class PenstockPool(QueuePool):
         **kw: Any,
     ) -> None:
         Pool.__init__(self, creator, **kw)
+        if isinstance(self._dialect, Dialect) and not event.contains(self._dialect, "do_connect", note):
+            event.listen(self._dialect, "do_connect", note)
         self._size = pool_size
         self._kept = pool_size or sys.maxsize
         self._max_overflow = -1 if pool_size == 0 else max_overflow
-        self._timeout = timeout
+        self._timeout = timeout  # type: ignore[assignment]
         self._lifo = use_lifo
         self._doubted = -math.inf  # since when what is idle is suspect, by the monotonic clock
-        self._options = {
+        self._options: dict[str, Any] = {
             "name": name,
             "leak_after": leak_after,
             "leak_reclaim": leak_reclaim,
@@ -107,11 +113,38 @@ class PenstockPool(QueuePool):
 
     # ------------------------------------------------------------------------------------------ as SQLAlchemy asks
 
-    def _do_get(self) -> ConnectionPoolEntry:
-        lender: Lender = self._lender or self._begin()
+    def connect(self) -> PoolProxiedConnection:
+        record = self._do_get()
+        try:
+            conn = record.get_connection()
+        except BaseException as error:
+            with safe_reraise():
+                record._checkin_failed(error, _fairy_was_created=False)
+        echo = self._should_log_debug()
+        lease = Lease(self, conn, record, echo)
+        if echo:
+            self.logger.debug("Connection %r checked out from pool", conn)
+        if self.dispatch.checkout or (self._pre_ping and not record.fresh):
+            return _ConnectionFairy._checkout(self, fairy=lease)
+        record.fresh = False
+        lease._counter = 1
+        return lease
+
+    def _should_wrap_creator(self, creator: Any) -> Any:
+        create = super()._should_wrap_creator(creator)
+
+        def noted(record: Any) -> Any:
+            conn = create(record)
+            record.made(conn)
+            return conn
+
+        return noted
+
+    def _do_get(self) -> Record:
+        lender: ThreadLender = self._lender or self._begin()
         return lender.lend()
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+    def _do_return_conn(self, record: Any) -> None:
         record.lender.settle(record)
 
     def recreate(self) -> PenstockPool:
@@ -157,22 +190,23 @@ class PenstockPool(QueuePool):
 
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
-        return (self._lender or self._begin()).snapshot()
+        lender: Lender = self._lender or self._begin()
+        return lender.snapshot()
 
     # ------------------------------------------------------------------------------------------ QueuePool's privates
 
     @property
-    def _overflow(self) -> int:
+    def _overflow(self) -> int:  # type: ignore[override]
         return self.checkedin() + self.checkedout() - self._size
 
     @property
-    def _pool(self) -> Idle:
+    def _pool(self) -> Idle:  # type: ignore[override]
         idle = [] if self._lender is None else self._lender._pool
         return Idle(idle, self._size, self._lifo)
 
     # ------------------------------------------------------------------------------------------
 
-    def _begin(self) -> Lender:
+    def _begin(self) -> Any:
         with _beginning:
             if self._lender is None:
                 self._lender = self._make_lender()
@@ -191,10 +225,6 @@ class PenstockPool(QueuePool):
             "timeout": math.inf if self._timeout is None else max(self._timeout, AT_ONCE),
         }
 
-    def _found_dead(self) -> None:
-        """One connection was, so any other may be, in ways that the kernel does not know of yet."""
-        self._doubted = monotonic()
-
 
 class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
     """As `PenstockPool`, for asyncio engines: ``create_async_engine(url, poolclass=AsyncPenstockPool)``.
@@ -205,7 +235,7 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
     _is_asyncio = True
     _dialect = AsyncAdaptedQueuePool._dialect
 
-    def _do_get(self) -> ConnectionPoolEntry:
+    def _do_get(self) -> Record:
         lender: TaskLender = self._lender or self._begin()
         try:
             loop = get_running_loop()
@@ -226,7 +256,7 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
             )
         lender.abort()
         self._lender = None
-        return self._begin()  # type: ignore[return-value]
+        return self._begin()  # type: ignore[no-any-return]
 
     def _make_lender(self) -> Lender:
         lender = TaskLender(self, **self._lender_options())

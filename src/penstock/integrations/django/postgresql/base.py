@@ -25,8 +25,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):  # type: ignore[misc]
     pool_driver = "psycopg"
 
     def configuring(self) -> Callable[[Any], object]:
-        # A wrapper of its own: this one is its thread's, and ends with it.
-        return type(self)(self.settings_dict, alias=self.alias)._configure_connection  # type: ignore[no-any-return]
+        return lambda conn: self.for_one(conn)._configure_connection(conn)
 
     def pool_kwargs(self, params: dict[str, Any]) -> dict[str, Any]:
         return params | {"autocommit": True}  # Django sets it as it is to be

@@ -1,0 +1,1 @@
+"""Modules shaped like other pools, for whatever imports those."""
