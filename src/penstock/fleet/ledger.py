@@ -22,7 +22,6 @@ class Ledger(Protocol):
 
     :ivar settings: of the server, to begin each session with.
     :ivar asks_on_one: whether to say and look takes a connection of the pool, so that who joins has to open one first.
-    :ivar speaks_on_one: whether a connection holds what the member claims, so that it is best asked on the same one.
     :ivar fresh: seconds since a claim was made for which connections are opened under it.
     :ivar lost: seconds since then after which idle connections are given up; infinity where others cannot believe that
         a claim has ended while its connections are there.
@@ -31,7 +30,6 @@ class Ledger(Protocol):
 
     settings: Mapping[str, str]
     asks_on_one: bool
-    speaks_on_one: bool
     fresh: float
     lost: float
     longest: float
@@ -53,6 +51,9 @@ class Ledger(Protocol):
 
         :param conn: the connection to ask on, where that takes one.
         """
+
+    def speaker(self) -> Any:
+        """The connection that is best asked on, if it is idle; None where each is as good."""
 
     async def leave(self, number: int) -> None:
         """The member has no connection and claims none. *number*: as of what is said, counted up."""

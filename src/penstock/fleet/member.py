@@ -325,7 +325,8 @@ class Member:
             self._trouble, self._gave_up = None, False
 
     async def _look_on_one(self, pool: BasePool[Any]) -> None:
-        if self._ledger.speaks_on_one:
+        if (speaker := self._ledger.speaker()) is not None:
+            pool._core.kept = pool._slots_by_id.get(id(speaker))
             pool._event(pool._core.prefer_kept)
         conn = await settled(pool._borrow(LOOK_TIMEOUT))  # type: ignore[attr-defined]
         try:

@@ -88,7 +88,6 @@ class MySQL:
 
     settings: Mapping[str, str] = {}
     asks_on_one = True
-    speaks_on_one = True
     fresh = 10.0
     lost = longest = math.inf
 
@@ -136,18 +135,25 @@ class MySQL:
         :raises Elsewhere: when there is a proxy between.
         """
         held = self._held(conn)
-        used = await self._look(conn)
         if held.place is None:
-            await self._sit_down(conn, held, used)
+            await self._sit_down(conn, held)
         if held.place is not None:
-            await self._claim(conn, held, said.share, used)
+            await self._claim(conn, held, said.share)
             await self._publish(conn, held, said)
-            used = await self._look(conn)
+        used = await self._look(conn)
         with self._lock:
             live = self._live()
         parts = [other.conn for other in live if other.claims or other is held]
         view = await self._view(conn, used, said, _places(live), seated=held.place is not None)
         return view, lambda: all(self._lives(part()) for part in parts)
+
+    def speaker(self) -> Any:
+        """The connection that holds most of what is claimed and not in use: the only one that can give it up."""
+        with self._lock:
+            live = self._live()
+        places = {held.place for held in live}
+        best = max(live, key=lambda held: len(held.claims - places), default=None)
+        return None if best is None or not best.claims - places else best.conn()
 
     async def leave(self, number: int) -> None:
         pass  # what it held has gone with its connections
@@ -157,9 +163,9 @@ class MySQL:
 
     # ------------------------------------------------------------------------------------------ places
 
-    async def _sit_down(self, conn: Any, held: Held, used: Mapping[int, bool]) -> None:
+    async def _sit_down(self, conn: Any, held: Held) -> None:
         """A place for who has come with none. Tried in any order, so that two who come together seldom meet."""
-        for place in self._free(used):
+        for place in self._free(await self._look(conn)):
             claimed, has = await self._ask(conn, [_get(self._name(place)), _get(self._name(place, "c"))])
             if claimed == has == 1:
                 with self._lock:
@@ -169,12 +175,12 @@ class MySQL:
             got = [name for name, one in ((self._name(place), claimed), (self._name(place, "c"), has)) if one == 1]
             await self._release(conn, got)
 
-    async def _claim(self, conn: Any, held: Held, share: int, used: Mapping[int, bool]) -> None:
+    async def _claim(self, conn: Any, held: Held, share: int) -> None:
         """Have the pool claim *share* places, those that its connections have included."""
         for _ in range(_ROUNDS):
             with self._lock:
                 missing = share - len(_places(self._live()))
-            free = self._free(used)[: max(0, missing)]
+            free = self._free(await self._look(conn))[:missing] if missing > 0 else []
             if not free:
                 break
             calls = [each for n in free for each in (_get(self._name(n)), f"IS_FREE_LOCK({self._name(n, 'c')})")]
@@ -184,7 +190,6 @@ class MySQL:
             await self._release(conn, [self._name(n) for n in claimed if n not in empty])
             with self._lock:
                 held.claims.update(empty.intersection(claimed))
-            used = await self._look(conn)
         if missing < 0:
             await self._give_up(conn, held, -missing)
 

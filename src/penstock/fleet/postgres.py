@@ -64,7 +64,6 @@ class Postgres:
 
     settings: Mapping[str, str] = SETTINGS
     asks_on_one = True
-    speaks_on_one = False
     fresh = 10.0
     lost = longest = math.inf
 
@@ -93,6 +92,9 @@ class Postgres:
         # To a client whose encoding is SQL_ASCII text is bytes.
         names = [(seen.decode() if isinstance(seen, bytes) else seen, count) for seen, count, _, _ in rows]
         return view(fleet.name, names, fleet.budget, fleet.members, fleet.outside), lambda: self._says(weak(), name)
+
+    def speaker(self) -> None:
+        return None  # each is as good as another
 
     async def leave(self, number: int) -> None:
         pass  # what it said has gone with its connections

@@ -126,7 +126,6 @@ class Redis:
 
     settings: Mapping[str, str] = {}
     asks_on_one = False
-    speaks_on_one = False
     fresh = 4.0
     lost = 6.0
     longest = 1.9  # 2 s, with what is left to chance
@@ -155,6 +154,9 @@ class Redis:
         names = [(name, int(connections)) for connections, _, name in (_text(row).partition(" ") for row in rows)]
         seen = view(fleet.name, names, fleet.budget, fleet.members)
         return replace(seen, asked_on_one=False, settling=settling / 1000), lambda: True
+
+    def speaker(self) -> None:
+        return None  # each is as good as another
 
     async def leave(self, number: int) -> None:
         """:raises ConnectionError: when Redis does not do it, for whatever reason."""
