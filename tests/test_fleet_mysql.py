@@ -13,6 +13,7 @@ import pymysql
 import pytest
 
 from penstock import AsyncPool, Fleet, Pool, PoolTimeout
+from penstock.drill.proxy import ChaosProxy
 from penstock.drivers.pymysql import PyMySQLDriver
 from penstock.fleet import mysql
 from penstock.fleet.mysql import decode, encode
@@ -26,9 +27,7 @@ from support.waiting import aside, eventually, soon
 QUICKLY = 10.0
 SAMPLE_SECONDS = 0.01
 _numbers = itertools.count()
-drivers = pytest.mark.parametrize(
-    ("kind", "driver"), [(Pool, "pymysql"), (AsyncPool, "aiomysql"), (AsyncPool, "pymysql")]
-)
+drivers = pytest.mark.parametrize(("kind", "driver"), [(Pool, "pymysql"), (AsyncPool, "aiomysql")])
 
 
 def a_fleet(budget: int = 8, **options: Any) -> Fleet:
@@ -96,6 +95,50 @@ def test_processes_that_come_and_are_killed_never_pass_the_line(mariadb: MariaDB
             eventually(lambda: {tell(child)["members"] for child in children.running[1:]} == {2}, QUICKLY)
             eventually(lambda: line.count >= 0.9 * budget, QUICKLY)
         eventually(lambda: line.count == 0, QUICKLY)
+
+
+def test_a_process_behind_a_black_hole_keeps_its_places_and_never_takes_more(mariadb: MariaDB) -> None:
+    """What it has open the others leave to it."""
+    budget = 12
+    with ChaosProxy(mariadb.host, mariadb.port) as proxy, Line(mariadb, budget) as line:
+        with Children(mariadb.dsn, name="hole", budget=budget, period=0.3) as children:
+            far = children.start("tasks", mariadb.url(port=proxy.port))
+            eventually(lambda: tell(far)["share"] > 4, QUICKLY)
+            proxy.silence()
+            near = children.start()
+            eventually(lambda: tell(near)["members"] == 2, QUICKLY)
+            eventually(lambda: line.count >= 0.8 * budget, QUICKLY)
+            proxy.heal()
+            eventually(lambda: tell(far)["members"] == 2, QUICKLY)
+        eventually(lambda: line.count == 0, QUICKLY)
+
+
+def test_a_blocking_driver_over_threads_is_a_member_too(mariadb: MariaDB) -> None:
+    """Of an AsyncPool: each connection has a place."""
+    fleet = a_fleet(6)
+
+    async def scenario() -> None:
+        async with joined(AsyncPool, mariadb.dsn, fleet, driver="pymysql") as pool:
+            with Line(mariadb, 6):
+                async with all_in_use(pool, 8):
+                    await soon(lambda: pool.snapshot().open == 4, QUICKLY)
+
+    asyncio.run(scenario())
+
+
+def test_what_an_idle_member_claims_it_gives_up_to_a_busy_one(mariadb: MariaDB) -> None:
+    """On the connection that holds the claims, whichever was used last."""
+    fleet = a_fleet(8)
+
+    async def scenario() -> None:
+        async with joined(Pool, mariadb.dsn, fleet, driver="pymysql", min_size=2) as idle:
+            await soon(lambda: share(idle) == 6, QUICKLY)
+            async with joined(AsyncPool, mariadb.dsn, fleet, driver="aiomysql") as busy:
+                async with all_in_use(busy, 8):
+                    await soon(lambda: share(busy) >= 4 and busy.snapshot().open >= 4, QUICKLY)
+                    assert share(idle) <= 2
+
+    asyncio.run(scenario())
 
 
 @drivers
@@ -186,13 +229,14 @@ def test_the_connection_that_speaks_for_it_ends_and_it_claims_anew(kind: Kind, d
     asyncio.run(scenario())
 
 
-def test_a_changed_session_is_closed_for_a_reset_would_give_its_place_away(mariadb: MariaDB) -> None:
+@pytest.mark.parametrize("statement", ["SET @mine = 1", "SELECT RELEASE_ALL_LOCKS()"])
+def test_a_changed_session_is_closed_for_a_reset_would_give_its_place_away(mariadb: MariaDB, statement: str) -> None:
     """The next user has another connection, which has a place of its own."""
     with Pool(mariadb.dsn, driver="pymysql", fleet=a_fleet(8), min_size=1, open=False) as pool:
         pool.wait()
         with pool.connection() as conn, conn.cursor() as cursor:
             number = conn.thread_id()
-            cursor.execute("SET @mine = 1")
+            cursor.execute(statement)
         with pool.connection(timeout=QUICKLY) as conn, conn.cursor() as cursor:
             cursor.execute("SELECT @mine")
             assert cursor.fetchall() == ((None,),)
