@@ -574,6 +574,13 @@ class Core:
         self._settle(now)  # of a smaller minimum it may be full already, and of a larger maximum less is kept back
         self._grow(now)
 
+    def prefer_kept(self, now: float) -> None:
+        """The kept connection is handed out next, if it is idle."""
+        slot = self.kept
+        if slot is not None and self._claim_this(slot):
+            self.idle.append(slot)
+            self._serve_idle(now)
+
     def keep_idle(self, seconds: float) -> None:
         """Close what is idle for so long, above `min_size`. 0: when it comes back, unless somebody waits for it."""
         self.max_idle = seconds
