@@ -32,7 +32,7 @@ if not settings.configured:
 from django.db import DatabaseError, OperationalError, ProgrammingError, connections, transaction
 from django.db.utils import ConnectionHandler
 
-from penstock.integrations.django import pools
+from penstock.integrations.django import held, pools
 from penstock.integrations.django.management.commands.penstock import Command
 from penstock.integrations.django.pool import DjangoPool, connection_name
 from penstock.integrations.django.site import user_site
@@ -554,6 +554,19 @@ def test_the_command_shows_what_each_process_has_and_does(database: Database) ->
     assert "after SELECT '...'" in text
     assert "a secret" not in text
     assert f"1 held by {__file__}:" in text
+
+
+@pytest.mark.parametrize(
+    ("vendor", "statement"),
+    [
+        ("postgresql", "SELECT 'it''s secret', 'C:\\', 'secret' FROM t WHERE a = E'\\'secret\\\\'"),
+        ("mysql", "SELECT 'it\\'s secret', \"a \\\"secret\\\"\", 'secret' FROM t WHERE a = 'secret\\\\'"),
+    ],
+)
+def test_texts_in_statements_are_not_shown(vendor: str, statement: str) -> None:
+    shown = "SELECT '...', '...', '...' FROM t WHERE a = '...'"
+    assert held._shown(statement, vendor) == shown
+    assert held._shown(statement[:-2], vendor) == shown
 
 
 def test_the_command_tells_a_role_that_may_see_nothing_that_there_are_others(
