@@ -118,6 +118,18 @@ def test_close_gives_back_and_the_next_query_borrows_again(database: Database) -
     assert ask(alias) == session
 
 
+def test_connecting_anew_without_close_loses_no_connection(database: Database) -> None:
+    alias = database({"max_size": 2, "timeout": 5})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(4):
+            connections[alias].connect()
+            gc.collect()  # cursors of Django's keep the connection in cycles
+            assert ask(alias)
+        connections[alias].close()
+        eventually(lambda: pool_of(alias).snapshot().leased == 0)
+
+
 def test_a_request_has_one_session_until_its_end(database: Database) -> None:
     """What Django's users rely on: a SET, a temporary table, a lock hold from query to query."""
     alias = database({"max_size": 2})

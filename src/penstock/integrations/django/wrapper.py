@@ -79,6 +79,7 @@ class Pooled:
     def get_new_connection(self, conn_params: Mapping[str, Any]) -> Any:
         if not self.pooled:
             return super().get_new_connection(conn_params)  # type: ignore[misc]
+        self._lender = None  # connected anew without `close`: the pool takes the other one back when it is dropped
         while True:
             pool = pools.pool_of(self, conn_params)
             try:
@@ -88,8 +89,8 @@ class Pooled:
                 if pools.pool_of(self, conn_params) is pool:  # nobody has put another in its place
                     raise
         conn._borrower = ref(self)
-        self._lender = pool
-        self._baseline = pool.baseline(conn)
+        self._lender = conn._pool
+        self._baseline = conn._pool.baseline(conn)
         pools.remember(self)
         return conn
 
