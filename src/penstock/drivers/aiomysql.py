@@ -34,9 +34,7 @@ class AiomysqlDriver(MySQLDriver):
         super().__init__(aiomysql)
         self.connection_class = connection_class or aiomysql.Connection
         if not (isinstance(self.connection_class, type) and issubclass(self.connection_class, aiomysql.Connection)):
-            raise TypeError(
-                f"connection_class must be aiomysql.Connection or derive from it, not {connection_class!r}"
-            )
+            raise TypeError(f"connection_class must be aiomysql.Connection or derive from it, not {connection_class!r}")
 
     async def connect(
         self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]

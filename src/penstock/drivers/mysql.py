@@ -129,12 +129,7 @@ class Session:
 
     def _must_begin(self) -> bool:
         """Whether a READ ONLY transaction is to be begun first."""
-        return (
-            self._bounds is not None
-            and self._bounds[1]
-            and not self._ours
-            and not self._flags & (IN_TRANS | DOUBT)
-        )
+        return self._bounds is not None and self._bounds[1] and not self._ours and not self._flags & (IN_TRANS | DOUBT)
 
 
 class Flagged(Session):

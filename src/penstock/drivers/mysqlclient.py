@@ -90,7 +90,6 @@ class MySQLClientDriver(MySQLDriver):
         with suppress(MySQLdb.Error), Connection(**params | bounds) as other:
             other.query(f"KILL QUERY {conn._number}")
 
-
     def backend(self, conn: Any) -> int:
         return conn._number  # type: ignore[no-any-return]
 

@@ -88,7 +88,6 @@ class PyMySQLDriver(MySQLDriver):
         with suppress(pymysql.Error, OSError), Connection(**params | bounds) as other:
             other.query(f"KILL QUERY {conn.thread_id()}")
 
-
     async def close(self, conn: Any) -> int | None:
         if conn._result is not None:
             conn._result.unbuffered_active = False  # or its finalizer would read what is left, from nowhere
