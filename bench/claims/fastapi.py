@@ -1,6 +1,7 @@
 """One FastAPI application, one uvicorn process, 300 clients at once, 10 database connections: whose pool does most?"""
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -112,7 +113,7 @@ def _turn(ctx: Context, name: str, seconds: int) -> dict[str, Turn]:
                 requests, took, p99, errors = _wrk(url, page, seconds, CLIENTS)
                 spent = _processor(process) - spent
             assert counts, "bug: nobody looked"
-            each = (requests / took, p99 / 1e6, spent / requests, errors)
+            each = (requests / took, p99 / 1e6, spent / requests if requests else math.nan, errors)
             turn[page] = Turn(*each, max(counts), len(counts))
     return turn
 
