@@ -29,7 +29,6 @@ from ..core import (
     Refusal,
     Settings,
     Slot,
-    State,
     Verdict,
     Waiter,
 )
@@ -789,10 +788,8 @@ class BasePool(Generic[C]):
         if self._leak_reclaim:
             self._take_back(slot, Reason.RECLAIMED)
 
-    def _check_returned(self, slot: Slot, uses: int, request: str) -> None:
-        """What was lent for *request* is to be back now that it is over. *uses*: the slot's, when it was lent."""
-        if slot.state is not State.LEASED or slot.uses != uses:
-            return
+    def _outlived(self, slot: Slot, request: str) -> None:
+        """*request* is over, and what it was lent is not back."""
         holder = self._holder(slot, self._clock())
         if holder is not None:
             logger.warning("%s: a connection outlives its request, %s: taken at %s", self.name, request, holder)
