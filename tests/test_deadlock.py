@@ -251,3 +251,23 @@ def test_async_nested_means_one_task(dsn: str) -> None:
             await soon(lambda: pool.snapshot().idle == 2)
 
     asyncio.run(scenario())
+
+
+def test_who_did_not_wait_for_the_cleaning_holds_nothing(dsn: str) -> None:
+    """A return that was cancelled goes on by itself; its task may ask for a connection, and is served after that."""
+    resume = asyncio.Event()
+
+    async def reset(conn: Any) -> None:
+        await resume.wait()
+
+    async def scenario() -> None:
+        async with AsyncPool(dsn, min_size=1, open=False, reset=reset) as pool:
+            conn = await pool.getconn()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await pool.putconn(conn)
+            asyncio.get_running_loop().call_soon(resume.set)
+            async with pool.connection(timeout=5) as again:
+                assert again is conn
+
+    asyncio.run(scenario())

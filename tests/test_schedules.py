@@ -96,12 +96,13 @@ def some_settings(random: Random) -> Settings:
         max_size=max(1 + reserve, minimum + random.randrange(4)),
         max_waiting=random.choice((0, 0, 3)),
         max_lifetime=random.choice((3.0, 3600.0)),
-        max_idle=random.choice((1.0, 600.0)),
+        max_idle=random.choice((0.0, 1.0, 600.0)),
         reconnect_timeout=random.choice((0.0, 1.0, 300.0)),
         connect_timeout=random.choice((0.5, 5.0)),
         overload=random.choice((None, None, Overload(), Overload(target=0.01, interval=0.1))),
         reserve=reserve,
         max_per_key=random.choice((None, None, None, 1, 2)),
+        max_opening=random.choice((None, None, 1, 2)),
     )
 
 

@@ -55,7 +55,7 @@ async def _main(loop: VirtualLoop, random: Random) -> None:
         overload=random.choice((None, None, Overload(interval=0.1))),
         max_waiting=random.choice((0, 0, 4)),
         max_lifetime=random.choice((2.0, 3600.0)),
-        max_idle=random.choice((1.0, 600.0)),
+        max_idle=random.choice((0.0, 1.0, 600.0)),
         connect_timeout=0.5,
         configure=random.choice((None, driver.configure)),
         check=random.choice((None, driver.check_hook)),

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import psycopg
 import psycopg2
 import pytest
 
 from penstock import AsyncPool, Pool
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.drivers.generic import DBAPIModule
 
 from .either import Kind, opened, settled
 
@@ -41,23 +43,33 @@ class Case:
     """One driver.
 
     :ivar place: makes what its pools connect to.
-    :ivar error: the class of all its errors.
+    :ivar error: the class of all its errors, or the classes.
     :ivar connection: what a Pool's connections are.
     :ivar set_autocommit: puts a lent connection in autocommit; None where that is all there is.
     :ivar kinds: the pools that it can be used in.
+    :ivar driver: makes the pool's `driver=`; by default the name.
     :ivar bounded: whether a declared deadline ends a statement.
+    :ivar resets: whether what a statement leaves behind in the session is known.
+    :ivar stops: whether a statement that runs can be stopped.
     :ivar begin: opens a transaction, where a statement alone does not.
     """
 
     name: str
     dialect: Dialect
     place: Callable[[pytest.FixtureRequest, Case, Kind], Place]
-    error: type[Exception]
+    error: type[Exception] | tuple[type[Exception], ...]
     connection: Any = None
     set_autocommit: Callable[[Any], Any] | None = None
     kinds: tuple[Kind, ...] = (Pool, AsyncPool)
+    driver: Callable[[], Any] | None = None
     bounded: bool = True
+    resets: bool = True
+    stops: bool = True
     begin: str | None = None
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        return self.error if isinstance(self.error, tuple) else (self.error,)
 
     async def do(self, conn: Any, statement: str) -> None:
         cursor = await settled(conn.cursor())
@@ -99,7 +111,10 @@ class Place:
     def opened(self, **options: Any) -> Any:
         """A pool, for an `async with` block."""
         options.setdefault("kwargs", self.kwargs)
-        return opened(self.kind, self.conninfo, driver=self.case.name, **options)
+        return opened(self.kind, self.conninfo, driver=self.driver(), **options)
+
+    def driver(self) -> Any:
+        return self.case.name if self.case.driver is None else self.case.driver()
 
     async def session(self, conn: Any) -> Any:
         """What tells one session from another."""
@@ -177,12 +192,59 @@ def setting(attribute: str, value: Any) -> Callable[[Any], Any]:
     return lambda conn: conn.run(setattr, attribute, value) if hasattr(conn, "run") else setattr(conn, attribute, value)
 
 
+class AsyncpgCase(Case):
+    """It has statements without cursors."""
+
+    async def do(self, conn: Any, statement: str) -> None:
+        await conn.execute(statement)
+
+    async def value(self, conn: Any, statement: str) -> Any:
+        return await conn.fetchval(statement)
+
+
+def anywhere_in_a_file(request: pytest.FixtureRequest, case: Case, kind: Kind) -> Place:
+    """As `in_a_file`, for who does not know what a file is."""
+    place = in_a_file(request, case, kind)
+    place.kwargs = {"database": place.conninfo, "check_same_thread": False}
+    place.conninfo = ""
+    return place
+
+
+def unknown(name: str, module: Any, place: Any, dialect: Dialect, set_autocommit: Any, **more: Any) -> Case:
+    """A module as any other. It asks before each use, as the tests do not wait until it would."""
+    return Case(
+        name,
+        dialect,
+        place,
+        module.Error,
+        connection=object,
+        set_autocommit=set_autocommit,
+        driver=lambda: DBAPIModule(module, check_after=0.0),
+        bounded=False,
+        resets=False,
+        **more,
+    )
+
+
 CASES = [
+    AsyncpgCase(
+        "asyncpg",
+        POSTGRES,
+        on_postgres,
+        (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError),
+        asyncpg.Connection,
+        kinds=(AsyncPool,),
+        begin="BEGIN",
+    ),
     Case("psycopg", POSTGRES, on_postgres, psycopg.Error, psycopg.Connection, lambda conn: conn.set_autocommit(True)),
     Case(
         "psycopg2", POSTGRES, on_postgres, psycopg2.Error, psycopg2.extensions.connection, setting("autocommit", True)
     ),
     Case("sqlite3", SQLITE, in_a_file, sqlite3.Error, sqlite3.Connection, setting("isolation_level", None)),
+    # Of which nothing is known; each shows another side: a class of Python's, one of C, and one with no socket.
+    unknown("any psycopg", psycopg, on_postgres, POSTGRES, setting("autocommit", True)),
+    unknown("any psycopg2", psycopg2, on_postgres, POSTGRES, setting("autocommit", True)),
+    unknown("any sqlite3", sqlite3, anywhere_in_a_file, SQLITE, None, stops=False),
 ]
 from .mysql_drivers import CASES as MYSQL_CASES  # noqa: E402  (which takes its words from here)
 

@@ -118,6 +118,29 @@ def _tracking(method: Any, touches: Callable[[Any], Touched], error_class: type[
     return tracking
 
 
+def put_out_of_reach(conn: Any, error: type[Exception]) -> None:
+    """In a forked child, of a connection whose socket or file cannot be taken from it: nothing can be done with it.
+
+    Not even its end reaches the parent's: it is kept for ever, as its driver would say goodbye for both.
+    """
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(conn))
+
+    def refuse(self: Any, name: str) -> Any:
+        if name.startswith("__") or name in ("_pool", "_driver"):
+            return object.__getattribute__(self, name)
+        raise error("this connection is the parent process's: take one from the pool")
+
+    marks = {
+        "__getattribute__": refuse,
+        "__enter__": lambda self: self,
+        "__exit__": lambda self, *error: None,
+        "__repr__": object.__repr__,
+    }
+    conn.__class__ = type("ParentsConnection", (type(conn),), marks)
+
+
 def within(seconds: float, call: Callable[[], object], error: type[Exception]) -> None:
     """Make a blocking call that knows no time limit, and wait for it no longer than that. *error* means nothing."""
 
@@ -316,6 +339,10 @@ class DBAPIDriver:
         return None
 
     def silence(self, conn: Any) -> None:
+        fd = None
         with suppress(self.error, OSError):
-            if (fd := self.fileno(conn)) is not None:
-                sockets.put_out_of_reach(fd)
+            fd = self.fileno(conn)
+        if fd is not None:
+            sockets.put_out_of_reach(fd)
+        else:
+            put_out_of_reach(conn, self.programming_error)

@@ -255,13 +255,8 @@ class Sqlite3Driver(DBAPIDriver):
             conn.interrupt()
         return None
 
-    def silence(self, conn: Any) -> None:
-        """SQLite's locks are the process's. To close the parent's handle in the child, even as garbage, would be to
-        roll the parent's transaction back in its file, so it is kept for ever and out of everybody's reach."""
-        import ctypes
-
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(conn))
-        conn.__class__ = type("ParentsConnection", (type(conn),), _OUT_OF_REACH)
+    # In a forked child (`silence`): SQLite's locks are the process's, and to close the parent's handle there, even as
+    # garbage, would be to roll the parent's transaction back in its file. It has no fileno, so it is kept for ever.
 
 
 class _Noting(sqlite3.Connection):
@@ -308,20 +303,6 @@ def _lasting(name: str) -> Any:
 for _name in _LASTING:
     if hasattr(sqlite3.Connection, _name):
         setattr(_Noting, _name, _lasting(_name))
-
-
-def _refuse(self: Any, name: str) -> Any:
-    if name.startswith("__") or name in ("_pool", "_driver"):
-        return object.__getattribute__(self, name)
-    raise sqlite3.ProgrammingError("this connection is the parent process's: take one from the pool")
-
-
-_OUT_OF_REACH = {
-    "__getattribute__": _refuse,
-    "__enter__": lambda self: self,
-    "__exit__": lambda self, *error: None,
-    "__repr__": object.__repr__,
-}
 
 
 def _touches(statement: Any) -> Touched:

@@ -441,7 +441,10 @@ class AsyncPool(BasePool[C]):
                     await steps.check(self._kit, slot.conn)
         except Exception as error:
             logger.info("%s: a connection failed check: %s", self.name, error)
-            self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
+            if self._kit.check is None:  # the driver's own check
+                self._event(self._core.reject, slot, Reason.DEAD)
+            else:
+                self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
             return False
         except BaseException:
             self._event(self._core.reject, slot, Reason.CHECK_FAILED)
@@ -476,6 +479,8 @@ class AsyncPool(BasePool[C]):
 
     async def _clean(self, slot: Slot, conn: Any, expected: bool) -> None:
         reason: Reason | None = Reason.UNCLEAN
+        if slot.owner is not None:  # who gave it back, and did not wait for the end of this, may ask for another one
+            slot.owner = _owner(get_running_loop())
         try:
             async with asyncio.timeout(CLEAN_SECONDS + 1):
                 with self._cut_off(conn, self._clock() + CLEAN_SECONDS):

@@ -21,6 +21,8 @@ _INNER = (
     "penstock.core.",
     "penstock.drivers.",
     "psycopg.",
+    "asyncpg.",
+    "penstock.compat.",
     "penstock.integrations.",
     "django.",
     "asgiref.",

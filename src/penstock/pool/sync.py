@@ -218,6 +218,8 @@ class Pool(BasePool[C]):
             self.wait(timeout)
 
     def _open(self) -> None:
+        if self._keeper is not None and not self.closed:
+            return
         with self._opening:
             self._open_once()
 
@@ -492,7 +494,10 @@ class Pool(BasePool[C]):
                 steps.run(steps.check(self._kit, slot.conn))
         except Exception as error:
             logger.info("%s: a connection failed check: %s", self.name, error)
-            self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
+            if self._kit.check is None:  # the driver's own check
+                self._event(self._core.reject, slot, Reason.DEAD)
+            else:
+                self._event(self._core.reject, slot, Reason.CHECK_FAILED, error=None if slot.proven else error)
             return False
         except BaseException:
             self._event(self._core.reject, slot, Reason.CHECK_FAILED)

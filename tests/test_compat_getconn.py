@@ -1,0 +1,147 @@
+"""The faces of psycopg2.pool and of DBUtils: what their users write runs on our pool."""
+
+import sqlite3
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg2
+import pytest
+
+from penstock.compat import dbutils, psycopg2_pool
+from penstock.core import Reason
+from support.waiting import aside, eventually
+
+kinds = pytest.mark.parametrize("kind", [psycopg2_pool.SimpleConnectionPool, psycopg2_pool.ThreadedConnectionPool])
+
+
+def ask(conn: Any, statement: str) -> Any:
+    with conn.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchone()[0]
+
+
+@kinds
+def test_psycopg2_connections_come_and_go_back(dsn: str, kind: Any) -> None:
+    """As often as one likes, the connection being psycopg2's own, and its transaction rolled back."""
+    pool = kind(1, 2, dsn)
+    conn = pool.getconn()
+    assert isinstance(conn, psycopg2.extensions.connection)
+    pid = ask(conn, "SELECT pg_backend_pid()")
+    ask(conn, "SELECT 1 FROM (SELECT set_config('work_mem', '7MB', false)) AS done")
+    pool.putconn(conn)
+    again = pool.getconn()
+    assert again.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE
+    assert (ask(again, "SELECT pg_backend_pid()"), ask(again, "SHOW work_mem")) == (pid, "4MB")
+    pool.putconn(again)
+    pool.closeall()
+    assert pool.closed
+
+
+@kinds
+def test_a_key_has_one_connection(dsn: str, kind: Any) -> None:
+    """Until it is given back; without a key each request has its own."""
+    pool = kind(0, 3, dsn)
+    mine = pool.getconn("mine")
+    assert pool.getconn("mine") is mine
+    others = pool.getconn(), pool.getconn()
+    assert len({id(conn) for conn in (mine, *others)}) == 3
+    for conn in (mine, *others):
+        pool.putconn(conn)
+    assert pool.getconn("mine") in (mine, *others)
+    pool.closeall()
+
+
+def test_two_threads_with_one_key_have_one_connection(dsn: str) -> None:
+    """Even when both come for it at once."""
+    pool = psycopg2_pool.ThreadedConnectionPool(2, 2, dsn)
+    barrier = threading.Barrier(2)
+
+    def come() -> Any:
+        barrier.wait(5)
+        return pool.getconn("ours")
+
+    other = aside(come)
+    assert come() is other.result(5)
+    eventually(lambda: pool._pool.snapshot().leased == 1)
+    pool.closeall()
+
+
+def test_close_closes(dsn: str) -> None:
+    """`putconn(close=True)`: the next one has another session."""
+    pool = psycopg2_pool.ThreadedConnectionPool(1, 1, dsn)
+    conn = pool.getconn()
+    pool.putconn(conn, close=True)
+    assert conn.closed
+    assert pool._pool.snapshot().closes == {Reason.BROKEN: 1}
+    assert ask(pool.getconn(), "SELECT 1") == 1
+    pool.closeall()
+
+
+def test_pool_errors_are_psycopg2s(dsn: str) -> None:
+    """`except PoolError`, and `except psycopg2.Error`: what is not ours to take, closed twice, no database."""
+    pool = psycopg2_pool.ThreadedConnectionPool(0, 1, dsn=dsn)
+    stranger = psycopg2.connect(dsn)
+    with pytest.raises(psycopg2_pool.PoolError, match="doesn't come from any pool"):
+        pool.putconn(stranger)
+    stranger.close()
+    pool.closeall()
+    with pytest.raises(psycopg2_pool.PoolError, match="closed"):
+        pool.closeall()
+    with pytest.raises(psycopg2_pool.PoolError, match="closed"):
+        pool.getconn()
+    with pytest.raises(psycopg2.OperationalError, match="refuse"):
+        psycopg2_pool.ThreadedConnectionPool(1, 1, "host=127.0.0.1 port=1")
+    assert issubclass(psycopg2_pool.PoolError, psycopg2.Error)
+
+
+def test_dbutils_connections_go_back_when_they_are_closed(dsn: str) -> None:
+    """By close(), or at the end of a block: not committed, and the same session for the next."""
+    pool = dbutils.PooledDB(psycopg2, 1, maxconnections=2, setsession=["SET work_mem = '5MB'"], dsn=dsn)
+    conn = pool.connection()
+    pid = ask(conn, "SELECT pg_backend_pid()")
+    assert ask(conn, "SHOW work_mem") == "5MB"
+    ask(conn, "CREATE TABLE compat_dbutils_gone AS SELECT 1; SELECT 1")
+    conn.close()
+    conn.close()
+    with pytest.raises(dbutils.InvalidConnectionError, match="given back already"):
+        conn.cursor()
+    with pool.connection() as again:
+        assert ask(again, "SELECT pg_backend_pid()") == pid
+        assert ask(again, "SELECT to_regclass('compat_dbutils_gone')") is None
+    assert pool._pool.snapshot().leased == 0
+    pool.close()
+
+
+def test_dbutils_lends_no_more_than_declared(dsn: str) -> None:
+    """Who comes then waits, and has what comes back."""
+    pool = dbutils.PooledDB(psycopg2, maxconnections=1, dsn=dsn)
+    conn = pool.connection()
+    other = aside(lambda: ask(pool.connection(), "SELECT 7"))
+    eventually(lambda: pool._pool.snapshot().waiting == 1)
+    conn.close()
+    assert other.result(5) == 7
+    pool.close()
+
+
+def test_dbutils_takes_any_driver(tmp_path: Path) -> None:
+    """One that we have a driver for, and one of which nothing is known but PEP 249."""
+    unknown = SimpleNamespace(**{name: getattr(sqlite3, name) for name in dir(sqlite3) if not name.startswith("__")})
+    for module in (sqlite3, unknown):
+        pool = dbutils.PooledDB(module, 0, 0, 0, 2, database=str(tmp_path / "db"), check_same_thread=False)
+        with pool.connection() as conn:
+            cursor = conn.cursor()
+            cursor.execute("SELECT 7")
+            assert cursor.fetchone() == (7,)
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    ("creator", "args", "what"),
+    [(sqlite3.connect, (), "creator must be a driver's module"), (sqlite3, ("a", 5.0), "all but the first go by name")],
+)
+def test_what_dbutils_cannot_be_given_is_said(creator: Any, args: tuple[Any, ...], what: str) -> None:
+    """A function that connects tells us nothing of its driver; and arguments are told apart by name."""
+    with pytest.raises(TypeError, match=what):
+        dbutils.PooledDB(creator, 0, 0, 0, 1, False, None, None, True, None, 1, None, *args)
