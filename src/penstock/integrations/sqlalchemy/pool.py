@@ -16,12 +16,15 @@ from sqlalchemy.util import safe_reraise
 
 from ... import errors
 from ...core import Overload
+from ...drivers import sockets
+from ...pool.base import LINGER
 from ...pool.holders import Holder
 from ...pool.snapshot import Snapshot
 from .lease import Lease
 from .lender import Lender, NoConnection, TaskLender, ThreadLender
-from .record import Record, note
+from .record import Record, end_of, note
 
+LINGER_BROKEN = 0.05  # seconds, as LINGER, for a server that most likely has let go already, or never will
 AT_ONCE = 0.001  # seconds that who does not want to wait waits all the same, for a place to be made
 
 
@@ -144,6 +147,15 @@ class PenstockPool(QueuePool):
 
     def _do_return_conn(self, record: Any) -> None:
         record.lender.settle(record)
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        """Until the server has let go of it, it counts there: its place must not be another's before that."""
+        end = None if self._is_asyncio else end_of(self._dialect.get_driver_connection(connection))
+        try:
+            super()._close_connection(connection, terminate=terminate)
+        finally:
+            if end is not None:
+                sockets.wait_for_end(end, LINGER_BROKEN if terminate else LINGER)
 
     def recreate(self) -> PenstockPool:
         self.logger.info("Pool recreating")
