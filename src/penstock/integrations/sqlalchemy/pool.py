@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from asyncio import get_running_loop
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from sqlalchemy.util import safe_reraise
 from ... import errors
 from ...core import Overload
 from ...drivers import sockets
+from ...pool import events
 from ...pool.base import LINGER
 from ...pool.holders import Holder
 from ...pool.snapshot import Snapshot
@@ -200,6 +202,10 @@ class PenstockPool(QueuePool):
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
         return self._lender.snapshot()  # type: ignore[no-any-return]
+
+    def listen(self, callback: Callable[[events.Event], object]) -> Callable[[], None]:
+        """Call *callback* with each `penstock.events.Event` from now on; returns what ends that."""
+        return self._lender.listen(callback)  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------------------------------------ QueuePool's privates
 

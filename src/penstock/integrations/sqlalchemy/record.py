@@ -118,6 +118,7 @@ class Record(_ConnectionRecord):
             driver.unbind(self.real)
         if driver.state(self.real) != self._baseline and driver.status(self.real) is Status.IDLE:
             if (reason := driver.unfit(self.real)) is not None:
+                self._owner._invalidate_time = time()  # as of one, so of all that were made before
                 self.invalidate(exc.DisconnectionError(f"this connection {reason.value}"))
             else:
                 self._baseline = driver.adopt(self.real)
