@@ -19,7 +19,8 @@ NOTHING = Touched.NOTHING  # its truth is a call of Python, its identity is not
 _READ_ONLY = "25006"
 _LIMITS = ("25P03", "25P04", "57P05")  # as in `psycopg.py`: it is the client who was slow
 
-_ERROR = ord("E")
+_GOODBYE = b"\0VFATAL\0C"  # within an ErrorResponse, before its SQLSTATE; what a server sends last
+_GOODBYE_BYTES = 512  # at the end of what was received
 _TOO_LITTLE = 0.005  # seconds before a deadline: timers may end early, and what is begun then comes to nothing
 
 _STATEMENTS = ("execute", "executemany", "fetch", "fetchval", "fetchrow", "fetchmany", "copy_from_query")
@@ -129,7 +130,7 @@ class Hearing(asyncio.Protocol):
         self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
 
     def data_received(self, data: bytes) -> None:
-        if data[0] == _ERROR and b"\0VFATAL\0" in data:
+        if data.find(_GOODBYE, -_GOODBYE_BYTES) >= 0:
             self.goodbye = True
         self._receive(data)
 
