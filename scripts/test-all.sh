@@ -10,6 +10,7 @@ for version in 3.11 3.12 3.13; do
     done
     [ -n "$python" ] || { echo "Python $version: not found, skipped"; continue; }
     echo "Python $version: $python"
-    PYTHON=$python sh scripts/venv.sh ".venv-$version" && ".venv-$version/bin/python" -m pytest || failed="$failed $version"
+    PYTHON=$python sh scripts/venv.sh ".venv-$version" &&
+        ".venv-$version/bin/python" -m pytest -n "${PROCESSES:-4}" || failed="$failed $version"
 done
 [ -z "$failed" ] || { echo "failed on Python$failed"; exit 1; }

@@ -1,13 +1,78 @@
-"""A real PostgreSQL for whoever asks, and the network's faults before it."""
+"""A real PostgreSQL for whoever asks, the network's faults before it, and several processes that share the machine."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock.drill.postgres import EmbeddedPostgres
 from penstock.drill.proxy import ChaosProxy
+from support.machine import Machine
 from support.mariadb import MariaDB
+
+FOLDER = pytest.StashKey[Path]()
+MACHINE = pytest.StashKey[Machine]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In the process that starts the others, before it starts one: the folder that they share."""
+    stash = node.config.stash
+    if FOLDER not in stash:
+        stash[FOLDER] = Path(tempfile.mkdtemp(prefix="penstock-tests-"))
+        stash[FOLDER].chmod(0o755)  # PostgreSQL may run as another user
+    node.workerinput["folder"] = str(stash[FOLDER])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In each of the others: a temporary folder of its own, so that two fleets of one name do not meet."""
+    if (given := getattr(config, "workerinput", None)) is None:
+        return
+    mine = Path(given["folder"], given["workerid"])
+    mine.mkdir()
+    mine.chmod(0o1777)
+    os.environ["TMPDIR"], tempfile.tempdir = str(mine), None
+    config.stash[MACHINE] = Machine(mine.parent)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if FOLDER in config.stash:
+        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from support.units import Units  # only where there is xdist
+
+    config.option.loadscopereorder = False  # in the order that follows
+    return Units(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Whoever is to run alone comes first: later it would wait until the others have done what they are at."""
+    if MACHINE in config.stash:
+        items.sort(key=lambda item: not _alone(item))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    machine = item.config.stash.get(MACHINE, None)
+    if machine is None:
+        return (yield)
+    machine.enter(_alone(item))
+    try:
+        return (yield)
+    finally:
+        machine.leave(_alone(nextitem))
+
+
+def _alone(item: pytest.Item | None) -> bool:
+    return item is not None and item.get_closest_marker("alone") is not None
 
 
 @pytest.fixture(scope="session")

@@ -1,68 +1,73 @@
-"""A Django project on our backend, whole: its own tests, its commands, and its views under ASGI."""
+"""A Django project on our backends, whole: its own tests, its commands, and its views under ASGI."""
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-import penstock
 from penstock.drill.postgres import EmbeddedPostgres
+from support.django_run import COMMANDS, drive, run
+from support.mariadb import DATABASE, PASSWORD, USER, MariaDB
 
-ENGINE = "penstock.integrations.django.postgresql"
-Manage = Callable[..., str]
+NAME = "django_project"
 
 
 @pytest.fixture
-def project(postgres: EmbeddedPostgres) -> Iterator[Callable[..., str]]:
-    """Runs Python with the project's settings on a database of its own; returns what it says."""
-    name = "django_project"
+def on_postgres(postgres: EmbeddedPostgres) -> Iterator[dict[str, Any]]:
+    """The project's settings for a database of its own."""
+    where = psycopg.conninfo.conninfo_to_dict(postgres.admin_dsn)
+    keys = {"USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+    given = {key: str(where[each]) for key, each in keys.items()}
     with postgres.admin() as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-        where = psycopg.conninfo.conninfo_to_dict(postgres.admin_dsn)
-        keys = {"USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
-        given = {key: str(where[each]) for key, each in keys.items()} | {"ENGINE": ENGINE, "NAME": name}
-
-        def run(*arguments: str, pool: Any = None, **settings: Any) -> str:
-            database = given | {"OPTIONS": {"pool": pool or {"max_size": 2, "timeout": 5}}} | settings
-            paths = [str(Path(__file__).parent), str(Path(penstock.__file__).parents[1])]
-            environment = os.environ | {
-                "DJANGO_DATABASE": json.dumps(database),
-                "DJANGO_SETTINGS_MODULE": "support.django_project.settings",
-                "PYTHONPATH": os.pathsep.join(paths),
-                "PYTHONWARNINGS": "error::ResourceWarning",
-            }
-            done = subprocess.run(
-                [sys.executable, *arguments],
-                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stdout
-            return done.stdout
-
-        yield run
-        admin.execute(f"DROP DATABASE {name}")  # fails where a connection was left behind
+        admin.execute(f"CREATE DATABASE {NAME}")
+        yield given | {"ENGINE": "penstock.integrations.django.postgresql", "NAME": NAME, "CONN_MAX_AGE": None}
+        admin.execute(f"DROP DATABASE {NAME}")  # fails where a connection was left behind
 
 
-def manage(project: Callable[..., str], *arguments: str, **settings: Any) -> str:
-    return project("-m", "django", *arguments, **settings)
+@pytest.fixture
+def on_mariadb(mariadb: MariaDB) -> Iterator[dict[str, Any]]:
+    name = f"{DATABASE}_{NAME}"
+    mariadb.ask(f"CREATE DATABASE {name}")
+    yield {
+        "ENGINE": "penstock.integrations.django.mysql", "NAME": name, "USER": USER, "PASSWORD": PASSWORD,
+        "HOST": mariadb.host, "PORT": str(mariadb.port), "CONN_MAX_AGE": None, "TEST": {"NAME": f"{name}_test"},
+    }  # fmt: skip
+    mariadb.ask(f"DROP DATABASE {name}")
 
 
-def test_a_project_s_own_tests_run_in_two_processes(project: Callable[..., str]) -> None:
+@pytest.fixture(params=["on_postgres", "on_mariadb"])
+def database(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+def test_a_project_s_own_tests_run_in_two_processes(on_postgres: dict[str, Any]) -> None:
     """Databases are made, cloned, flushed and dropped while pools come and go."""
-    said = manage(project, "test", "support.django_project", "--parallel=2", "--noinput", "-v2", CONN_MAX_AGE=None)
+    said = run(on_postgres, "-m", "django", "test", "support.django_project", "--parallel=2", "--noinput", "-v2")
     assert "Ran 5 tests" in said
     assert "OK" in said
     assert "Cloning test database" in said
     assert "being accessed by other users" not in said
 
 
-def test_commands_that_work_on_the_database(project: Callable[..., str]) -> None:
-    assert "Applying django_project.0001_initial... OK" in manage(project, "migrate")
-    assert "class DjangoProjectOrder" in manage(project, "inspectdb", "django_project_order")
-    manage(project, "flush", "--noinput")
-    assert "of this project: 0 connections of 0 processes" in manage(project, "penstock")
+def test_a_project_s_own_tests_run_on_mariadb(on_mariadb: dict[str, Any]) -> None:
+    said = run(on_mariadb, "-m", "django", "test", "support.django_project", "--noinput")
+    assert "Ran 5 tests" in said
+    assert "OK" in said
+
+
+def test_commands_that_work_on_the_database(database: dict[str, Any]) -> None:
+    said = run(database, "-c", COMMANDS)
+    assert "Applying django_project.0001_initial... OK" in said
+    assert "class DjangoProjectOrder" in said
+    assert "of this project: 0 connections" in said
+
+
+def test_views_of_all_kinds_under_asgi_stay_below_the_line(database: dict[str, Any]) -> None:
+    """Each request has a thread of its own there, some clients go away, and nobody closes anything."""
+    said = drive(database, 200)
+    assert said["ended"].keys() <= {"200", "left"}
+    assert said["ended"]["200"] > 100
+    assert sum(said["ended"].values()) == 200
+    assert said["most"] <= 2
+    assert said["looks"] > 20

@@ -99,13 +99,16 @@ def test_the_scenarios_are_discovered() -> None:
         choose("flood")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", sorted(CLOSED))
 def test_every_scenario_of_clients_runs_and_penstock_passes_it(server: Server, name: str) -> None:
     outcome = run(server, name, "penstock")
     [result] = outcome.results
     assert result.requests > 0
     assert (result.errors, result.refused) == ({}, 0)
-    assert result.peak <= result.pool_size * result.instances <= result.line
+    # While the server ends connections it still counts those, beside the first of their successors.
+    most = result.line if name == "restart" else result.pool_size * result.instances
+    assert result.peak <= most <= result.line
     assert not outcome.failed
     assert [mark.label for mark in result.marks] == [event.label for event in outcome.scenario.events]
     assert all(0 <= answer.start <= SECONDS + 0.1 for answer in result.answers)

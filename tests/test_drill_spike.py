@@ -78,6 +78,7 @@ def answers(begin: float, end: float, each: float, error: str | None = None, lat
 # ---------------------------------------------------------------------------------------------- against a real server
 
 
+@pytest.mark.alone
 def test_penstock_keeps_answering_where_first_come_first_served_collapses(spike: Outcome) -> None:
     queue, ours = spike.results
     assert isinstance(ours, OverloadResult)
@@ -94,6 +95,7 @@ def test_penstock_keeps_answering_where_first_come_first_served_collapses(spike:
     assert "It did not recover within the drill" in sentence(queue)
 
 
+@pytest.mark.alone
 def test_every_arm_is_offered_the_same_and_every_request_is_accounted_for(spike: Outcome) -> None:
     for result in spike.results:
         assert isinstance(result, OverloadResult)
@@ -106,6 +108,7 @@ def test_every_arm_is_offered_the_same_and_every_request_is_accounted_for(spike:
     assert due[0] == pytest.approx(due[1])
 
 
+@pytest.mark.alone
 def test_the_capacity_is_measured_with_the_connections_of_the_budget(spike: Outcome, server: Server) -> None:
     assert spike.capacity is not None
     assert spike.capacity.connections == server.share(3).pool_size * 3
@@ -113,6 +116,7 @@ def test_the_capacity_is_measured_with_the_connections_of_the_budget(spike: Outc
     assert 0 < spike.capacity.per_second <= spike.capacity.connections / hold / (1 - spike.scenario.work.failing)
 
 
+@pytest.mark.alone
 def test_the_drill_fails_when_nobody_declares_the_deadline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arms, "ARMS", (Undeclared,))
     outcome = run(server, "penstock", seconds=3.0)
@@ -137,6 +141,7 @@ def test_a_pool_of_this_scenario_works_in_one_of_clients_too(server: Server, nam
     assert result.errors == {}
 
 
+@pytest.mark.alone
 def test_the_command_writes_document_and_report(tmp_path: Path) -> None:
     html = tmp_path / "report.html"
     options = ["spike", "--overload", "2", "--seconds", "3", "--arm", "penstock", "--json", "--html", str(html)]
@@ -212,6 +217,7 @@ def test_a_request_handed_over_late_was_not_offered_in_time() -> None:
     assert result.lag_p99_ms == pytest.approx(3000)
 
 
+@pytest.mark.alone
 def test_the_report_shows_every_fate_and_loads_nothing(spike: Outcome, server: Server) -> None:
     html = report(document([spike]))
     assert not re.search(r"https?:|//|<script|<link|<img|@import|url\(|\bsrc=|\bhref=", html)

@@ -14,7 +14,7 @@ import pytest
 
 from penstock.drill.postgres import EmbeddedPostgres
 from support.waiting import eventually
-from support.web import ROOT, free_port, running, serving
+from support.web import ROOT, Sessions, free_port, running, serving
 
 EXAMPLES = ROOT / "examples"
 
@@ -74,16 +74,22 @@ def test_a_script_runs_and_keeps_below_its_line(dsn: str, example: str) -> None:
     assert 1 <= opened <= 4
 
 
-def test_a_worker_s_processes_have_a_pool_each(notes: str, tmp_path: Path) -> None:
-    """Of the one that their parent had opened before it forked them."""
+def test_a_worker_s_processes_have_a_pool_each(postgres: EmbeddedPostgres, notes: str, tmp_path: Path) -> None:
+    """Of the one that their parent had opened before the fork. All say goodbye: a process of Celery's would not."""
     worker, send = commands("worker.py")
     env = {"DSN": notes, "JOBS": str(tmp_path / "jobs")}
 
     def kept() -> list[Any]:
         return conn.execute("SELECT note FROM notes WHERE note LIKE 'job,%'").fetchall()
 
-    with psycopg.connect(notes, autocommit=True) as conn, running(worker, env) as process:
-        subprocess.run([sys.executable, *send[:-1], "job"], env={**os.environ, **env}, cwd=ROOT, check=True, timeout=30)
-        eventually(lambda: process.poll() is not None or kept(), 20)
-        [(note,)] = kept()
-        assert int(note.split()[-1]) != process.pid
+    with psycopg.connect(notes, autocommit=True) as conn, postgres.admin() as admin:
+        sessions = Sessions(admin)
+        here = sessions.connections()
+        with running(worker, env) as process:
+            command = [sys.executable, *send[:-1], "job"]
+            subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, check=True, timeout=30)
+            eventually(lambda: process.poll() is not None or kept(), 20)
+            [(note,)] = kept()
+            assert int(note.split()[-1]) != process.pid
+        eventually(lambda: sessions.connections() <= here)
+        assert sessions.lost() == 0

@@ -939,7 +939,7 @@ def test_a_write_fails_and_nothing_is_served_in_its_place(
             admin.execute("DROP TABLE IF EXISTS written; CREATE TABLE written (id int); GRANT ALL ON written TO app")
         kwargs = {"autocommit": autocommit}
         async with opened(pool_of(kind), postgres.dsn, min_size=1, kwargs=kwargs) as pool:
-            fallback, _, clock = made(kind)
+            fallback, _, clock = made(kind, patience=30.0)  # who is slow is not what is tested
             if filled:
                 await settled(fallback.get("k", reader_of(pool)))
                 clock.now += 6
@@ -1124,8 +1124,9 @@ async def stored(server: RedisServer, key: str = "prices:k") -> bytes:
     return value
 
 
-def shared(kind: Kind, server: RedisServer, **options: Any) -> Redis:
-    return Redis(server.client() if kind is Fallback else server.async_client(), prefix="prices:", **options)
+def shared(kind: Kind, server: RedisServer, bounds: dict[str, float] | None = None, **options: Any) -> Redis:
+    client = server.client if kind is Fallback else server.async_client
+    return Redis(client(**bounds or {}), prefix="prices:", **options)
 
 
 @each
@@ -1234,7 +1235,8 @@ def test_a_redis_that_is_down_or_hangs_breaks_no_read(
 
     async def scenario() -> None:
         caplog.set_level(logging.WARNING, "penstock.fallback")
-        fallback, source, clock = made(kind, store=shared(kind, redis_server))
+        advised = {"socket_timeout": 0.02, "socket_connect_timeout": 0.02}
+        fallback, source, clock = made(kind, store=shared(kind, redis_server, advised))
         await settled(fallback.get("k", source))
         getattr(redis_server, fault)()
         started = time.monotonic()

@@ -128,7 +128,7 @@ def test_a_claim_that_was_lost_is_another_s_and_not_taken_up_again(seed: int) ->
     simulate(main, seed, Fleet(20, members=2))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(12))
 def test_members_come_and_go_and_the_line_holds(seed: int) -> None:
     """Kills, joins, sleeps and partitions of any length at any moment."""
 

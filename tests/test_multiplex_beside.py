@@ -297,6 +297,7 @@ def test_a_key_s_share_comes_back_however_its_statement_ends(postgres: EmbeddedP
     run(scenario)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("key", [None, "tenant"])
 def test_slow_statements_leave_the_last_connection_to_the_quick(dsn: str, key: str | None) -> None:
     """Once they are known to be slow: however many there are, a quick one does not stand behind them."""

@@ -225,6 +225,23 @@ def test_django_has_a_pool_when_it_is_told_and_a_connection_a_thread_when_not(
     assert "s3cret" not in repr(found)
 
 
+@pytest.mark.parametrize(
+    ("more", "bound", "most", "service"),
+    [
+        ('"CONN_MAX_AGE": 600,', Bound.POOL, 4, None),
+        ('"OPTIONS": {"pool": {"max_size": 12}},', Bound.POOL, 12, None),
+        ('"OPTIONS": {"pool": {"budget": "web"}},', Bound.BUDGET, None, "web"),
+        ('"OPTIONS": {"pool": False},', Bound.THREADS, None, None),
+    ],
+)
+def test_our_backend_for_django_has_a_pool_unless_told_otherwise(
+    more: str, bound: Bound, most: int | None, service: str | None
+) -> None:
+    ours = DJANGO.replace("django.db.backends.postgresql", "penstock.integrations.django.postgresql")
+    found = only(ours.format(more=more))
+    assert (found.bound, found.most, found.service) == (bound, most, service)
+
+
 def test_each_alias_of_django_counts_but_a_file_s() -> None:
     text = """
     DATABASES = {

@@ -27,6 +27,8 @@ from .virtual import START, VirtualLoop
 FORGOTTEN = 16.0  # seconds of silence after which the server gives a client up, as its keepalives are set
 PATIENCE = 2.0  # seconds that a user waits for an answer
 MACHINE: ContextVar[str] = ContextVar("MACHINE")  # whose tasks these are
+SERVED = 0.0005  # seconds until a user asks again
+REFUSED = 0.02  # and when there was no connection for it: to ask sooner changes nothing, and costs most of a run
 LINGER = 1.0  # seconds for which a client waits to see the server let go
 
 
@@ -233,12 +235,14 @@ class Process:
         assert me is not None
         while True:
             self.waits[me] = self.loop.time()
+            pause = REFUSED
             with suppress(PoolError, FakeError):
                 async with self.pool.connection() as conn:
                     del self.waits[me]
+                    pause = SERVED
                     await asyncio.sleep(seconds * (0.5 + self.random.random()))
                     await self.driver.statement(conn)
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(pause)
 
     def rest(self) -> None:
         for worker in self.workers:

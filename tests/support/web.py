@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 
 from .waiting import eventually
 
@@ -94,3 +95,27 @@ def _listens(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
         return True
     return False
+
+
+class Sessions:
+    """What the server knows of its clients, from now on."""
+
+    def __init__(self, admin: psycopg.Connection[Any]) -> None:
+        self._admin = admin
+        self._abandoned = self._lost()
+
+    def connections(self) -> int:
+        """Of the ordinary role."""
+        rows = self._admin.execute(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app'"
+        ).fetchall()
+        return len(rows)
+
+    def lost(self) -> int:
+        """Sessions whose client was gone without a goodbye."""
+        return self._lost() - self._abandoned
+
+    def _lost(self) -> int:
+        row = self._admin.execute("SELECT sum(sessions_abandoned) FROM pg_stat_database").fetchone()
+        assert row is not None
+        return int(row[0])

@@ -71,6 +71,10 @@ class AsyncpgDriver:
         notice_silence(conn)
         return conn
 
+    def noting(self, params: dict[str, Any]) -> None:
+        """Have asyncpg's own ``connect``, given these arguments, make a connection that can be adopted."""
+        params["connection_class"] = tracked(params.get("connection_class") or self.connection_class)
+
     def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
         given = {"statement_timeout": statement, "idle_in_transaction_session_timeout": idle_in_transaction}
         return {name: f"{math.ceil(seconds * 1000)}ms" for name, seconds in given.items() if seconds is not None}

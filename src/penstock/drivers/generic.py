@@ -55,8 +55,6 @@ class DBAPIModule(DBAPIDriver):
     :raises TypeError: when *module* lacks what PEP 249 asks for.
     """
 
-    state = staticmethod(_state)
-
     def __init__(self, module: Any, *, check: str = "SELECT 1", check_after: float = 1.0) -> None:
         missing = [name for name in _NEEDED if not hasattr(module, name)]
         if missing:
@@ -81,13 +79,13 @@ class DBAPIModule(DBAPIDriver):
 
     @contextmanager
     def beginning(self, conn: Any) -> Iterator[None]:
-        autocommit = getattr(conn, "autocommit", False)
-        if autocommit is True:
+        autocommit = _autocommit(conn)
+        if autocommit:
             conn.autocommit = False
         try:
             yield
         finally:
-            if autocommit is True:
+            if autocommit:
                 with suppress(self.error):
                     conn.autocommit = True
 
@@ -108,8 +106,6 @@ class DBAPIModule(DBAPIDriver):
         return lent(raw)
 
     def adopt(self, conn: Any) -> Any:
-        autocommit = getattr(conn, "autocommit", None)
-        conn._autocommit_was = autocommit if isinstance(autocommit, bool) else None
         conn._used = conn._suspect = False
         return super().adopt(conn)
 
@@ -125,6 +121,10 @@ class DBAPIModule(DBAPIDriver):
 
     def look(self, conn: Any) -> bool | None:
         return None  # `check` does
+
+    @staticmethod
+    def state(conn: Any) -> object:
+        return (*_state(conn), _autocommit(conn))
 
     def status(self, conn: Any) -> Status:
         if conn._gone:
@@ -152,8 +152,8 @@ class DBAPIModule(DBAPIDriver):
             raise
 
     async def reset(self, conn: Any, baseline: Any) -> bool:
-        was = conn._autocommit_was
-        if was is not None and conn.autocommit is not was:
+        was = baseline[-1]
+        if was is not None and _autocommit(conn) is not was:
             conn.autocommit = was
         if conn._suspect:
             await self.check(conn)
@@ -328,6 +328,15 @@ def _swapped(connection_class: Any) -> Any:
         "_beneath": beneath,
     }
     return type(connection_class.__name__, (_Lent, connection_class), marks)
+
+
+def _autocommit(conn: Any) -> bool | None:
+    """None: it is not the attribute that it is with most."""
+    try:
+        autocommit = conn.autocommit
+    except Exception:  # there is none, or the connection is closed
+        return None
+    return autocommit if isinstance(autocommit, bool) else None
 
 
 def _wait_for_end(conn: Any) -> None:

@@ -70,6 +70,7 @@ class OracledbDriver(DBAPIDriver):
 
     def adopt(self, conn: Any) -> Any:
         conn._own_timeout = None
+        conn._proven_at = monotonic()
         return super().adopt(conn)
 
     # ------------------------------------------------------------------------------------------ what is known
@@ -154,10 +155,6 @@ class _Noting(oracledb.Connection):
 
     _touched = Touched.NOTHING
     _loss: Exception | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._proven_at = monotonic()
 
     def __del__(self) -> None:
         self._pool = None  # to give it back is too late, should `close` be told to

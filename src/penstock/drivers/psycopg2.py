@@ -37,13 +37,14 @@ _STATUS = {
     extensions.TRANSACTION_STATUS_INERROR: Status.INERROR,
     extensions.TRANSACTION_STATUS_UNKNOWN: Status.BROKEN,
 }
-# What a user can set on a connection and the next one would find there. The first is set by a statement.
-_ATTRIBUTES = ("encoding", "autocommit", "isolation_level", "readonly", "deferrable", "cursor_factory")
+# What a user can set on a connection and the next one would find there. To set them is noted (`_Noting`).
+_ATTRIBUTES = ("autocommit", "isolation_level", "readonly", "deferrable", "cursor_factory")
+_attributes = attrgetter("encoding", *_ATTRIBUTES)
+_SETTING = ("set_client_encoding", "set_isolation_level", "set_session")
+# And what is put into these, by the server or by `register_type`, cannot be noted.
 _COLLECTIONS = ("notices", "notifies", "string_types", "binary_types")
-# Part of every return, so in one call of C. What the protocol knows of the transaction, what was noted, what was set.
-_state = attrgetter("info.transaction_status", "_touched", *_ATTRIBUTES, *_COLLECTIONS)
-_SET = slice(2, 2 + len(_ATTRIBUTES))
-_COLLECTED = slice(2 + len(_ATTRIBUTES), None)
+_noted = attrgetter("_touched", *_COLLECTIONS)
+_autocommit = extensions.connection.autocommit  # past our noting
 
 _NOTING = ("execute", "executemany", "callproc", "copy_expert")
 
@@ -52,7 +53,6 @@ class Psycopg2Driver(DBAPIDriver):
     """Satisfies `penstock.drivers.base.Driver`, but for asyncio: `threaded` does that."""
 
     name = "psycopg2"
-    state = staticmethod(_state)
 
     def __init__(self, connection_class: Any, is_async: bool) -> None:
         super().__init__(psycopg2)
@@ -73,23 +73,23 @@ class Psycopg2Driver(DBAPIDriver):
     def in_autocommit(self, conn: Any) -> Iterator[None]:
         autocommit = conn.autocommit
         if not autocommit:  # to set it is no round trip, but where a transaction's characteristics are set in it
-            conn.autocommit = True
+            _autocommit.__set__(conn, True)
         try:
             yield
         finally:
             if not autocommit and not conn.closed:
-                conn.autocommit = False
+                _autocommit.__set__(conn, False)
 
     @contextmanager
     def beginning(self, conn: Any) -> Iterator[None]:
         autocommit = conn.autocommit
         if autocommit:
-            conn.autocommit = False
+            _autocommit.__set__(conn, False)
         try:
             yield
         finally:
-            if autocommit and conn.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE:
-                conn.autocommit = True
+            if autocommit and conn.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE:
+                _autocommit.__set__(conn, True)
 
     # ------------------------------------------------------------------------------------------ connecting
 
@@ -105,8 +105,12 @@ class Psycopg2Driver(DBAPIDriver):
                 " AsyncPool(driver='psycopg2') gives each connection a thread; driver='psycopg' needs none"
             )
         params = {**kwargs, **added({**_parse(conninfo), **kwargs}, timeout, settings)}
-        params["connection_factory"] = lendable(params.get("connection_factory") or self.connection_class, _Noting)
+        self.noting(params)
         return psycopg2.connect(conninfo, **params)
+
+    def noting(self, params: dict[str, Any]) -> None:
+        """Have psycopg2's own ``connect``, given these arguments, make a connection that can be adopted."""
+        params["connection_factory"] = lendable(params.get("connection_factory") or self.connection_class, _Noting)
 
     def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
         return limits(statement, idle_in_transaction)
@@ -116,8 +120,9 @@ class Psycopg2Driver(DBAPIDriver):
             conn._born_writable = not _refuses_to_write(conn)
         conn._bounds = None
         conn._own_limit = None
-        state = super().adopt(conn)
-        return (*state[: _COLLECTED.start], *map(copy, state[_COLLECTED]))
+        conn._adopted = _attributes(conn)
+        status, (touched, *collections) = super().adopt(conn)
+        return status, (touched, *map(copy, collections))
 
     # ------------------------------------------------------------------------------------------ what is known
 
@@ -131,8 +136,12 @@ class Psycopg2Driver(DBAPIDriver):
         conn.notifies.clear()
         return told and not conn.closed and not sockets.stirred(conn.fileno())(0)
 
+    @staticmethod
+    def state(conn: Any) -> Any:
+        return conn.get_transaction_status(), _noted(conn)
+
     def status(self, conn: Any) -> Status:
-        return _STATUS[conn.info.transaction_status]
+        return _STATUS[conn.get_transaction_status()]
 
     def touched(self, conn: Any, baseline: Any) -> bool:
         return bool(conn._touched & ANYTHING)
@@ -198,7 +207,12 @@ class _Noting(extensions.connection):  # type: ignore[misc]
     """Its cursors' classes take note of what they are given, whatever classes they are."""
 
     _limited = False
+    _touched = Touched.NOTHING
     _bounds: tuple[float, bool] | None = None
+
+    def reset(self) -> None:
+        self._touched |= ANYTHING | Touched.CLIENT
+        super().reset()
 
     def cursor(
         self, name: Any = None, cursor_factory: Any = None, withhold: bool = False, scrollable: bool | None = None
@@ -209,6 +223,35 @@ class _Noting(extensions.connection):  # type: ignore[misc]
         else:  # a function, whose cursor is not seen
             self._touched |= ANYTHING
         return super().cursor(name, factory, withhold, scrollable)
+
+
+def _noting(name: str) -> Any:
+    """One of psycopg2's attributes, which is noted when it is set."""
+    attribute = getattr(extensions.connection, name)
+
+    def set_(conn: Any, value: Any) -> None:
+        conn._touched |= Touched.CLIENT
+        attribute.__set__(conn, value)
+
+    return property(attribute.__get__, set_, doc=attribute.__doc__)
+
+
+def _marking(name: str) -> Any:
+    """One of its methods, which sets some."""
+    method = getattr(extensions.connection, name)
+
+    @wraps(method)
+    def marking(conn: Any, *args: Any, **kwargs: Any) -> Any:
+        conn._touched |= Touched.CLIENT
+        return method(conn, *args, **kwargs)
+
+    return marking
+
+
+for _name in _ATTRIBUTES:
+    setattr(_Noting, _name, _noting(_name))
+for _name in _SETTING:
+    setattr(_Noting, _name, _marking(_name))
 
 
 def _tracked(cursor_class: Any) -> Any:
@@ -261,7 +304,7 @@ def _begun(cursor: Any, query: Any) -> Any:
     if conn._bounds is None:  # the cursor has outlived its lease
         return query
     until, reading = conn._bounds
-    if conn.info.transaction_status != extensions.TRANSACTION_STATUS_IDLE:
+    if conn.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE:
         return query
     if reading:  # whatever its user may have set
         _read_only(conn)
@@ -291,13 +334,14 @@ def _read_only(conn: Any) -> None:
 
 
 def _restore(conn: Any, baseline: Any) -> None:
-    encoding, autocommit, isolation_level, readonly, deferrable, cursor_factory = baseline[_SET]
+    encoding, autocommit, isolation_level, readonly, deferrable, cursor_factory = conn._adopted
     if conn.encoding != encoding:
         conn.set_client_encoding(encoding)
     conn.set_session(*map(_or_default, (isolation_level, readonly, deferrable)), autocommit)
     conn.cursor_factory = cursor_factory
-    conn.notices, conn.notifies = map(copy, baseline[_COLLECTED][:2])
-    for now, then in zip((conn.string_types, conn.binary_types), baseline[_COLLECTED][2:], strict=True):
+    _, (_, notices, notifies, string_types, binary_types) = baseline
+    conn.notices, conn.notifies = copy(notices), copy(notifies)
+    for now, then in ((conn.string_types, string_types), (conn.binary_types, binary_types)):
         now.clear()
         now.update(then)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
     from psycopg.abc import Params, Query
     from psycopg.rows import AsyncRowFactory, TupleRow
+    from sqlalchemy import Executable
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     C = TypeVarWithDefault("C", default=AsyncConnection[TupleRow])
@@ -41,7 +42,7 @@ class AsyncPool(aio.AsyncPool[C]):
 
     def fetch(
         self,
-        query: Query,
+        query: Query | Executable,
         params: Params | None = None,
         *,
         row_factory: AsyncRowFactory[Any] | None = None,
@@ -56,8 +57,9 @@ class AsyncPool(aio.AsyncPool[C]):
         It holds no connection: statements of many tasks are sent on a few, one behind the other. It is a transaction of
         its own (autocommit), and another one's error is nothing to it.
 
-        :param query: as psycopg takes it: text, or `psycopg.sql` objects, with ``%s`` or ``%(name)s`` for parameters.
-        :param params: a sequence or a mapping.
+        :param query: as psycopg takes it: text, or `psycopg.sql` objects, with ``%s`` or ``%(name)s`` for parameters;
+            or a statement of SQLAlchemy Core, as ``select(users).where(users.c.id == 7)``.
+        :param params: a sequence or a mapping; of a Core statement, a mapping of its own parameters.
         :param row_factory: psycopg's; by default the connection's own (``kwargs={"row_factory": ...}``).
         :param idempotent: that it does no harm if it runs twice: when its connection is lost before the answer has come
             it is sent again on another one.
@@ -80,7 +82,7 @@ class AsyncPool(aio.AsyncPool[C]):
 
     def fetchrow(
         self,
-        query: Query,
+        query: Query | Executable,
         params: Params | None = None,
         *,
         row_factory: AsyncRowFactory[Any] | None = None,
@@ -99,7 +101,7 @@ class AsyncPool(aio.AsyncPool[C]):
 
     def fetchval(
         self,
-        query: Query,
+        query: Query | Executable,
         params: Params | None = None,
         *,
         idempotent: bool = False,
@@ -117,7 +119,7 @@ class AsyncPool(aio.AsyncPool[C]):
 
     def execute(
         self,
-        query: Query,
+        query: Query | Executable,
         params: Params | None = None,
         *,
         idempotent: bool = False,

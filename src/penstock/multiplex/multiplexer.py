@@ -12,6 +12,7 @@ import logging
 import math
 from asyncio import AbstractEventLoop
 from collections.abc import Coroutine
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..core import SLOW, Multiplex, Reason, Slot, Waiter
@@ -94,7 +95,7 @@ class Multiplexer:
         statement.wish = wish
         statement.timeout = pool.timeout if wish is None or wish.timeout is None else wish.timeout
         query = statement.query
-        text = statement.text = query if type(query) is str else _text(query)
+        text = statement.text = query if type(query) is str else _spell(statement)
         record = statement.record = self._history.of(text)
         bare = statement.params is None
         if bare not in record.alone:
@@ -324,6 +325,18 @@ class Multiplexer:
         if statement.waiter is not None:
             self._pool._event(self._pool._core.parted, statement.waiter)
             statement.waiter.wake = None  # or it, and the answer with it, would be part of a circle
+
+
+def _spell(statement: Statement) -> str:
+    """The text of what is no text. One of SQLAlchemy's statements becomes text here, and has its parameters then."""
+    if not hasattr(type(statement.query), "_compile_w_cache"):
+        return _text(statement.query)
+    # By name: it stands above, and is loaded by those alone who have loaded SQLAlchemy.
+    made = import_module("penstock.integrations.sqlalchemy.statements").spelled(
+        statement.query, statement.params, statement.row_factory
+    )
+    statement.query, statement.params, statement.row_factory = made
+    return statement.query  # type: ignore[no-any-return]
 
 
 def _text(query: Any) -> str:

@@ -218,6 +218,8 @@ class Pool(BasePool[C]):
             self.wait(timeout)
 
     def _open(self) -> None:
+        if self._keeper is not None and not self.closed:
+            return
         with self._opening:
             self._open_once()
 

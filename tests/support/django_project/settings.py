@@ -2,6 +2,12 @@
 
 import json
 import os
+from importlib.util import find_spec
+
+if find_spec("MySQLdb") is None and "mysql" in os.environ["DJANGO_DATABASE"]:
+    import pymysql
+
+    pymysql.install_as_MySQLdb()
 
 SECRET_KEY = "of no use to anybody"
 DATABASES = {"default": json.loads(os.environ["DJANGO_DATABASE"])}

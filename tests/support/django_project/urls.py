@@ -31,7 +31,7 @@ def in_threads(request: HttpRequest) -> HttpResponse:
 
 def session(request: HttpRequest) -> HttpResponse:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
+        cursor.execute("SELECT connection_id()" if connection.vendor == "mysql" else "SELECT pg_backend_pid()")
         return HttpResponse(str(cursor.fetchone()[0]))
 
 

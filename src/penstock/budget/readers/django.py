@@ -3,6 +3,7 @@
 Read from Django 5.2: ``OPTIONS["pool"]`` is True (psycopg_pool's defaults: 4 connections) or its arguments, for
 PostgreSQL with psycopg 3 (Oracle has the option too), one pool for each alias and process. Without it every thread has
 a connection of its own, for a request (``CONN_MAX_AGE`` 0) or longer; under ASGI each request has a thread of its own.
+Penstock's own backend has a pool unless ``OPTIONS["pool"]`` is False; with ``{"budget": ...}`` its size is its share.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .source import Module, Unknown, literal
 
 POOL_DEFAULT = 4  # psycopg_pool: min_size 4, and max_size is min_size when it is not given
 INSTEAD = 'OPTIONS["pool"] = {"min_size": {min}, "max_size": {n}}, CONN_MAX_AGE = 0'
+OURS = "penstock.integrations.django."
 _SERVERS = ("postgresql", "postgis", "mysql", "oracle", "psycopg", "postgres", "mariadb", "mssql")
 
 
@@ -63,10 +65,13 @@ def _alias(module: Module, alias: str, node: ast.expr, later: Mapping[tuple[str,
         inside, hidden = _keys(module, options)
         pool = inside.get("pool")
         unknown = hidden if pool is None else None
+    ours = isinstance(engine, str) and engine.startswith(OURS)
     if pool is not None:
         yield _pool(module.place(pool), kind, module.value(pool), 0)
     elif unknown is not None:
         yield _unknown(where, kind, unknown)
+    elif ours:
+        yield Opens(where, kind, f"ENGINE={literal(engine)}", Bound.POOL, POOL_DEFAULT, "its default", INSTEAD)
     else:
         yield _pool(where, kind, None, module.value(keys["CONN_MAX_AGE"]) if "CONN_MAX_AGE" in keys else 0)
 
@@ -112,6 +117,9 @@ def _pool(place: Place, kind: str, pool: Any, age: Any) -> Opens:
         return Opens(place, kind, 'OPTIONS["pool"]=True', Bound.POOL, POOL_DEFAULT, why, INSTEAD)
     if not isinstance(pool, dict):
         return _unknown(place, kind, f'OPTIONS["pool"] is {literal(pool)}')
+    if isinstance(service := pool.get("budget"), str):
+        sets = f'OPTIONS["pool"]: budget={literal(service)}'
+        return Opens(place, kind, sets, Bound.BUDGET, None, "its size is its share", service=service)
     least = pool.get("min_size", POOL_DEFAULT)
     most = pool.get("max_size", least)
     most = least if most is None else most

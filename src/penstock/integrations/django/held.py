@@ -31,6 +31,14 @@ _LIMITS = """
     SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int
         + coalesce(current_setting('reserved_connections', true), '0')::int
 """
+# To a role without PROCESS the server shows its own sessions alone, but tells how many there are.
+_MYSQL_ACTIVITY = """
+    SELECT '', substring_index(host, ':', 1), user, id, if(command = 'Sleep', 'idle', 'active'), time, NULL, info
+    FROM information_schema.processlist
+    WHERE id <> connection_id() AND command NOT IN ('Daemon', 'Binlog Dump', 'Connect')
+"""
+_MYSQL_LIMITS = "SELECT @@global.max_connections, 0"
+_ASKED = {"postgresql": (_LIMITS, _ACTIVITY), "mysql": (_MYSQL_LIMITS, _MYSQL_ACTIVITY)}
 _STATES = ("active", "idle in transaction", "idle in transaction (aborted)", "idle")  # in the order they are shown in
 
 
@@ -60,26 +68,43 @@ def describe(alias: str) -> Iterator[str]:
     :raises django.db.DatabaseError: when it cannot be asked.
     """
     asking = connections[alias].copy()
-    asking.settings_dict["OPTIONS"] = asking.settings_dict["OPTIONS"] | {"pool": False}
+    settings = asking.settings_dict
+    settings["OPTIONS"] = settings["OPTIONS"] | {"pool": False}
+    limits, activity = _ASKED[asking.vendor]
     try:
         with asking.cursor() as cursor:
-            cursor.execute(_LIMITS)
+            cursor.execute(limits)
             most, reserved = cursor.fetchone()
-            cursor.execute(_ACTIVITY)
+            cursor.execute(activity)
             sessions = [Session(*row) for row in cursor.fetchall()]
-            where = asking.connection.info
-            place = f"{where.user}@{where.host}:{where.port}/{where.dbname}"
+            in_use = len(sessions)
+            if asking.vendor == "mysql":
+                cursor.execute("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+                in_use = max(in_use, int(cursor.fetchone()[1]) - 1)
     finally:
         asking.close()
-    yield f"{alias}: {place}"
+    user, host, port = (settings[key] or "(default)" for key in ("USER", "HOST", "PORT"))
+    yield f"{alias}: {user}@{host}:{port}/{settings['NAME']}"
     yield f"  each process: {sizes(connections[alias])}"
-    left = most - reserved - len(sessions)
     yield (
-        f"  the server: {len(sessions)} of {most - reserved} connections in use"
-        f" ({most}, {reserved} of them reserved); {max(left, 0)} left"
+        f"  the server: {in_use} of {most - reserved} connections in use"
+        f" ({most}, {reserved} of them reserved); {max(most - reserved - in_use, 0)} left"
     )
+    if asking.vendor == "mysql":
+        yield from _of_this_user(settings["USER"], sessions)
+        return
     yield from _ours(alias, [session for session in sessions if session.name.startswith(f"{MARK}{alias}:")])
     yield from _others([session for session in sessions if not session.name.startswith(f"{MARK}{alias}:")])
+
+
+def _of_this_user(user: str, sessions: list[Session]) -> Iterator[str]:
+    """MySQL does not know its clients by name, nor this role who has a transaction open."""
+    own = [session for session in sessions if session.role == user]
+    yield f"  of this project: {_many(len(own), 'connection')}, if all of {user}'s are"
+    for host, count in Counter(session.host for session in own).most_common(_SHOWN):
+        states = Counter(session.state or "" for session in own if session.host == host)
+        yield f"    {count} from {host}: {_counted(states)}"
+    yield from _busiest(own)
 
 
 def _ours(alias: str, sessions: list[Session]) -> Iterator[str]:
@@ -91,16 +116,20 @@ def _ours(alias: str, sessions: list[Session]) -> Iterator[str]:
         pid, _, host = name.removeprefix(f"{MARK}{alias}:").partition(":")
         states = Counter(session.state or "not shown to this role" for session in held)
         yield f"    process {pid} on {host}: {_counted(states)}"
-        busy = [session for session in held if session.state not in (None, "idle")]
-        busy.sort(key=lambda session: -max(session.transaction or 0, session.since or 0))
-        yield from (f"      {session}" for session in busy[:_SHOWN])
-        if len(busy) > _SHOWN:
-            yield f"      and {len(busy) - _SHOWN} more"
+        yield from _busiest(held)
     if sessions:
         yield (
             "    (which line of code holds one is in that process's log, when its pool was exhausted or suspected a"
             " leak; idle to the server may still be held)"
         )
+
+
+def _busiest(sessions: list[Session]) -> Iterator[str]:
+    busy = [session for session in sessions if session.state not in (None, "idle")]
+    busy.sort(key=lambda session: -max(session.transaction or 0, session.since or 0))
+    yield from (f"      {session}" for session in busy[:_SHOWN])
+    if len(busy) > _SHOWN:
+        yield f"      and {len(busy) - _SHOWN} more"
 
 
 def _others(sessions: list[Session]) -> Iterator[str]:

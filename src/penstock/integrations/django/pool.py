@@ -182,10 +182,11 @@ def _make(wrapper: Any, params: Mapping[str, Any]) -> DjangoPool:
     if service is None and "min_size" not in options:
         # Every `manage.py` command is a process of its own: with psycopg's four it would open four and use one.
         options = {"min_size": 0, "max_size": MAX_SIZE} | options
-    options["configure"] = _both(wrapper.configuring(), options.get("configure"))
+    own = wrapper.for_one(None)  # never connected: this one is its thread's, and would be kept with what it holds
+    options["configure"] = _both(own.configuring(), options.get("configure"))
     named = service is not None or options.get("fleet") is not None  # its connections have names already
-    given = wrapper.pool_kwargs(dict(params))
-    kwargs = given if named else lambda: wrapper.named(given, connection_name(wrapper.alias))
+    given = own.pool_kwargs(dict(params))
+    kwargs = given if named else lambda: own.named(given, connection_name(own.alias))
     try:
         return make(
             **{"conninfo": "", "name": f"django:{wrapper.alias}", "driver": wrapper.pool_driver} | options,

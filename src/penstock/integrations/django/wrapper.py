@@ -41,11 +41,18 @@ class Pooled:
 
     @property
     def pool(self) -> DjangoPool | None:
-        return pools.pool_of(self) if self.pooled else None
+        return self._lender or (pools.pool_of(self) if self.pooled else None)
 
     def close_pool(self) -> None:
         if self.pooled:
             pools.close(self.alias)
+
+    def for_one(self, conn: Any) -> Any:
+        """A wrapper for a connection of the pool's alone, to begin its session with: this one is its thread's."""
+        settings = {**self.settings_dict, "OPTIONS": {**self.settings_dict["OPTIONS"], "pool": False}}
+        wrapper = type(self)(settings, alias=self.alias)
+        wrapper.connection = conn
+        return wrapper
 
     # What a driver's wrapper says of itself.
 

@@ -171,6 +171,10 @@ class Lender(BasePool[Any]):
         self._log_failure(one_line(error), seconds)
         self._emit(events.ConnectFailed(self.name, error, seconds))
 
+    def lost(self) -> None:
+        """A connection was found dead before it was lent."""
+        self._core.lost += 1
+
     def _claim_idle(self) -> list[Slot]:
         raise NotImplementedError
 

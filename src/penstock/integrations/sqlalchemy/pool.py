@@ -7,10 +7,10 @@ import sys
 from asyncio import get_running_loop
 from dataclasses import dataclass
 from threading import Lock
-from time import monotonic
 from typing import Any, Literal
 
-from sqlalchemy import exc
+from sqlalchemy import event, exc
+from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, PoolProxiedConnection, QueuePool
 from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import safe_reraise
@@ -21,7 +21,7 @@ from ...pool.holders import Holder
 from ...pool.snapshot import Snapshot
 from .lease import Lease
 from .lender import Lender, NoConnection, TaskLender, ThreadLender
-from .record import Record
+from .record import Record, note
 
 AT_ONCE = 0.001  # seconds that who does not want to wait waits all the same, for a place to be made
 
@@ -93,6 +93,8 @@ class PenstockPool(QueuePool):
         **kw: Any,
     ) -> None:
         Pool.__init__(self, creator, **kw)
+        if isinstance(self._dialect, Dialect) and not event.contains(self._dialect, "do_connect", note):
+            event.listen(self._dialect, "do_connect", note)
         self._size = pool_size
         self._kept = pool_size or sys.maxsize
         self._max_overflow = -1 if pool_size == 0 else max_overflow
@@ -122,7 +124,21 @@ class PenstockPool(QueuePool):
         lease = Lease(self, conn, record, echo)
         if echo:
             self.logger.debug("Connection %r checked out from pool", conn)
-        return _ConnectionFairy._checkout(self, fairy=lease)
+        if self.dispatch.checkout or (self._pre_ping and not record.fresh):
+            return _ConnectionFairy._checkout(self, fairy=lease)
+        record.fresh = False
+        lease._counter = 1
+        return lease
+
+    def _should_wrap_creator(self, creator: Any) -> Any:
+        create = super()._should_wrap_creator(creator)
+
+        def noted(record: Any) -> Any:
+            conn = create(record)
+            record.made(conn)
+            return conn
+
+        return noted
 
     def _do_get(self) -> Record:
         lender: ThreadLender = self._lender or self._begin()
@@ -208,10 +224,6 @@ class PenstockPool(QueuePool):
             "max_size": sys.maxsize if unlimited else self._size + self._max_overflow,
             "timeout": math.inf if self._timeout is None else max(self._timeout, AT_ONCE),
         }
-
-    def _found_dead(self) -> None:
-        """One connection was, so any other may be, in ways that the kernel does not know of yet."""
-        self._doubted = monotonic()
 
 
 class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from time import monotonic, time
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import exc
@@ -45,9 +46,11 @@ class Record(_ConnectionRecord):
 
     __slots__ = (
         "_baseline",
+        "_idle_is_clean",
         "_met",
         "_owner",
         "_probe",
+        "_state",
         "bound",
         "driver",
         "lender",
@@ -58,8 +61,10 @@ class Record(_ConnectionRecord):
     )
 
     _baseline: Any
+    _idle_is_clean: bool
     _met: Any
     _probe: Callable[[int], object]
+    _state: Callable[[Any], object]
     driver: Driver | None
     real: Any
 
@@ -76,8 +81,8 @@ class Record(_ConnectionRecord):
     def get_connection(self) -> Any:
         """The connection, opened if there is none, or none that is alive."""
         if self._met is not None and self.dbapi_connection is self._met:
-            if self._probe(0) and not self._looks_alive():
-                self._found_dead()
+            if self._probe(0):
+                self._look()
             elif self._owner._pre_ping or self.rested <= self._owner._doubted:
                 self._trust()
         conn = super().get_connection()
@@ -91,9 +96,9 @@ class Record(_ConnectionRecord):
         """Whether it is known that there is nothing to be reset, and nobody wants to be told."""
         dispatch, watch = self._owner.dispatch, cast("Any", lease._finalizer)
         return (
-            self.driver is not None
+            self._idle_is_clean
             and lease.dbapi_connection is self._met
-            and self.driver.state(self.real) == self._baseline
+            and self._state(self.real) == self._baseline
             and self.fairy_ref is watch
             and not self.finalize_callback
             and not dispatch.reset
@@ -102,7 +107,7 @@ class Record(_ConnectionRecord):
 
     def settled(self) -> None:
         """It comes back from whoever had it, after SQLAlchemy's own reset."""
-        if self.dbapi_connection is not self._met:  # it was invalidated, or detached
+        if self.dbapi_connection is None or self.dbapi_connection is not self._met:  # it was invalidated, or detached
             self._part()
         driver = self.driver
         if driver is None:
@@ -137,39 +142,54 @@ class Record(_ConnectionRecord):
 
     # ------------------------------------------------------------------------------------------ what is known
 
+    def made(self, conn: Any) -> None:
+        """A new connection, before SQLAlchemy's `connect` events."""
+        self.real = self._owner._dialect.get_driver_connection(conn)
+        driver = _driver_of(type(self.real), self._owner._is_asyncio)  # type: ignore[arg-type]
+        if driver is not None:
+            with suppress(AttributeError):  # not of the class that the driver takes note with
+                driver.adopt(self.real)
+                self.driver = driver
+
     def _meet(self, conn: Any) -> None:
-        """A new connection, after SQLAlchemy's `connect` events."""
+        """The same connection after them: as it is now is how it is left behind by those who are done with it."""
         self.lender.connected(time() - self.starttime)
         self.opened = True
         self._met = conn
-        self.real = self._owner._dialect.get_driver_connection(conn)
-        self.driver = driver = _driver_of(type(self.real), self._owner._is_asyncio)  # type: ignore[arg-type]
-        if driver is not None:
-            self._baseline = driver.adopt(self.real)
-            self._probe = driver.probe(self.real)
+        if self.driver is not None:
+            self._baseline = self.driver.adopt(self.real)
+            self._state = self.driver.state
+            self._probe = self.driver.probe(self.real)
+            # Of asyncpg's transaction SQLAlchemy keeps an account of its own, which its rollback sets right.
+            self._idle_is_clean = not hasattr(conn, "_started")
 
     def _part(self) -> None:
         """Keep nothing of a connection that is gone."""
         self._met = self._baseline = self.real = self.driver = None
         self._probe = bool  # of 0
+        self._idle_is_clean = False
         self.bound = False
 
-    def _looks_alive(self) -> bool:
-        return self.driver is not None and self.driver.look(self.real)
-
-    def _found_dead(self) -> None:
-        self._owner._found_dead()
-        self.invalidate(exc.DisconnectionError("the server has closed the connection"))
+    def _look(self) -> None:
+        """The kernel has something to tell: is it the end?"""
+        assert self.driver is not None
+        alive = self.driver.look(self.real)
+        if alive is None:
+            self._ask()
+        elif not alive:
+            self._found_dead()
 
     def _trust(self) -> None:
         """What the kernel has nothing against is asked all the same where there is reason to; with a round trip."""
-        owner = self._owner
         if self.driver is None:
             return  # SQLAlchemy's own pre-ping asks, each time
-        if self.rested > owner._doubted and monotonic() - self.rested < PING_AFTER:
+        if self.rested > self._owner._doubted and monotonic() - self.rested < PING_AFTER:
             self.fresh = True  # which spares it that
-            return
-        dialect = owner._dialect
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
+        dialect = self._owner._dialect
         if not isinstance(dialect, Dialect):
             return  # a pool without an engine: nobody knows how to ask
         if dialect._do_ping_w_event(self._met):
@@ -177,16 +197,36 @@ class Record(_ConnectionRecord):
         else:
             self._found_dead()
 
+    def _found_dead(self) -> None:
+        self._owner._doubted = monotonic()  # any other may be dead too, in ways that the kernel does not know of yet
+        self.lender.lost()
+        self.invalidate(exc.DisconnectionError("the server has closed the connection"))
+
     def _bind(self, until: float, reading: bool) -> None:
         if self.driver is not None and not self.bound:
             self.bound = True
             self.driver.bind(self.real, until, reading)
 
 
+def note(dialect: Any, record: Any, args: list[Any], params: dict[str, Any]) -> None:
+    """SQLAlchemy's `do_connect` event: let the driver's connection be of the class that takes note, where it is one."""
+    driver = _driver_named(getattr(dialect, "driver", ""), dialect.is_async)
+    noting = getattr(driver, "noting", None)
+    stands_in = not dialect.is_async and not isinstance(dialect.dbapi, ModuleType)  # for the driver: as in a test
+    if noting is not None and not stands_in and isinstance(record, Record):
+        noting(params)
+
+
 @cache
 def _driver_of(kind: type, is_async: bool) -> Driver | None:
     """Ours for connections of this class, or of one that it derives from."""
-    for base in kind.__mro__:
-        with suppress(ValueError, ImportError):
-            return drivers.load(base.__module__.partition(".")[0], None, is_async)
-    return None
+    found = (_driver_named(base.__module__.partition(".")[0], is_async) for base in kind.__mro__)
+    return next((driver for driver in found if driver is not None), None)
+
+
+@cache
+def _driver_named(name: str, is_async: bool) -> Driver | None:
+    try:
+        return drivers.load(name, None, is_async)
+    except (ValueError, ImportError):
+        return None

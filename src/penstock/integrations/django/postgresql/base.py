@@ -25,16 +25,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):  # type: ignore[misc]
     pool_driver = "psycopg"
 
     def configuring(self) -> Callable[[Any], object]:
-        own, kind = self.settings_dict, type(self)
-        settings, alias = {**own, "OPTIONS": {**own["OPTIONS"], "pool": False}}, self.alias
-
-        def configure(conn: Any) -> None:
-            # With a wrapper for this alone, as this one is its thread's: Django composes SQL over its connection.
-            wrapper = kind(settings, alias=alias)
-            wrapper.connection = conn
-            wrapper._configure_connection(conn)
-
-        return configure
+        return lambda conn: self.for_one(conn)._configure_connection(conn)
 
     def pool_kwargs(self, params: dict[str, Any]) -> dict[str, Any]:
         return params | {"autocommit": True}  # Django sets it as it is to be

@@ -39,6 +39,6 @@ class Command(BaseCommand):  # type: ignore[misc]
                 self.stdout.write(f"  this process: {pool!r}\n{pool.report()}".rstrip())
         if failed:
             raise CommandError(
-                f"of {', '.join(failed)} nothing is known. Where the server is full, ask it as a role that reserved"
-                " connections are kept for: SELECT pid, state, application_name, query FROM pg_stat_activity"
+                f"of {', '.join(failed)} nothing is known. Where the server is full, ask it as a role that it keeps"
+                " connections for: pg_stat_activity has what is shown here, as has MySQL's SHOW PROCESSLIST"
             )

@@ -1,0 +1,1 @@
+"""Django's MySQL and MariaDB backend with a pool of ours beneath."""
