@@ -31,7 +31,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def _in_memory() -> str | None:
-    """Where files are kept in memory, if there is room: a new server's thousand files cost a third of the time there."""
+    """Where files are kept in memory, if there is room: a server's thousand files cost a third of the time there."""
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > ROOM else None
 

@@ -497,7 +497,7 @@ def test_a_wrong_option_is_named_with_its_place(database: Database, pool: object
     alias = database(pool)
     with pytest.raises(ImproperlyConfigured, match=said) as refused:
         ask(alias)
-    assert f"DATABASES['{alias}'][\"OPTIONS\"][\"pool\"]" in str(refused.value)
+    assert f'DATABASES[\'{alias}\']["OPTIONS"]["pool"]' in str(refused.value)
 
 
 # ------------------------------------------------------------------------------------------ settings that change
