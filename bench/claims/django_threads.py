@@ -71,7 +71,7 @@ def _line(what: str, found: Mapping[str, list[Found]]) -> Line:
 def _words(found: list[Found]) -> str:
     errors, most = max(turn.errors for turn in found), max(turn.most for turn in found)
     looks = min(turn.looks for turn in found)
-    left = "" if all(turn.usable for turn in found) else ", exhausted for ever"
+    left = "" if all(turn.usable for turn in found) else ", and nothing left for the next thread"
     seconds = duration(median(turn.seconds for turn in found))
     return f"{errors:,} errors, most connections {most} ({looks:,} looks), {seconds}{left}"
 
