@@ -13,21 +13,26 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import penstock
-from bench.multiplexed import POINT, balance, by_fetch, by_lease
+from bench.multiplexed import POINT, balance
 from bench.pools import AUTOCOMMIT, asyncpg_pool, psycopg_pool_async
 from penstock.integrations.asgi import PenstockMiddleware
 
 CONNECTIONS = 10
+MANY = 20  # statements of the page that needs more than one, as in TechEmpower's benchmark
 
-Ask = Callable[[int], Awaitable[int]]
+SQL = text("SELECT abalance FROM pgbench_accounts WHERE aid = :number")
+
+Ask = Callable[[list[int]], Awaitable[list[int]]]
+"""The balances of these accounts, one statement each, one after the other."""
 
 
 def application() -> FastAPI:
     """The contestant's, as its manual says: ours behind our middleware, the others' pools opened by lifespan."""
     name, dsn = os.environ["PENSTOCK_BENCH_POOL"], os.environ["PENSTOCK_BENCH_DSN"]
     if name in OURS:
-        pool = penstock.AsyncPool(dsn, min_size=CONNECTIONS, open=False, **OURS[name])
-        ask = _by_acquire(pool) if name == "ours, asyncpg" else BY[name](pool, POINT)
+        options, by = OURS[name]
+        pool: penstock.AsyncPool[Any] = penstock.AsyncPool(dsn, min_size=CONNECTIONS, open=False, **options)
+        ask = by(pool)
         app = _serving(lambda: ask)
         app.add_middleware(PenstockMiddleware, pools=[pool])
         return app
@@ -45,59 +50,79 @@ def application() -> FastAPI:
 def _serving(find: Callable[[], Ask], **options: Any) -> FastAPI:
     app = FastAPI(**options)
 
-    @app.get("/accounts/{number}")
-    async def account(number: int) -> int:
-        found = await find()(number)
+    @app.get("/one/{number}")
+    async def one(number: int) -> int:
+        [found] = await find()([number])
         assert found == balance(number), f"account {number} has {found}"
+        return found
+
+    @app.get("/many/{first}")
+    async def many(first: int) -> list[int]:
+        numbers = list(range(first, first + MANY))
+        found = await find()(numbers)
+        assert found == [balance(number) for number in numbers], f"accounts {first} and on have {found}"
         return found
 
     return app
 
 
-def _by_acquire(pool: Any) -> Ask:
-    async def ask(number: int) -> int:
-        async with pool.connection() as connection:
-            return await connection.fetchval(POINT.asyncpg, number)  # type: ignore[no-any-return]
+def _by_fetch(pool: Any) -> Ask:
+    """Multiplexed: no connection is held."""
+
+    async def ask(numbers: list[int]) -> list[int]:
+        return [(await pool.fetchrow(POINT.psycopg, (number,)))[0] for number in numbers]
 
     return ask
 
 
-BY = {"ours": by_lease, "ours, fetchrow": by_fetch}
-OURS: dict[str, dict[str, Any]] = {
-    "ours": {"kwargs": AUTOCOMMIT},
-    "ours, fetchrow": {"kwargs": AUTOCOMMIT},
-    #"ours, asyncpg": {"driver": "asyncpg"},
+def _by_psycopg(pool: Any) -> Ask:
+    """A connection of psycopg's, borrowed once: ours, or psycopg_pool's."""
+
+    async def ask(numbers: list[int]) -> list[int]:
+        async with pool.connection() as conn:
+            return [(await (await conn.execute(POINT.psycopg, (number,))).fetchone())[0] for number in numbers]
+
+    return ask
+
+
+def _by_asyncpg(borrow: Callable[[], Any]) -> Ask:
+    """A connection of asyncpg's, borrowed once: ours, or its own pool's."""
+
+    async def ask(numbers: list[int]) -> list[int]:
+        async with borrow() as conn:
+            return [await conn.fetchval(POINT.asyncpg, number) for number in numbers]
+
+    return ask
+
+
+OURS: dict[str, tuple[dict[str, Any], Callable[[Any], Ask]]] = {
+    "ours": ({"kwargs": AUTOCOMMIT}, _by_psycopg),
+    "ours, asyncpg": ({"driver": "asyncpg"}, lambda pool: _by_asyncpg(pool.connection)),
+    "ours, fetchrow": ({"kwargs": AUTOCOMMIT}, _by_fetch),
 }
 
 
 @asynccontextmanager
 async def _psycopg_pool(dsn: str) -> AsyncIterator[Ask]:
     async with psycopg_pool_async(dsn, CONNECTIONS, kwargs=AUTOCOMMIT) as pool:
-        yield by_lease(pool, POINT)
+        yield _by_psycopg(pool)
 
 
 @asynccontextmanager
 async def _asyncpg(dsn: str) -> AsyncIterator[Ask]:
     async with asyncpg_pool(dsn, CONNECTIONS) as pool:
-
-        async def ask(number: int) -> int:
-            return await pool.fetchval(POINT.asyncpg, number)  # type: ignore[no-any-return]
-
-        yield ask
+        yield _by_asyncpg(pool.acquire)
 
 
 def _sqlalchemy(driver: str) -> Callable[[str], AbstractAsyncContextManager[Ask]]:
     @asynccontextmanager
     async def opened(dsn: str) -> AsyncIterator[Ask]:
         url = dsn.split("?")[0].replace("postgresql:", f"postgresql+{driver}:", 1)
-        engine = create_async_engine(
-            url, pool_size=CONNECTIONS, max_overflow=0, isolation_level="AUTOCOMMIT", pool_pre_ping=False
-        )
-        statement = text("SELECT abalance FROM pgbench_accounts WHERE aid = :number")
+        engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0, isolation_level="AUTOCOMMIT")
 
-        async def ask(number: int) -> int:
-            async with engine.connect() as connection:
-                return (await connection.execute(statement, {"number": number})).scalar_one()  # type: ignore[no-any-return]
+        async def ask(numbers: list[int]) -> list[int]:
+            async with engine.connect() as conn:
+                return [(await conn.execute(SQL, {"number": number})).scalar_one() for number in numbers]
 
         try:
             yield ask
@@ -109,7 +134,7 @@ def _sqlalchemy(driver: str) -> Callable[[str], AbstractAsyncContextManager[Ask]
 
 PEERS: dict[str, Callable[[str], AbstractAsyncContextManager[Ask]]] = {
     "psycopg_pool": _psycopg_pool,
-    "asyncpg": _asyncpg,
     "SQLAlchemy, psycopg": _sqlalchemy("psycopg"),
     "SQLAlchemy, asyncpg": _sqlalchemy("asyncpg"),
+    "asyncpg": _asyncpg,
 }

@@ -19,7 +19,7 @@ from support.web import ROOT, Sessions, free_port, running, serving
 EXAMPLES = ROOT / "examples"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def notes(postgres: EmbeddedPostgres) -> Iterator[str]:
     """The table that they all keep their notes in."""
     with psycopg.connect(postgres.dsn, autocommit=True) as conn:

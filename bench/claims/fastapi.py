@@ -1,6 +1,7 @@
 """One FastAPI application, one uvicorn process, 300 clients at once, 10 database connections: whose pool does most?"""
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -15,97 +16,125 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.context import Context
-from bench.fastapi_app import CONNECTIONS, OURS, PEERS
+from bench.fastapi_app import CONNECTIONS, MANY, OURS, PEERS
 from bench.measure import turns
 from bench.multiplexed import accounts
 from bench.report import Line, Result, duration, figure, listed
 
 CLAIM = "FastAPI under wrk, 300 clients, 10 database connections"
 BAR = (
-    "requests a second and p99: the best peer's at least, with fetchrow 1.5x; no errors; never more than 10 connections"
+    ">= the best of SQLAlchemy's and psycopg_pool's, with fetchrow >= 1.5x; no errors; <= 10 connections at every look"
 )
 
 CLIENTS = 300
+PAGES = {"one": "one statement a page", "many": f"{MANY} statements a page"}
+FETCH_BAR = 1.5
+JUDGED = (
+    "psycopg_pool",
+    "SQLAlchemy, psycopg",
+    "SQLAlchemy, asyncpg",
+)  # whom the bar names; asyncpg's own stands beside
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parents[1] / "wrk.lua"
+COMING = 1  # seconds for which all clients connect and none asks (wrk.lua)
 LOOK_SECONDS = 0.02  # between two looks at the server
 
 
 class Turn(NamedTuple):
-    """What wrk has seen of one contestant in one round; times in seconds."""
+    """What wrk has seen of one contestant's page in one round; times in seconds."""
 
     per_second: float
-    p50: float
     p99: float
+    processor: float  # of the one process that serves, a request
     errors: int
     connections: int  # the most at any look
     looks: int
 
 
+Found = dict[tuple[str, str], list[Turn]]  # by contestant and page
+
+
 def run(ctx: Context) -> Result:
     if shutil.which("wrk") is None:
         return [Line(CLAIM, "not measured: no wrk", "", "", "(scripts/wrk.sh installs it)", None)]
-    rounds, seconds = (1, 3) if ctx.quick else (5, 6)
+    rounds, seconds = (1, 3) if ctx.quick else (3, 4)
     names = [*OURS, *PEERS]
-    found: dict[str, list[Turn]] = {name: [] for name in names}
+    found: Found = {(name, page): [] for name in names for page in PAGES}
     with accounts(ctx):
         for name in turns(names, rounds):
-            turn = _turn(ctx, name, seconds)
-            found[name].append(turn)
-            ctx.say(
-                f"{name}: {figure(turn.per_second)}/s, p50 {duration(turn.p50)}, p99 {duration(turn.p99)},"
-                f" {turn.errors} errors, at most {turn.connections} connections ({turn.looks} looks)"
-            )
-    return _lines(found)
+            for page, turn in _turn(ctx, name, seconds).items():
+                found[name, page].append(turn)
+                ctx.say(
+                    f"{name}, {page}: {figure(turn.per_second)}/s, p99 {duration(turn.p99)}, {turn.errors} errors,"
+                    f" {turn.processor * 1e6:.0f} us of processor each, {turn.connections} connections"
+                )
+    return [line for page in PAGES for line in _lines(found, page)] + _limits(found)
 
 
-def _lines(found: dict[str, list[Turn]]) -> Result:
-    rates = {name: median(turn.per_second for turn in each) for name, each in found.items()}
-    lasts = {name: median(turn.p99 for turn in each) for name, each in found.items()}
-    best, least = max(rates[name] for name in PEERS), min(lasts[name] for name in PEERS)
+def _lines(found: Found, page: str) -> Result:
+    rates = {name: median(turn.per_second for turn in found[name, page]) for name in (*OURS, *PEERS)}
+    tails = {name: median(turn.p99 for turn in found[name, page]) for name in (*OURS, *PEERS)}
+    costs = {name: median(turn.processor for turn in found[name, page]) * 1e6 for name in (*OURS, *PEERS)}
+    best, least = max(rates[peer] for peer in JUDGED), min(tails[peer] for peer in JUDGED)
     lines = []
     for name in OURS:
-        bar = 1.5 if name == "ours, fetchrow" else 1.0
+        bar = FETCH_BAR if name == "ours, fetchrow" else 1.0
         ratio = rates[name] / best
+        title = f"FastAPI, {PAGES[page]}, {name}"
         peers = listed({peer: rates[peer] for peer in PEERS}, "/s")
-        lines.append(
-            Line(f"FastAPI, {name}", f"{figure(rates[name])} /s", peers, f"{ratio:.2f}x", f">= {bar:g}x", ratio >= bar)
-        )
-        tails = ", ".join(f"{peer} {duration(lasts[peer])}" for peer in PEERS)
-        met = lasts[name] <= least
-        lines.append(
-            Line(f"FastAPI, {name}: p99", duration(lasts[name]), tails, f"{least / lasts[name]:.2f}x", ">= 1x", met)
-        )
-    mine = [turn for name in OURS for turn in found[name]]
-    errors, most, looks = sum(turn.errors for turn in mine), max(turn.connections for turn in mine), len(mine)
-    lines.append(Line("FastAPI, ours: errors", str(errors), "", "", "0", errors == 0))
-    seen = f"{most} ({sum(turn.looks for turn in mine)} looks in {looks} turns)"
-    lines.append(
-        Line("FastAPI, ours: most connections at any look", seen, "", "", f"<= {CONNECTIONS}", most <= CONNECTIONS)
-    )
+        beside = f"{ratio:.2f}x (asyncpg's own pool: {rates[name] / rates['asyncpg']:.2f}x)"
+        lines.append(Line(title, f"{figure(rates[name])} /s", peers, beside, f">= {bar:g}x", ratio >= bar))
+        peers = ", ".join(f"{peer} {duration(tails[peer])}" for peer in PEERS)
+        gain = least / tails[name]
+        beside = f"{gain:.2f}x (asyncpg's own pool: {tails['asyncpg'] / tails[name]:.2f}x)"
+        lines.append(Line(f"{title}: p99", duration(tails[name]), peers, beside, ">= 1x", gain >= 1))
+        peers = listed({peer: costs[peer] for peer in PEERS}, "us")
+        lines.append(Line(f"{title}: processor time a request", f"{figure(costs[name])} us", peers, "", "", None))
     return lines
 
 
-def _turn(ctx: Context, name: str, seconds: int) -> Turn:
-    with _uvicorn(ctx.dsn, name) as url:
-        # Statements are prepared, connections open, code warm. By few clients: those who come to a busy loop are let in
-        # one by one, and would be what is measured.
-        _wrk(url, 1, CONNECTIONS)
-        with _looking(ctx) as counts:
-            requests, took, p50, p99, errors = _wrk(url, seconds)
-    assert counts, "bug: nobody looked"
-    return Turn(requests / took, p50 / 1e6, p99 / 1e6, int(errors), max(counts), len(counts))
+def _limits(found: Found) -> Result:
+    mine = [turn for (name, _), each in found.items() if name in OURS for turn in each]
+    errors, most = sum(turn.errors for turn in mine), max(turn.connections for turn in mine)
+    looks = f"{most} ({sum(turn.looks for turn in mine)} looks)"
+    return [
+        Line("FastAPI, ours: errors", str(errors), "", "", "0", errors == 0),
+        Line("FastAPI, ours: most connections", looks, "", "", f"<= {CONNECTIONS}", most <= CONNECTIONS),
+    ]
 
 
-def _wrk(url: str, seconds: int, clients: int = CLIENTS) -> list[float]:
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "-s", str(SCRIPT), url]
+def _turn(ctx: Context, name: str, seconds: int) -> dict[str, Turn]:
+    turn = {}
+    with _uvicorn(ctx.dsn, name) as (process, url):
+        for page in PAGES:
+            _wrk(url, page, 1, CONNECTIONS)  # statements are prepared, connections open, code warm
+            with _looking(ctx) as counts:
+                spent = _processor(process)
+                requests, took, p99, errors = _wrk(url, page, seconds, CLIENTS)
+                spent = _processor(process) - spent
+            assert counts, "bug: nobody looked"
+            each = (requests / took, p99 / 1e6, spent / requests if requests else math.nan, errors)
+            turn[page] = Turn(*each, max(counts), len(counts))
+    return turn
+
+
+def _wrk(url: str, page: str, seconds: int, clients: int) -> tuple[float, float, float, int]:
+    """Requests answered, seconds that took, microseconds at p99, errors."""
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds + COMING}s", "-s", str(SCRIPT), url, "--", page, str(clients)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     line = next(line for line in output.splitlines() if line.startswith("FIGURES "))
-    return [float(word) for word in line.split()[1:]]
+    requests, took, p99, errors = map(float, line.split()[1:])
+    return requests, took - COMING, p99, int(errors)
+
+
+def _processor(process: subprocess.Popen[bytes]) -> float:
+    """Seconds of processor time that it has used."""
+    user, system = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
-def _uvicorn(dsn: str, name: str) -> Iterator[str]:
+def _uvicorn(dsn: str, name: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -117,7 +146,7 @@ def _uvicorn(dsn: str, name: str) -> Iterator[str]:
     )
     try:
         _await(port, process)
-        yield f"http://127.0.0.1:{port}"
+        yield process, f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -60,34 +60,48 @@ def free_port() -> int:
         return port
 
 
-@contextmanager
-def running(command: Sequence[str], env: dict[str, str], cwd: Path = ROOT) -> Iterator[subprocess.Popen[str]]:
-    """A Python program as a process of its own, ended with SIGTERM. What it has written stands beside an error."""
-    inherited = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env}
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command], env=inherited, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, text=True
+class Program(subprocess.Popen[str]):
+    """A Python program as a process of its own, and what it has written."""
+
+    def __init__(self, command: Sequence[str], env: dict[str, str], cwd: Path) -> None:
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in `end`
+        inherited = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env}
+        super().__init__(
+            [sys.executable, *command], env=inherited, cwd=cwd, stdout=self._output, stderr=subprocess.STDOUT, text=True
         )
-        try:
-            yield process
-        except BaseException as error:
+
+    def end(self) -> str:
+        """With SIGTERM; or without mercy, if it has not ended in ten seconds. What it has written."""
+        self.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(10)
+        self.kill()
+        self.wait()
+        with self._output as output:
             output.seek(0)
-            error.add_note(output.read()[-4000:])
-            raise
-        finally:
-            process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            process.kill()
-            process.wait()
+            return output.read()
+
+
+@contextmanager
+def running(command: Sequence[str], env: dict[str, str], cwd: Path = ROOT) -> Iterator[Program]:
+    """A program for the length of the block. It must have nothing to complain of."""
+    program = Program(command, env, cwd)
+    try:
+        yield program
+    except BaseException as error:
+        error.add_note(program.end()[-4000:])
+        raise
+    said = program.end()
+    assert "Traceback" not in said, said
+    assert "penstock" not in said.lower(), said  # not a warning of ours: nothing leaked, nothing was refused
 
 
 @contextmanager
 def serving(command: Sequence[str], port: int, env: dict[str, str]) -> Iterator[httpx.Client]:
     """A server that will listen on that port, until the end of the block; requests to it."""
-    with running(command, env) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as requests:
-        eventually(lambda: process.poll() is not None or _listens(port), 20)
-        assert process.poll() is None, "the server has ended"
+    with running(command, env) as program, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as requests:
+        eventually(lambda: program.poll() is not None or _listens(port), 20)
+        assert program.poll() is None, "the server has ended"
         yield requests
 
 

@@ -63,7 +63,6 @@ class Core:
         self.breaker = Breaker(random)
         self.max_opening = settings.max_opening
         self.pace = Pace(settings.reconnect_timeout, random)
-        self.pace.at_once = math.inf if self.max_opening is None else self.max_opening
         self._random = random
 
         self.slots: dict[int, Slot] = {}
@@ -622,12 +621,19 @@ class Core:
         if len(self.slots) >= self.max_size or self.closed or not self.opened:
             return
         while len(self.slots) < self.max_size and self._wants_more(now):
-            at = self.pace.next_at(now, self._on_time(now))
+            under_way = self._on_time(now)
+            at = math.inf if self._opens_enough(under_way) else self.pace.next_at(now, under_way)
             if at > now:
                 if at < math.inf:
                     self._effects.append(Wake(at))
                 return
             self._open(now)
+
+    def _opens_enough(self, under_way: int) -> bool:
+        """Whether as many are being opened as may be at once: one by one above `min_size`, if there is a bound."""
+        if self.max_opening is None:
+            return False
+        return under_way >= (self.max_opening if len(self.slots) < self.min_size else 1)
 
     def _wants_more(self, now: float) -> bool:
         """Whether one more connection than those open and under way has a use."""

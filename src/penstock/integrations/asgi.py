@@ -13,7 +13,7 @@ from ..errors import PoolError
 from ..pool.aio import AsyncPool
 from ..pool.base import BasePool
 from ..pool.sync import Pool
-from ..pool.terms import Origin, Terms, answered, answering, of_request, under
+from ..pool.terms import Origin, Terms, answered, answering, begin, end, of_request
 from . import web
 
 Scope = MutableMapping[str, Any]
@@ -84,9 +84,9 @@ class PenstockMiddleware:
         seconds = self._options.deadline if scope["type"] == "http" else None
         terms = of_request(origin, seconds, self._waited(scope))
         exchange = _Exchange(scope, send, origin, terms, self._turned_away)
+        token = begin(terms)
         try:
-            with under(terms):
-                await self.app(scope, receive, exchange.send)
+            await self.app(scope, receive, exchange.send)
         except Exception as error:
             refusal = web.refusal_in(error)
             if refusal is None or (exchange.started and not exchange.replaced) or scope["type"] != "http":
@@ -94,8 +94,8 @@ class PenstockMiddleware:
             if not exchange.replaced:
                 await exchange.refuse(refusal)
         finally:
-            if origin.lent or origin.refusal is not None:
-                origin.end(_route(scope))
+            end(token)
+            origin.end(lambda: _route(scope))
 
     def _waited(self, scope: Scope) -> float:
         if self._arrival is None:

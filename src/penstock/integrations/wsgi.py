@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from ..errors import PoolError
 from ..pool.sync import Pool
-from ..pool.terms import Origin, of_request, under
+from ..pool.terms import Origin, Terms, begin, end, of_request
 from . import web
 
 Environ = dict[str, Any]
@@ -65,7 +66,7 @@ class PenstockMiddleware:
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         exchange = _Exchange(environ, start_response, self.turned_away)
         try:
-            with under(of_request(exchange.origin, self._options.deadline, self._waited(environ))):
+            with _under(of_request(exchange.origin, self._options.deadline, self._waited(environ))):
                 body = self.app(environ, exchange.start)
         except Exception as error:
             try:
@@ -132,8 +133,7 @@ class _Exchange:
         return body
 
     def end(self) -> None:
-        if self.origin.lent or self.origin.refusal is not None:
-            self.origin.end(route(self._environ))
+        self.origin.end(lambda: route(self._environ))
 
 
 class _Body:
@@ -153,7 +153,7 @@ class _Body:
         if self._instead is not None:
             return self._rest()
         try:
-            with under(self._terms):
+            with _under(self._terms):
                 if self._chunks is None:
                     self._chunks = iter(self._body)
                 chunk = next(self._chunks)
@@ -174,10 +174,19 @@ class _Body:
 
     def close(self) -> None:
         try:
-            with under(self._terms):
+            with _under(self._terms):
                 _close(self._body)
         finally:
             self._exchange.end()
+
+
+@contextmanager
+def _under(terms: Terms) -> Iterator[None]:
+    token = begin(terms)
+    try:
+        yield
+    finally:
+        end(token)
 
 
 def _close(body: Any) -> None:

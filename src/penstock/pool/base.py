@@ -29,7 +29,6 @@ from ..core import (
     Refusal,
     Settings,
     Slot,
-    State,
     Verdict,
     Waiter,
 )
@@ -66,7 +65,7 @@ class BasePool(Generic[C]):
     _is_async: ClassVar[bool]
     _numbers = itertools.count(1)
     _clock = staticmethod(monotonic)
-    _max_opening: int | None = None  # connections opened at once, for who takes `num_workers` at its word
+    _max_opening: int | None = None  # for who takes `num_workers` at its word
     _fleet_of: ClassVar[Callable[[Budget, str], Fleet] | None] = None  # told by penstock.fleet, which stands above
 
     def __init__(
@@ -789,10 +788,8 @@ class BasePool(Generic[C]):
         if self._leak_reclaim:
             self._take_back(slot, Reason.RECLAIMED)
 
-    def _check_returned(self, slot: Slot, uses: int, request: str) -> None:
-        """What was lent for *request* is to be back now that it is over. *uses*: the slot's, when it was lent."""
-        if slot.state is not State.LEASED or slot.uses != uses:
-            return
+    def _outlived(self, slot: Slot, request: str) -> None:
+        """*request* is over, and what it was lent is not back."""
         holder = self._holder(slot, self._clock())
         if holder is not None:
             logger.warning("%s: a connection outlives its request, %s: taken at %s", self.name, request, holder)

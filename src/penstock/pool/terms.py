@@ -7,7 +7,7 @@ pool that the request meets knows; in threads and in asyncio alike, and per task
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..core import Priority, Slot
+from ..core import Priority, Slot, State
 from ..core.settings import check_seconds
 
 if TYPE_CHECKING:
@@ -38,11 +38,16 @@ class Origin:
         self.lent: dict[Slot, tuple[int, BasePool[Any]]] = {}
         self.refusal: PoolError | None = None
 
-    def end(self, name: str) -> None:
-        """It is over: what it was lent and still has is reported, under *name*. What it has refers to is let go."""
+    def kept(self) -> list[tuple[BasePool[Any], Slot]]:
+        """What it was lent and still has, and by whom."""
+        lent = self.lent.items()
+        return [(pool, slot) for slot, (uses, pool) in lent if slot.uses == uses and slot.state is State.LEASED]
+
+    def end(self, name: Callable[[], str]) -> None:
+        """It is over: what it still has is reported, under its *name*. What it refers to is let go."""
         self.refusal = None
-        for slot, (uses, pool) in self.lent.items():
-            pool._check_returned(slot, uses, name)
+        for pool, slot in self.kept():
+            pool._outlived(slot, name())
 
 
 @dataclass(slots=True)
@@ -132,8 +137,10 @@ def of_request(origin: Origin, seconds: float | None, waited: float) -> Terms:
 
     *waited*: how much of them have passed already.
     """
+    if seconds is None:
+        return Terms(origin=origin)
     since = monotonic() - waited
-    return Terms(origin=origin) if seconds is None else Terms(since, since + seconds, origin=origin)
+    return Terms(since, since + seconds, origin=origin)
 
 
 def answering(terms: Terms) -> None:
@@ -146,14 +153,12 @@ def answered(terms: Terms) -> None:
     terms.origin = None
 
 
-@contextmanager
-def under(terms: Terms) -> Iterator[None]:
-    """They count in the block, whatever was declared outside."""
-    token = _terms.set(terms)
-    try:
-        yield
-    finally:
-        _terms.reset(token)
+def begin(terms: Terms) -> Token[Terms | None]:
+    """They count from now on, whatever was declared before; until `end`, in the same task or thread."""
+    return _terms.set(terms)
+
+
+end = _terms.reset
 
 
 @contextmanager
