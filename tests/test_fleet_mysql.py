@@ -8,6 +8,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from unittest.mock import patch
 
 import pymysql
 import pytest
@@ -18,6 +19,7 @@ from penstock.drivers.pymysql import PyMySQLDriver
 from penstock.fleet import mysql
 from penstock.fleet.mysql import decode, encode
 from penstock.fleet.tag import Said
+from penstock.pool.membership import NotNow
 from penstock.pool.steps import run
 from support.either import Kind, borrowed, opened, settled
 from support.line import Children, tell
@@ -269,18 +271,67 @@ def test_no_place_is_ever_two_members(mariadb: MariaDB) -> None:
     asyncio.run(scenario())
 
 
+def test_a_place_is_kept_when_the_connection_that_claimed_it_for_another_has_ended(mariadb: MariaDB) -> None:
+    """Its own connection holds it, too."""
+    with members(mariadb, a_fleet(4), 2) as [(one, speaker), (other, looker)]:
+        claims(one, speaker, 2)
+        second = connected(mariadb, one)
+        run(one.take(second))
+        mariadb.kill_thread(speaker.thread_id())
+        eventually(lambda: claims(other, looker, 4) == 3)
+        assert second._held.place not in looker._held.claims
+        with patch.object(other, "_look", nothing_used):  # it has just been taken, say
+            assert claims(other, looker, 4) == 3
+        second.close()
+        eventually(lambda: claims(other, looker, 4) == 4)
+
+
+async def nothing_used(conn: Any) -> dict[int, bool]:
+    return {}
+
+
+def test_a_connection_takes_no_place_that_is_claimed_no_more(mariadb: MariaDB) -> None:
+    """Whatever its member believes."""
+    with members(mariadb, a_fleet(4), 1) as [(one, speaker)]:
+        claims(one, speaker, 3)
+        run(one._driver.ask(speaker, "SELECT RELEASE_ALL_LOCKS()", ()))
+        second = connected(mariadb, one)
+        with pytest.raises(NotNow):
+            run(one.take(second))
+        second.close()
+
+
+def test_it_is_asked_on_the_connection_that_can_give_up_what_it_claims(mariadb: MariaDB) -> None:
+    """On any other it can only be said, and the places stay as they are."""
+    with members(mariadb, a_fleet(8), 1) as [(one, speaker)]:
+        assert claims(one, speaker, 6) == 6
+        second = connected(mariadb, one)
+        run(one.take(second))
+        assert one.speaker() is speaker
+        run(one.say(second, Said(next(_said), 2, 1, 8, 0.0), 2))
+        assert len(speaker._held.claims) == 6
+        assert claims(one, speaker, 2) == 2
+        assert one.speaker() is None
+        second.close()
+
+
 @contextmanager
 def members(mariadb: MariaDB, fleet: Fleet, count: int) -> Iterator[list[tuple[Any, Any]]]:
     """So many ledgers with a connection each."""
     with ExitStack() as stack:
         made = []
         for number in range(count):
-            driver = PyMySQLDriver(None, False)
-            conn = run(driver.connect(mariadb.dsn, {}, timeout=5, settings={}))
-            stack.callback(conn.close)
-            driver.adopt(conn)
-            made.append((mysql.MySQL(driver, fleet, f"{number:04x}0000"), conn))
+            ledger = mysql.MySQL(PyMySQLDriver(None, False), fleet, f"{number:04x}0000")
+            conn = connected(mariadb, ledger)
+            stack.callback(conn._force_close)
+            made.append((ledger, conn))
         yield made
+
+
+def connected(mariadb: MariaDB, ledger: mysql.MySQL) -> Any:
+    conn = run(ledger._driver.connect(mariadb.dsn, {}, timeout=5, settings={}))
+    ledger._driver.adopt(conn)
+    return conn
 
 
 _said = itertools.count(1)

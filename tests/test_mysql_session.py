@@ -267,6 +267,20 @@ def test_a_server_that_turns_read_only_is_left(mariadb: MariaDB, pool: Pool[Any]
     assert pool.snapshot().closes == {Reason.READ_ONLY: 1}
 
 
+def test_a_write_on_a_replica_closes_that_connection_alone(mariadb: MariaDB) -> None:
+    """It was read-only from the start, as those beside it, which are for reading."""
+    name = table(mariadb, "replica")
+    mariadb.ask("SET GLOBAL read_only = 1")
+    try:
+        with Pool(mariadb.dsn, driver="pymysql", min_size=2, open=False) as pool:
+            pool.wait()
+            with pytest.raises(pymysql.Error, match="read-only"), pool.connection() as conn:
+                do(conn, f"INSERT INTO {name} VALUES (1)")
+            assert pool.snapshot().closes == {Reason.STANDBY: 1}
+    finally:
+        mariadb.ask("SET GLOBAL read_only = 0")
+
+
 def test_a_killed_statement_is_an_error_and_a_killed_connection_a_loss(mariadb: MariaDB, pool: Pool[Any]) -> None:
     """KILL QUERY leaves the connection fit for use."""
     conn = pool.getconn()

@@ -199,8 +199,13 @@ class MySQLDriver(DBAPIDriver):
         return params
 
     async def begin_session(self, conn: Any, given: Mapping[str, Any], settings: Mapping[str, str]) -> None:
-        """After the login: what the driver itself does not set, and does not again after a reset."""
+        """After the login: what the driver itself does not set, and does not again after a reset.
+
+        It costs a round trip to know whether the server can be written to, and one more if there are limits.
+        """
         conn._given = dict(given)
+        asked = await self.ask(conn, "SELECT @@global.read_only, @@global.innodb_read_only", ())
+        conn._born_writable = all(str(each) in ("0", "OFF") for each in asked[0])
         conn._limit = self._limit(conn, settings)
         if conn._limit:
             await self._send(conn, conn._limit)
@@ -255,7 +260,9 @@ class MySQLDriver(DBAPIDriver):
         conn._touched &= ~Touched.BOUND
 
     def unfit(self, conn: Any) -> Reason | None:
-        return Reason.READ_ONLY if conn._touched & Touched.READ_ONLY else None
+        if not conn._touched & Touched.READ_ONLY:
+            return None
+        return Reason.READ_ONLY if conn._born_writable else Reason.STANDBY
 
     def failed(self, conn: Any, error: Exception) -> None:
         code, text = _code(error), str(error).lower()
