@@ -327,10 +327,17 @@ def test_a_server_that_cannot_be_asked_is_said_without_its_password(run: Callabl
     assert "the variable SHOP_URL is not set" in run().stdout
 
 
+def test_a_server_that_is_no_postgresql_is_not_asked_and_what_is_declared_counts(run: Callable[..., Result]) -> None:
+    told = run(SHOP_URL="mysql://app:hush@db/shop")
+    assert told.exit_code == 0
+    assert "The server did not say: it is no PostgreSQL, and others are not asked" in told.stdout
+    assert "hush" not in told.output
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("mysql://app:hush@db/shop", "SHOP_URL has a URL that is not PostgreSQL's: it must begin with postgresql://"),
+        ("oracle://app:hush@db/shop", "SHOP_URL has a URL of a database that is not known: it must begin with"),
         (
             "postgresql+asyncpg://app:hush@db/shop",
             "SHOP_URL has a URL as SQLAlchemy writes it, with a driver: write postgresql:// instead of "

@@ -56,15 +56,23 @@ def test_a_key_has_one_connection(dsn: str, kind: Any) -> None:
 def test_two_threads_with_one_key_have_one_connection(dsn: str) -> None:
     """Even when both come for it at once."""
     pool = psycopg2_pool.ThreadedConnectionPool(2, 2, dsn)
-    barrier = threading.Barrier(2)
+    barrier, taken, done = threading.Barrier(2), [], threading.Event()
 
-    def come() -> Any:
+    def come() -> None:
         barrier.wait(5)
-        return pool.getconn("ours")
+        taken.append(pool.getconn("ours"))
 
-    other = aside(come)
-    assert come() is other.result(5)
+    def come_and_stay() -> None:
+        come()
+        done.wait(5)  # a thread that ends without returning what it took loses it
+
+    other = aside(come_and_stay)
+    come()
+    eventually(lambda: len(taken) == 2)
+    assert taken[0] is taken[1]
     eventually(lambda: pool._pool.snapshot().leased == 1)
+    done.set()
+    other.result(5)
     pool.closeall()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from penstock import DatabaseUnavailable, Pool, PoolDeadlock, PoolExhausted
 from penstock.compat import psycopg_pool as ours
-from penstock.core import Reason
+from penstock.core import Core, Open, Reason, Settings, Waiter
 from penstock.drill.postgres import EmbeddedPostgres
 from support.either import ask, borrowed, entered, request, settled
 from support.waiting import aside, eventually, soon
@@ -146,7 +147,7 @@ connection.close_pool()
 @pools
 @pytest.mark.parametrize("workers", [None, 1, 2])
 def test_num_workers_bounds_how_many_are_opened_at_once(dsn: str, kind: Any, workers: int | None) -> None:
-    """If it is given: who sets it is careful with a server. Else as many are opened as are needed."""
+    """Up to min_size, if it is given: who sets it is careful with a server. Else as many as are needed."""
     under_way = most = 0
     lock = threading.Lock()
 
@@ -184,6 +185,19 @@ def test_num_workers_bounds_how_many_are_opened_at_once(dsn: str, kind: Any, wor
         await settled(pool.close())
 
     run(scenario)
+
+
+@pytest.mark.parametrize(("workers", "together"), [(None, 3), (3, 1)])
+def test_with_num_workers_a_pool_grows_by_one(workers: int | None, together: int) -> None:
+    """As psycopg's does, whatever their number; without it those who wait have theirs opened together."""
+    core = Core(Settings(min_size=0, max_size=4, max_opening=workers), lambda: 0.5)
+    core.open(0.0)
+    for number in range(3):
+        core.acquire(Waiter(number, None, -1, 0.0, math.inf), 0.0)
+    opening = [effect.slot for effect in core.effects() if isinstance(effect, Open)]
+    assert len(opening) == together
+    core.opened_slot(opening[0], 0.1)
+    assert len(core.opening) == (2 if workers is None else 1)
 
 
 # ---------------------------------------------------------------------------------------------- pools that keep none

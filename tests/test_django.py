@@ -1,15 +1,17 @@
 """Django's connections, lent by a pool: what comes back, when, as what, and what Django's users go on to rely on."""
 
+import gc
 import logging
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from io import StringIO
 from itertools import count
-from typing import Any
+from types import FrameType, SimpleNamespace
+from typing import Any, cast
 
 import django
 import psycopg
@@ -27,12 +29,13 @@ if not settings.configured:
     settings.configure(INSTALLED_APPS=["penstock.integrations.django"])
     django.setup()
 
-from django.db import OperationalError, ProgrammingError, connections, transaction
+from django.db import DatabaseError, OperationalError, ProgrammingError, connections, transaction
 from django.db.utils import ConnectionHandler
 
-from penstock.integrations.django import pools
+from penstock.integrations.django import held, pools
 from penstock.integrations.django.management.commands.penstock import Command
 from penstock.integrations.django.pool import DjangoPool, connection_name
+from penstock.integrations.django.site import user_site
 
 ENGINE = "penstock.integrations.django.postgresql"
 Database = Callable[..., str]
@@ -67,6 +70,22 @@ def ask(alias: str, statement: str = "SELECT pg_backend_pid()") -> Any:
         return cursor.fetchone()[0]
 
 
+def in_thread(job: Callable[[], Any]) -> Any:
+    """What *job* comes to, or raises, in a thread that has ended when this returns."""
+    found: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(job())
+        except Exception as error:
+            found.set_exception(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return found.result(0)
+
+
 def pool_of(alias: str) -> DjangoPool:
     return pools()[alias]
 
@@ -97,6 +116,18 @@ def test_close_gives_back_and_the_next_query_borrows_again(database: Database) -
     connections[alias].close()
     assert pool_of(alias).snapshot().leased == 0
     assert ask(alias) == session
+
+
+def test_connecting_anew_without_close_loses_no_connection(database: Database) -> None:
+    alias = database({"max_size": 2, "timeout": 5})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(4):
+            connections[alias].connect()
+            gc.collect()  # cursors of Django's keep the connection in cycles
+            assert ask(alias)
+        connections[alias].close()
+        eventually(lambda: pool_of(alias).snapshot().leased == 0)
 
 
 def test_a_request_has_one_session_until_its_end(database: Database) -> None:
@@ -230,6 +261,17 @@ def test_workers_keep_what_cannot_be_had_elsewhere(database: Database) -> None:
         assert ask(alias) == session
 
 
+def test_a_worker_s_manual_transaction_is_its_own(database: Database) -> None:
+    """Between `set_autocommit(False)` and the first query there is nothing on the server, and yet something begun."""
+    alias = database({"max_size": 1, "timeout": 0.2})
+    with ThreadPoolExecutor(1) as worker:
+        worker.submit(transaction.set_autocommit, False, using=alias).result(10)
+        with pytest.raises(penstock.PoolExhausted):
+            ask(alias)
+        assert worker.submit(transaction.get_autocommit, using=alias).result(10) is False
+        worker.submit(lambda: connections[alias].close()).result(10)
+
+
 def test_a_worker_in_the_midst_of_its_work_keeps_its_connection(database: Database) -> None:
     alias = database({"max_size": 1, "timeout": 0.2})
     asked, go_on = threading.Event(), threading.Event()
@@ -258,28 +300,56 @@ def test_a_thread_that_ends_in_a_transaction_loses_its_connection_and_is_named(d
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        session = aside(leave_open).result(10)
+        session = in_thread(leave_open)
         assert ask(alias) != session
     assert pool_of(alias).snapshot().closes == {Reason.ABANDONED: 1}
     assert any(__file__ in str(each.message) for each in warned)
 
 
-def test_a_wrapper_that_is_shared_outlives_its_thread_without_another_s_connection(database: Database) -> None:
-    """Nobody has a connection that the pool lends to somebody else."""
+def test_a_wrapper_that_is_shared_outlives_the_thread_that_borrowed_for_it(database: Database) -> None:
+    """`inc_thread_sharing`: the connection is the wrapper's then, whichever thread was first to use it."""
+    alias = database({"max_size": 1, "timeout": 0.2})
+    shared = connections[alias]
+    shared.inc_thread_sharing()
+
+    def use() -> Any:
+        with shared.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            return cursor.fetchone()[0]
+
+    session = in_thread(use)
+    with pytest.raises(penstock.PoolExhausted):
+        in_thread(lambda: ask(alias))
+    assert use() == session
+    shared.dec_thread_sharing()
+    shared.close()
+    assert aside(lambda: ask(alias)).result(10) == session
+
+
+def test_a_shared_wrapper_that_nobody_has_any_more_gives_back(database: Database) -> None:
     alias = database({"max_size": 1, "timeout": 5})
 
-    def share() -> Any:
-        wrapper = connections[alias]
-        wrapper.inc_thread_sharing()
-        return wrapper, ask(alias)
+    def leave() -> None:
+        connections[alias].inc_thread_sharing()
+        ask(alias)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # taken back from its thread, and it says so
-        shared, session = aside(share).result(10)
-        assert ask(alias) != session
-    with pytest.raises(OperationalError), shared.cursor() as cursor:
-        cursor.execute("SELECT 1")
-    shared.close()
+        warnings.simplefilter("ignore", ResourceWarning)
+        in_thread(leave)
+        gc.collect()
+        assert ask(alias)
+
+
+def test_what_another_thread_borrowed_by_mistake_is_not_taken_away_when_it_ends(database: Database) -> None:
+    """Django connects first, and finds out then that the wrapper is not that thread's."""
+    alias = database({"max_size": 1, "timeout": 5})
+    mine = connections[alias]
+    with pytest.raises(DatabaseError, match="can only be used in that same thread"):
+        in_thread(mine.cursor)
+    conn = mine.connection
+    assert conn is not None
+    assert ask(alias)
+    assert mine.connection is conn
 
 
 def test_what_was_reclaimed_is_borrowed_anew_where_nothing_was_lost(
@@ -366,6 +436,21 @@ def test_exhausted_is_django_s_error_and_ours_and_names_the_user_s_line(database
     assert isinstance(refused.value, penstock.PoolExhausted)
     assert f"{__file__}:{hold.__code__.co_firstlineno + 1} in " in str(refused.value)
     assert "django/db" not in str(refused.value)
+
+
+def test_where_there_is_no_line_of_the_user_s_django_s_own_is_named() -> None:
+    """A middleware's, say: what is nearest to the connection says nothing, nor does the server."""
+
+    def site(*modules: str) -> str:
+        frame = None
+        for module in modules:  # from the outermost inwards
+            frame = SimpleNamespace(f_globals={"__name__": module}, f_code=module, f_lasti=0, f_back=frame)
+        return str(user_site(cast("FrameType", frame))[0])
+
+    middleware = "django.contrib.sessions.middleware"
+    assert site("wsgiref.handlers", middleware, "django.utils.functional", "django.db.models.query") == middleware
+    assert site("gunicorn.app", middleware, "shop.views", "contextlib", "django.db.transaction") == "shop.views"
+    assert site("threading", "django.db.models.query") == "threading"
 
 
 def test_a_declared_deadline_holds_for_queries(database: Database) -> None:
@@ -481,6 +566,19 @@ def test_the_command_shows_what_each_process_has_and_does(database: Database) ->
     assert "after SELECT '...'" in text
     assert "a secret" not in text
     assert f"1 held by {__file__}:" in text
+
+
+@pytest.mark.parametrize(
+    ("vendor", "statement"),
+    [
+        ("postgresql", "SELECT 'it''s secret', 'C:\\', 'secret' FROM t WHERE a = E'\\'secret\\\\'"),
+        ("mysql", "SELECT 'it\\'s secret', \"a \\\"secret\\\"\", 'secret' FROM t WHERE a = 'secret\\\\'"),
+    ],
+)
+def test_texts_in_statements_are_not_shown(vendor: str, statement: str) -> None:
+    shown = "SELECT '...', '...', '...' FROM t WHERE a = '...'"
+    assert held._shown(statement, vendor) == shown
+    assert held._shown(statement[:-2], vendor) == shown
 
 
 def test_the_command_tells_a_role_that_may_see_nothing_that_there_are_others(

@@ -42,6 +42,7 @@ SQLALCHEMY = "from sqlalchemy import create_engine\nfrom sqlalchemy.pool import 
         ("create_engine(url, pool_size=20)", Bound.POOL, 30),
         ("create_engine(url, pool_size=20, max_overflow=0)", Bound.POOL, 20),
         ("create_engine(url, poolclass=QueuePool, pool_size=2)", Bound.POOL, 12),
+        ("create_engine(url, poolclass=PenstockPool, pool_size=2)", Bound.POOL, 12),
         ("create_engine(url, poolclass=None)", Bound.POOL, 15),
         ("create_engine(url, poolclass=StaticPool)", Bound.POOL, 1),
         ("create_engine(url, poolclass=NullPool)", Bound.THREADS, None),

@@ -242,9 +242,9 @@ CASES = [
     ),
     Case("sqlite3", SQLITE, in_a_file, sqlite3.Error, sqlite3.Connection, setting("isolation_level", None)),
     # Of which nothing is known; each shows another side: a class of Python's, one of C, and one with no socket.
-    unknown("any psycopg", psycopg, on_postgres, POSTGRES, setting("autocommit", True)),
-    unknown("any psycopg2", psycopg2, on_postgres, POSTGRES, setting("autocommit", True)),
-    unknown("any sqlite3", sqlite3, anywhere_in_a_file, SQLITE, None, stops=False),
+    unknown("any psycopg", psycopg, on_postgres, POSTGRES, setting("autocommit", True), kinds=(Pool,)),
+    unknown("any psycopg2", psycopg2, on_postgres, POSTGRES, setting("autocommit", True), kinds=(AsyncPool,)),
+    unknown("any sqlite3", sqlite3, anywhere_in_a_file, SQLITE, None, kinds=(Pool,), stops=False),
 ]
 from .mysql_drivers import CASES as MYSQL_CASES  # noqa: E402  (which takes its words from here)
 

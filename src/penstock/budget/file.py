@@ -82,7 +82,7 @@ def conninfo(budget: Budget, *key: str, environ: Mapping[str, str] = os.environ)
     """Where the database or pooler at *key*, such as ``("databases", "main")``, is reached.
 
     :raises BudgetError: when the file does not say, names a variable that is not set, or it is a URL of something
-        else than PostgreSQL. Never shows the URL.
+        else than PostgreSQL, MySQL or MariaDB. Never shows the URL.
     """
     table, name = key
     declared = budget.databases[name].url if table == "databases" else budget.poolers[name].url
@@ -96,20 +96,20 @@ def conninfo(budget: Budget, *key: str, environ: Mapping[str, str] = os.environ)
     if not found:
         what = f"the variable {variable} is not set, or empty"
         raise BudgetError(Problem(budget.path, budget.line(*key, "url"), dotted, what))
-    if wrong := _not_for_libpq(found):
+    if wrong := _not_for_us(found):
         what = wrong if variable is None else f"the variable {variable} {wrong}"
         raise BudgetError(Problem(budget.path, budget.line(*key, "url"), dotted, what))
     return found
 
 
-def _not_for_libpq(url: str) -> str | None:
-    """What keeps the PostgreSQL driver from connecting to *url*, without a word of it but its scheme."""
+def _not_for_us(url: str) -> str | None:
+    """What keeps our drivers from connecting to *url*, without a word of it but its scheme."""
     scheme = _SCHEME.match(url)
-    if scheme is None or scheme[0] in ("postgresql://", "postgres://"):
+    if scheme is None or scheme[0] in ("postgresql://", "postgres://") or scheme[1].lower() in ("mysql", "mariadb"):
         return None
     if scheme[1].lower() in ("postgresql", "postgres") and scheme[2]:
         return f"has a URL as SQLAlchemy writes it, with a driver: write postgresql:// instead of {scheme[0]}"
-    return "has a URL that is not PostgreSQL's: it must begin with postgresql://"
+    return "has a URL of a database that is not known: it must begin with postgresql://, mysql:// or mariadb://"
 
 
 def _in_environment(whole: Tree, name: str | None) -> tuple[Tree, Origin]:

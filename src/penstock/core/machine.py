@@ -63,7 +63,6 @@ class Core:
         self.breaker = Breaker(random)
         self.max_opening = settings.max_opening
         self.pace = Pace(settings.reconnect_timeout, random)
-        self.pace.at_once = math.inf if self.max_opening is None else self.max_opening
         self._random = random
 
         self.slots: dict[int, Slot] = {}
@@ -575,6 +574,13 @@ class Core:
         self._settle(now)  # of a smaller minimum it may be full already, and of a larger maximum less is kept back
         self._grow(now)
 
+    def prefer_kept(self, now: float) -> None:
+        """The kept connection is handed out next, if it is idle."""
+        slot = self.kept
+        if slot is not None and self._claim_this(slot):
+            self.idle.append(slot)
+            self._serve_idle(now)
+
     def keep_idle(self, seconds: float) -> None:
         """Close what is idle for so long, above `min_size`. 0: when it comes back, unless somebody waits for it."""
         self.max_idle = seconds
@@ -615,12 +621,19 @@ class Core:
         if len(self.slots) >= self.max_size or self.closed or not self.opened:
             return
         while len(self.slots) < self.max_size and self._wants_more(now):
-            at = self.pace.next_at(now, self._on_time(now))
+            under_way = self._on_time(now)
+            at = math.inf if self._opens_enough(under_way) else self.pace.next_at(now, under_way)
             if at > now:
                 if at < math.inf:
                     self._effects.append(Wake(at))
                 return
             self._open(now)
+
+    def _opens_enough(self, under_way: int) -> bool:
+        """Whether as many are being opened as may be at once: one by one above `min_size`, if there is a bound."""
+        if self.max_opening is None:
+            return False
+        return under_way >= (self.max_opening if len(self.slots) < self.min_size else 1)
 
     def _wants_more(self, now: float) -> bool:
         """Whether one more connection than those open and under way has a use."""

@@ -43,7 +43,6 @@ class Pace:
     def __init__(self, reconnect_timeout: float, random: Callable[[], float]) -> None:
         self.reconnect_timeout = reconnect_timeout
         self.rate = RATE
-        self.at_once: float = math.inf  # attempts under way, at most, whatever the window
         self._random = random
         self._tokens = float(BURST)
         self._refilled_at = -math.inf
@@ -67,7 +66,7 @@ class Pace:
 
     def next_at(self, now: float, under_way: int) -> float:
         """When one more attempt may start: *now*, later, or never (infinity: something must happen first)."""
-        if self.gave_up or under_way >= min(self._window, self.at_once):
+        if self.gave_up or under_way >= self._window:
             return math.inf
         return max(now, self._retry_at, self._token_at(now))
 

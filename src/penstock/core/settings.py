@@ -70,7 +70,7 @@ class Settings:
     overload: Overload | None = None
     reserve: int = 0
     max_per_key: int | None = None
-    max_opening: int | None = None
+    max_opening: int | None = None  # at once, up to min_size; above that one by one then
 
     def __post_init__(self) -> None:
         check_sizes(self.min_size, self.max_size)

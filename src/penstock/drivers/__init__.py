@@ -52,6 +52,13 @@ def _named(name: str, connection_class: type | None, is_async: bool) -> Driver:
     return driver
 
 
+def for_url(url: Any, is_async: bool) -> str:
+    """The name of the driver for the server that *url* names."""
+    if isinstance(url, str) and url.partition("://")[0].partition("+")[0].lower() in ("mysql", "mariadb"):
+        return "aiomysql" if is_async else "pymysql"
+    return "psycopg"
+
+
 async def check_connection(conn: Any) -> None:
     """One round trip over a connection of any driver's. Raises the driver's error if it does not work."""
     driver = getattr(conn, "_driver", None)

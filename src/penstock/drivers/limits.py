@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import for_url
 from .conninfo import parse
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def ask(dsn: str) -> ServerLimits:
 @contextmanager
 def connection(dsn: str) -> Iterator[Connection[TupleRow]]:
     """One connection to ask on, closed at the end. What goes wrong with it within the block is LimitsUnknown too."""
+    if for_url(dsn, False) != "psycopg":
+        raise LimitsUnknown("it is no PostgreSQL, and others are not asked: what is declared counts")
     try:
         import psycopg
     except ImportError:

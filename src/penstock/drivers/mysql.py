@@ -102,6 +102,7 @@ class Session:
     _flags = 0
     _loss: Exception | None = None
     _bounds: tuple[float, bool] | None = None
+    _in_fleet = False  # it holds locks that a reset would give away
     _ours = False  # what is being sent now is the pool's own, and nobody's statement
 
     def _note(self, sql: Any) -> bool:
@@ -162,6 +163,7 @@ class FlaggedResult:
 class MySQLDriver(DBAPIDriver):
     """Satisfies `penstock.drivers.base.Driver` together with what a subclass adds."""
 
+    dialect = "mysql"
     attributes: tuple[str, ...]  # that a user can set, and the next one would find; they end `state`
     name = "MySQL"
 
@@ -284,6 +286,8 @@ class MySQLDriver(DBAPIDriver):
     async def reset(self, conn: Any, baseline: Any) -> bool:
         if self.socket_of(conn) is not baseline[0]:
             return False  # it has been connected anew, past the pool
+        if conn._in_fleet and conn._touched & LEFT_BEHIND:
+            return False
         for name, value in zip(self.attributes, baseline[-len(self.attributes) :], strict=True):
             setattr(conn, name, value)
         if conn._touched & LEFT_BEHIND:

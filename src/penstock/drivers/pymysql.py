@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from operator import attrgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import pymysql  # type: ignore[import-untyped]
 from pymysql.connections import Connection, MySQLResult  # type: ignore[import-untyped]
@@ -85,7 +85,7 @@ class PyMySQLDriver(MySQLDriver):
         """KILL QUERY, on a second connection of *timeout* seconds: the server takes it on no other way."""
         params = {name: value for name, value in conn._given.items() if name not in ("init_command", "sql_mode")}
         bounds = {"connect_timeout": timeout, "read_timeout": timeout, "write_timeout": timeout, "autocommit": True}
-        with suppress(pymysql.Error, OSError), Connection(**params | bounds) as other:
+        with suppress(pymysql.Error, OSError), _Noting(**params | bounds) as other:
             other.query(f"KILL QUERY {conn.thread_id()}")
 
     async def close(self, conn: Any) -> int | None:
@@ -100,6 +100,15 @@ class _Result(FlaggedResult, MySQLResult):  # type: ignore[misc]
 
 class _Noting(Flagged, Connection):  # type: ignore[misc]
     """Takes note of each statement, and of how the session is after it."""
+
+    _preferred: ClassVar[Any] = None  # TLS if the server has it: PyMySQL makes this anew for each connection
+
+    def _create_ssl_ctx(self, sslp: Any) -> Any:
+        if sslp:
+            return super()._create_ssl_ctx(sslp)
+        if _Noting._preferred is None:
+            _Noting._preferred = super()._create_ssl_ctx(sslp)  # reads all certificates of the system: 30 ms and more
+        return _Noting._preferred
 
     def cursor(self, cursor: Any = None) -> Any:
         return super().cursor(tracked(cursor or self.cursorclass, pymysql.Error))

@@ -13,6 +13,10 @@ from .shares import View
 from .tag import Said
 
 
+class Elsewhere(Exception):
+    """The session is not the client's own: something between hands it to others too."""
+
+
 class Ledger(Protocol):
     """One member's.
 
@@ -33,6 +37,12 @@ class Ledger(Protocol):
     def arguments(self) -> Mapping[str, Any]:
         """For the driver's `connect`: what makes a connection known as this member's from its first moment."""
 
+    async def take(self, conn: Any) -> None:
+        """Have *conn*, which was opened under the claim, count as a part of it.
+
+        :raises NotNow: when the claim has ended.
+        """
+
     async def say(self, conn: Any, said: Said, count: int) -> tuple[View, Callable[[], bool]]:
         """Say this of the member, which has *count* connections, and then see what all say.
 
@@ -41,6 +51,9 @@ class Ledger(Protocol):
 
         :param conn: the connection to ask on, where that takes one.
         """
+
+    def speaker(self) -> Any:
+        """The connection that is best asked on, if it is idle; None where each is as good."""
 
     async def leave(self, number: int) -> None:
         """The member has no connection and claims none. *number*: as of what is said, counted up."""

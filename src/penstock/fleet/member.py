@@ -33,9 +33,10 @@ from . import tag
 from .clock import clock as _clock
 from .demand import Meter
 from .gate import gate
-from .ledger import Ledger
+from .ledger import Elsewhere, Ledger
 from .line import Line, totals_of
-from .postgres import Elsewhere, Postgres, refused_by_a_pooler
+from .mysql import MySQL
+from .postgres import Postgres, refused_by_a_pooler
 from .redis import Redis
 from .shares import View
 from .tag import Said
@@ -84,11 +85,7 @@ class Member:
         self._kept_open = pool._sizes[0]  # where the share allows it
         self._most = min(pool._sizes[1], fleet.budget)
         self._name = tag.new_member()
-        self._ledger: Ledger = (
-            Postgres(pool._driver, fleet, self._name)
-            if fleet.redis is None
-            else Redis(fleet, self._name, pool._is_async)
-        )
+        self._ledger = _ledger(fleet, pool, self._name)
         self.settings = self._ledger.settings
         self._claim: Claim | None = None
         self._number = 0
@@ -201,9 +198,14 @@ class Member:
 
     async def _dial(self, pool: BasePool[Any], dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
         conn = await dial(self._ledger.arguments())
-        if self._is_lost():
+        try:
+            with pool._cut_off(conn, pool._clock() + SAY_SECONDS):
+                await self._ledger.take(conn)
+            if self._is_lost():
+                raise NotNow("the claim has ended meanwhile", STALE_SECONDS)
+        except BaseException:
             await self._part_with(pool, conn)
-            raise NotNow("the claim has ended meanwhile", STALE_SECONDS)
+            raise
         return conn
 
     def _is_lost(self) -> bool:
@@ -323,6 +325,9 @@ class Member:
             self._trouble, self._gave_up = None, False
 
     async def _look_on_one(self, pool: BasePool[Any]) -> None:
+        if (speaker := self._ledger.speaker()) is not None:
+            pool._core.kept = pool._slots_by_id.get(id(speaker))
+            pool._event(pool._core.prefer_kept)
         conn = await settled(pool._borrow(LOOK_TIMEOUT))  # type: ignore[attr-defined]
         try:
             await self._look_on(pool, conn)
@@ -500,6 +505,20 @@ class Member:
         share = max(1, share)  # a pool has no smaller size
         pool._core.may_grow = share < self._most
         pool._event(pool._core.resize, min(self._kept_open, share), share)
+
+
+def _ledger(fleet: Fleet, pool: BasePool[Any], member: str) -> Ledger:
+    if fleet.redis is not None:
+        return Redis(fleet, member, pool._is_async)
+    driver = pool._driver
+    if getattr(getattr(driver, "driver", driver), "dialect", "") != "mysql":  # over threads, the one beneath
+        return Postgres(driver, fleet, member)
+    if pool._auto:
+        raise ValueError(
+            'max_size="auto" cannot be had in a fleet on MySQL: its members cannot tell one another what they get done.'
+            " Give a number, or have them see one another through a Redis: Fleet(redis=...)"
+        )
+    return MySQL(driver, fleet, member)
 
 
 def _whom(seen: View) -> str:

@@ -15,6 +15,7 @@ from ..drivers import sockets
 from ..drivers.base import Driver, Status
 from ..pool.base import one_line
 from . import tag
+from .ledger import Elsewhere
 from .shares import View, view
 from .tag import Said
 
@@ -53,10 +54,6 @@ _POOLER = (
 )
 
 
-class Elsewhere(Exception):
-    """The session is not the client's own: something between hands it to others too."""
-
-
 def refused_by_a_pooler(error: Exception) -> Elsewhere | None:
     """PgBouncer lets no settings through that it does not keep itself, unless it is told to ignore them."""
     return Elsewhere(f"{_POOLER} ({one_line(error)})") if "unsupported startup parameter" in str(error) else None
@@ -78,6 +75,9 @@ class Postgres:
     def arguments(self) -> Mapping[str, Any]:
         return {"application_name": tag.write(self._fleet.name, self._member, self._fleet.service)}
 
+    async def take(self, conn: Any) -> None:
+        pass  # it has its name since the login
+
     async def say(self, conn: Any, said: Said, count: int) -> tuple[View, Callable[[], bool]]:
         """Name *conn* after it, and then see all names. How many connections have each the server counts itself.
 
@@ -92,6 +92,9 @@ class Postgres:
         # To a client whose encoding is SQL_ASCII text is bytes.
         names = [(seen.decode() if isinstance(seen, bytes) else seen, count) for seen, count, _, _ in rows]
         return view(fleet.name, names, fleet.budget, fleet.members, fleet.outside), lambda: self._says(weak(), name)
+
+    def speaker(self) -> None:
+        return None  # each is as good as another
 
     async def leave(self, number: int) -> None:
         pass  # what it said has gone with its connections

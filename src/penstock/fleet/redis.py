@@ -142,6 +142,9 @@ class Redis:
     def arguments(self) -> Mapping[str, Any]:
         return {}
 
+    async def take(self, conn: Any) -> None:
+        pass
+
     async def say(self, conn: Any, said: Said, count: int) -> tuple[View, Callable[[], bool]]:
         """:raises ConnectionError: when Redis does not do it, for whatever reason."""
         fleet, at = self._fleet, clock()
@@ -151,6 +154,9 @@ class Redis:
         names = [(name, int(connections)) for connections, _, name in (_text(row).partition(" ") for row in rows)]
         seen = view(fleet.name, names, fleet.budget, fleet.members)
         return replace(seen, asked_on_one=False, settling=settling / 1000), lambda: True
+
+    def speaker(self) -> None:
+        return None  # each is as good as another
 
     async def leave(self, number: int) -> None:
         """:raises ConnectionError: when Redis does not do it, for whatever reason."""

@@ -33,7 +33,7 @@ from ..core import (
     Waiter,
 )
 from ..core.settings import check_count, check_seconds, check_sizes
-from ..drivers import load
+from ..drivers import for_url, load
 from ..drivers.base import Driver, Status
 from . import events, registry
 from .holders import CallSite, Holder, call_site, report, statement_text
@@ -65,7 +65,7 @@ class BasePool(Generic[C]):
     _is_async: ClassVar[bool]
     _numbers = itertools.count(1)
     _clock = staticmethod(monotonic)
-    _max_opening: int | None = None  # connections opened at once, for who takes `num_workers` at its word
+    _max_opening: int | None = None  # for who takes `num_workers` at its word
     _fleet_of: ClassVar[Callable[[Budget, str], Fleet] | None] = None  # told by penstock.fleet, which stands above
 
     def __init__(
@@ -191,7 +191,8 @@ class BasePool(Generic[C]):
 
         Where its database says ``fleet = true`` the share follows need, and is agreed on with the other processes.
 
-        Where to connect comes from the `url` of its database, or of the pooler that it goes through. It keeps
+        Where to connect comes from the `url` of its database, or of the pooler that it goes through, and so does the
+        driver: psycopg, or for mysql:// and mariadb:// PyMySQL, aiomysql for an AsyncPool. It keeps
         `min_size` connections open, 4 unless its share is smaller. The file is read and nobody is asked.
 
         :param service: its name in the file.
@@ -226,6 +227,7 @@ class BasePool(Generic[C]):
         if "conninfo" not in options:
             where = ("databases", declared.database) if declared.through is None else ("poolers", declared.through)
             options["conninfo"] = budget.conninfo(found, *where)
+        options.setdefault("driver", for_url(options["conninfo"], cls._is_async))
         options.setdefault("min_size", min(4, max_size if type(max_size) is int and max_size > 0 else share))
         options.setdefault("name", service)
         return cls(**options)

@@ -21,6 +21,8 @@ _INNER = (
     "penstock.core.",
     "penstock.drivers.",
     "psycopg.",
+    "psycopg2.",
+    "oracledb.",
     "asyncpg.",
     "penstock.compat.",
     "penstock.integrations.",

@@ -28,6 +28,7 @@ _FROM_CONFIG = {
     "sqlalchemy.engine.engine_from_config": False,
     "sqlalchemy.ext.asyncio.async_engine_from_config": True,
 }
+_QUEUES = ("QueuePool", "AsyncAdaptedQueuePool", "PenstockPool", "AsyncPenstockPool")
 _ONE = ("StaticPool", "AssertionPool")  # one connection for the whole process
 
 
@@ -97,7 +98,7 @@ def _opens(
         )  # fmt: skip
     if poolclass in _ONE:
         return Opens(place, kind, f"poolclass={poolclass}", Bound.POOL, 1, "one connection for the process", url=url)
-    if poolclass not in (None, "QueuePool", "AsyncAdaptedQueuePool"):
+    if poolclass not in (None, *_QUEUES):
         return _unknown(place, kind, f"poolclass={poolclass} is not one that penstock knows", url)
     if "pool" in given:
         return _unknown(place, kind, "it is given a pool made elsewhere", url)

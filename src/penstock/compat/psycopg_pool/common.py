@@ -11,7 +11,7 @@ PAUSE = 0.1  # seconds between two tries of `wait`, while the database is known 
 
 
 class Workers(BasePool[Any]):
-    """A pool that opens `num_workers` connections at once, and no more, if it is told so."""
+    """A pool that opens connections as psycopg's does, if `num_workers` is given: so many at once, and grows by one."""
 
     def __init__(self, conninfo: Any = "", *, num_workers: int | None = None, **options: Any) -> None:
         self._max_opening = num_workers

@@ -14,7 +14,8 @@ __all__ = ["ConnectionPool", "NullConnectionPool"]
 class ConnectionPool(Workers, Pool[C]):
     """`penstock.Pool`, which has psycopg_pool's names and defaults.
 
-    :param num_workers: connections opened at once; where it is not given, as many as are needed.
+    :param num_workers: connections opened at once up to `min_size`; above that it is one by one then, as psycopg's pool
+        grows. Where it is not given, as many as are needed.
     """
 
 

@@ -16,7 +16,8 @@ __all__ = ["AsyncConnectionPool", "AsyncNullConnectionPool"]
 class AsyncConnectionPool(Workers, AsyncPool[C]):
     """`penstock.AsyncPool`, which has psycopg_pool's names and defaults.
 
-    :param num_workers: connections opened at once; where it is not given, as many as are needed.
+    :param num_workers: connections opened at once up to `min_size`; above that it is one by one then, as psycopg's pool
+        grows. Where it is not given, as many as are needed.
     """
 
 

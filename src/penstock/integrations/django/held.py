@@ -17,7 +17,11 @@ from ...pool.holders import statement_text
 from .pool import MARK, sizes
 
 _SHOWN = 10  # connections of one process
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
+# Texts in a statement, which may be anybody's: how they are written differs. The last one may have been cut off.
+_TEXTS = {
+    "postgresql": re.compile(r"\bE'(?:[^'\\]|\\(?:.|\Z)|'')*(?:'|\Z)|'(?:[^']|'')*(?:'|\Z)", re.IGNORECASE | re.DOTALL),
+    "mysql": re.compile(r"""'(?:[^'\\]|\\(?:.|\Z)|'')*(?:'|\Z)|"(?:[^"\\]|\\(?:.|\Z)|"")*(?:"|\Z)""", re.DOTALL),
+}
 
 # Of another role's sessions little is shown to a role without pg_read_all_stats, not even that they are a client's.
 _ACTIVITY = """
@@ -59,7 +63,7 @@ class Session(NamedTuple):
         if self.transaction is not None and self.transaction > (self.since or 0) + 0.1:
             doing += f", its transaction open for {self.transaction:.1f} s"
         last = "" if self.state == "active" else "after "
-        return f"{doing}: {last}{statement_text(_LITERAL.sub(chr(39) + '...' + chr(39), self.statement or ''))}"
+        return f"{doing}: {last}{self.statement}"
 
 
 def describe(alias: str) -> Iterator[str]:
@@ -76,7 +80,7 @@ def describe(alias: str) -> Iterator[str]:
             cursor.execute(limits)
             most, reserved = cursor.fetchone()
             cursor.execute(activity)
-            sessions = [Session(*row) for row in cursor.fetchall()]
+            sessions = [Session(*row)._replace(statement=_shown(row[-1], asking.vendor)) for row in cursor.fetchall()]
             in_use = len(sessions)
             if asking.vendor == "mysql":
                 cursor.execute("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
@@ -95,6 +99,10 @@ def describe(alias: str) -> Iterator[str]:
         return
     yield from _ours(alias, [session for session in sessions if session.name.startswith(f"{MARK}{alias}:")])
     yield from _others([session for session in sessions if not session.name.startswith(f"{MARK}{alias}:")])
+
+
+def _shown(statement: str | None, vendor: str) -> str | None:
+    return statement_text(None if statement is None else _TEXTS[vendor].sub("'...'", statement))
 
 
 def _of_this_user(user: str, sessions: list[Session]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from django.db import OperationalError  # type: ignore[import-untyped]
 from ... import errors
 from ...core import Slot, Waiter
 from ...drivers.base import Status
+from ...pool import registry
 from ...pool.holders import report
 from ...pool.sync import Pool, _nothing
 from ...pool.terms import Wish
@@ -70,7 +71,7 @@ class DjangoPool(Pool[Any]):
             return due
         for slot in self._core.leases():
             conn, borrower = _borrower(slot)
-            idle = partial(_has_nothing_to_do, slot.owner)
+            idle = partial(_has_nothing_to_do, borrower)
             if borrower is not None and borrower.let_go(conn, idle) and not self._spawn(self.putconn, conn):
                 self.putconn(conn)
         return min(due, now + _LOOK_AGAIN)
@@ -83,7 +84,11 @@ class DjangoPool(Pool[Any]):
         """In the thread that ends. Django does not give back then; what is at rest can be, and need not be closed."""
         for slot in self._core.leases() if not self._core.closed else ():  # as it is at the interpreter's exit
             conn, borrower = _borrower(slot) if slot.by_hand is owner else (None, None)
-            if borrower is not None and borrower.let_go(conn, _always):
+            if borrower is None:
+                continue
+            if borrower.outlives_this_thread():
+                slot.by_hand = _nobody_s()  # the wrapper's from now on, and free when that is dropped
+            elif borrower.let_go(conn, _always):
                 self.putconn(conn)
         super()._holder_ended(owner)
 
@@ -95,12 +100,18 @@ def _borrower(slot: Slot) -> tuple[Any, Any]:
     return conn, None if borrower is None else borrower()
 
 
-def _has_nothing_to_do(thread: int) -> bool:
-    """Whether a thread is an executor's, between two pieces of work.
+def _nobody_s() -> registry.Token:
+    token = registry.Token()
+    token.ended = True
+    return token
+
+
+def _has_nothing_to_do(borrower: Any) -> bool:
+    """Whether the thread of a wrapper is an executor's, between two pieces of work.
 
     Executors never tell anybody when a piece of work ends, and Django gives back at the ends of requests only.
     """
-    frame = sys._current_frames().get(thread)
+    frame = sys._current_frames().get(borrower.thread)
     return frame is not None and frame.f_code is _worker.__code__
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from types import CodeType, FrameType
 
-# Between the user's code and a connection, and between the thread's start and the user's code. Celery's and the
-# servers' own frames stand outermost, so they are reached where there is no user's line at all.
-_NOT_THEIRS = sys.stdlib_module_names | {
+# Between the user's code and a connection, and between the thread's start and the user's code.
+_NOT_THEIRS = {
     *("django", "penstock", "asgiref", "celery", "kombu", "billiard", "gevent", "greenlet"),
-    *("gunicorn", "uvicorn", "daphne", "hypercorn", "granian", "waitress", "mod_wsgi", "cheroot"),
+    *("gunicorn", "uvicorn", "daphne", "hypercorn", "granian", "waitress", "mod_wsgi", "cheroot", "whitenoise"),
+    *("contextlib", "functools", "threading", "concurrent", "asyncio", "multiprocessing", "runpy", "importlib"),
+    *("wsgiref", "socketserver", "http", "unittest"),
 }
 _PLUMBING = ("django.db", "django.utils", "penstock", "contextlib")  # which says nothing of who asked
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from threading import Lock
+from contextlib import suppress
+from threading import Lock, get_ident
 from typing import Any
 from weakref import ref
 
@@ -29,6 +30,7 @@ class Pooled:
     settings_dict: Mapping[str, Any]
     alias: str
     in_atomic_block: bool
+    autocommit: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,6 +79,7 @@ class Pooled:
     def get_new_connection(self, conn_params: Mapping[str, Any]) -> Any:
         if not self.pooled:
             return super().get_new_connection(conn_params)  # type: ignore[misc]
+        self._lender = None  # connected anew without `close`: the pool takes the other one back when it is dropped
         while True:
             pool = pools.pool_of(self, conn_params)
             try:
@@ -86,8 +89,8 @@ class Pooled:
                 if pools.pool_of(self, conn_params) is pool:  # nobody has put another in its place
                     raise
         conn._borrower = ref(self)
-        self._lender = pool
-        self._baseline = pool.baseline(conn)
+        self._lender = conn._pool
+        self._baseline = conn._pool.baseline(conn)
         pools.remember(self)
         return conn
 
@@ -104,9 +107,9 @@ class Pooled:
                 self.connection = self._lender = None
         if lender is None or conn is None:
             return super()._close()  # type: ignore[misc]
-        if conn._pool is lender:  # or it was taken away, and is closed
-            with self.wrap_database_errors:  # type: ignore[attr-defined]
-                lender.putconn(conn)
+        if conn._pool is lender:
+            with self.wrap_database_errors, suppress(ValueError):  # type: ignore[attr-defined]
+                lender.putconn(conn)  # or it has been taken away, at this very moment even
         return None
 
     def close_if_unusable_or_obsolete(self) -> None:
@@ -123,6 +126,15 @@ class Pooled:
 
     # The pool asks for these.
 
+    @property
+    def thread(self) -> int:
+        """The one that this wrapper belongs to."""
+        return self._thread_ident  # type: ignore[attr-defined,no-any-return]
+
+    def outlives_this_thread(self) -> bool:
+        """Whether it may go on to be used when the thread that calls this has ended."""
+        return self.thread != get_ident() or self.allow_thread_sharing  # type: ignore[attr-defined]
+
     def let_go(self, conn: Any, unused: Callable[[], bool]) -> bool:
         """Part with *conn*, from whatever thread, if nothing is lost by it; true when the caller has it to give back.
 
@@ -132,9 +144,9 @@ class Pooled:
             return False
         with self._lending:
             lender = self._lender
-            if lender is None or self.connection is not conn or conn._pool is not lender or self.in_atomic_block:
+            if lender is None or self.connection is not conn or conn._pool is not lender:
                 return False
-            if not lender.at_rest(conn, self._baseline) or not unused():
+            if not self._nothing_begun(lender) or not unused():
                 return False
             self.connection = self._lender = None
             return True
@@ -150,10 +162,12 @@ class Pooled:
 
     def _was_taken_away(self, lender: DjangoPool) -> bool:
         """By the pool's `leak_reclaim`, and nothing with it that its user would miss."""
-        conn = self.connection
+        return self.connection is not None and self.connection._pool is None and self._nothing_begun(lender)
+
+    def _nothing_begun(self, lender: DjangoPool) -> bool:
+        """Whether the next query would come to the same on another connection, as far as can be seen."""
         return (
-            conn is not None
-            and conn._pool is None
-            and not self.in_atomic_block
-            and lender.at_rest(conn, self._baseline)
+            not self.in_atomic_block
+            and self.autocommit == self.settings_dict["AUTOCOMMIT"]
+            and lender.at_rest(self.connection, self._baseline)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -61,10 +62,12 @@ class Nobody:
 
 
 _NOBODY = Nobody()
+_BY_REF = "ref" in signature(_finalize_fairy).parameters  # how SQLAlchemy 2.0 is told of a drop
 
 
 def _dropped(watch: Any) -> None:
     record, watch.record = watch.record, None
     if record is not None:
         pool = record._owner
-        _finalize_fairy(None, record, pool, pool._should_log_debug(), is_gc_cleanup=True)
+        told = {"ref": watch} if _BY_REF else {"is_gc_cleanup": True}
+        _finalize_fairy(None, record, pool, echo=pool._should_log_debug(), **told)

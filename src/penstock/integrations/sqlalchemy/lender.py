@@ -22,10 +22,11 @@ from weakref import ref
 from sqlalchemy import exc
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from ...core import Close, Effect, Open, Reason, Slot, State
+from ...core import Close, Effect, Open, Reason, Slot, State, Waiter
 from ...core.pace import Pace
+from ...drivers import sockets
 from ...drivers.base import Activity, Driver, Status
-from ...pool import aio, events, sync
+from ...pool import aio, events, steps, sync
 from ...pool.base import BasePool, one_line
 from ...pool.terms import declared
 from .caller import caller
@@ -231,6 +232,11 @@ class ThreadLender(Lender, sync.Pool[Any]):
             self._salvage(slot)
             raise
 
+    def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
+        if not self._core.opened:
+            self._open()
+        return super()._wait_for(waiter, timeout, again)
+
     def _claim_idle(self) -> list[Slot]:
         with self._lock:
             return self._core.doubt()
@@ -264,14 +270,26 @@ class TaskLender(Lender, aio.AsyncPool[Any]):
         else:  # the garbage collector, in another thread: it has taken the connection out of the record
             self._tell(lambda: super(TaskLender, self).settle(record))
 
+    def begin(self) -> None:
+        self._open()
+
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         return self._loop
 
-    def abort(self) -> None:
-        """The loop is closed: nothing can be said to the server in order any more."""
+    def let_go(self) -> None:
+        """The loop is closed: part with what is idle, as far as that can be done without one."""
         for slot in self._claim_idle():
-            self._driver.abort(slot.conn)
+            driver, conn = slot.conn.driver, slot.conn.real
+            if driver is None:
+                continue
+            try:
+                end = steps.run(driver.close(conn))
+            except Exception:  # it waits for the server, which nothing can any more
+                driver.abort(conn)
+            else:
+                if end is not None:
+                    sockets.close(end)
 
     def _claim_idle(self) -> list[Slot]:
         return self._core.doubt()

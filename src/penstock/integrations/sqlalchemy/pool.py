@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from asyncio import get_running_loop
+from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any, Literal
 
 from sqlalchemy import event, exc
@@ -17,15 +17,17 @@ from sqlalchemy.util import safe_reraise
 
 from ... import errors
 from ...core import Overload
+from ...drivers import sockets
+from ...pool import events
+from ...pool.base import LINGER
 from ...pool.holders import Holder
 from ...pool.snapshot import Snapshot
 from .lease import Lease
 from .lender import Lender, NoConnection, TaskLender, ThreadLender
-from .record import Record, note
+from .record import Record, end_of, note
 
+LINGER_BROKEN = 0.05  # seconds, as LINGER, for a server that most likely has let go already, or never will
 AT_ONCE = 0.001  # seconds that who does not want to wait waits all the same, for a place to be made
-
-_beginning = Lock()  # held while a pool's first connection is asked for
 
 
 @dataclass(slots=True)
@@ -64,11 +66,11 @@ class PenstockPool(QueuePool):
     :param max_idle: seconds after which an unused connection is closed; by default never, as SQLAlchemy does.
     :param kw: `recycle`, `pre_ping`, `reset_on_return`, `echo`, `logging_name`, `events`, `dialect`: as of any of
         SQLAlchemy's pools. With `pre_ping` a connection is asked only where the kernel cannot tell; see `docs`.
-    :raises ValueError: (or TypeError) naming the argument, what was found and what it may be; at the first use.
+    :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
 
     _is_asyncio = False
-    _lender: Any = None  # made with the first connection, so that an engine that is not used starts no thread
+    _lender: Any = None
 
     def __new__(cls, creator: Any, *args: Any, dialect: Any = None, **kw: Any) -> PenstockPool:
         """Named to `create_async_engine`, it is the one for asyncio."""
@@ -110,6 +112,7 @@ class PenstockPool(QueuePool):
             "max_waiting": max_waiting,
             "max_idle": max_idle,
         }
+        self._lender = self._make_lender()  # opened with the first connection: an unused engine starts no thread
 
     # ------------------------------------------------------------------------------------------ as SQLAlchemy asks
 
@@ -141,11 +144,20 @@ class PenstockPool(QueuePool):
         return noted
 
     def _do_get(self) -> Record:
-        lender: ThreadLender = self._lender or self._begin()
+        lender: ThreadLender = self._lender
         return lender.lend()
 
     def _do_return_conn(self, record: Any) -> None:
         record.lender.settle(record)
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        """Until the server has let go of it, it counts there: its place must not be another's before that."""
+        end = None if self._is_asyncio else end_of(self._dialect.get_driver_connection(connection))
+        try:
+            super()._close_connection(connection, terminate=terminate)
+        finally:
+            if end is not None:
+                sockets.wait_for_end(end, LINGER_BROKEN if terminate else LINGER)
 
     def recreate(self) -> PenstockPool:
         self.logger.info("Pool recreating")
@@ -166,18 +178,17 @@ class PenstockPool(QueuePool):
         )
 
     def dispose(self) -> None:
-        if self._lender is not None:
-            self._lender.dispose()
+        self._lender.dispose()
         self.logger.info("Pool disposed. %s", self.status())
 
     def size(self) -> int:
         return self._size
 
     def checkedin(self) -> int:
-        return 0 if self._lender is None else len(self._lender._core.idle)
+        return len(self._lender._core.idle)
 
     def checkedout(self) -> int:
-        return 0 if self._lender is None else self._lender._core.leased
+        return self._lender._core.leased  # type: ignore[no-any-return]
 
     def overflow(self) -> int:
         return self._overflow if self._size else 0
@@ -186,12 +197,15 @@ class PenstockPool(QueuePool):
 
     def holders(self) -> list[Holder]:
         """Who holds which connection, the longest first: the line that took it, and what is done with it."""
-        return [] if self._lender is None else self._lender.holders()
+        return self._lender.holders()  # type: ignore[no-any-return]
 
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
-        lender: Lender = self._lender or self._begin()
-        return lender.snapshot()
+        return self._lender.snapshot()  # type: ignore[no-any-return]
+
+    def listen(self, callback: Callable[[events.Event], object]) -> Callable[[], None]:
+        """Call *callback* with each `penstock.events.Event` from now on; returns what ends that."""
+        return self._lender.listen(callback)  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------------------------------------ QueuePool's privates
 
@@ -201,21 +215,12 @@ class PenstockPool(QueuePool):
 
     @property
     def _pool(self) -> Idle:  # type: ignore[override]
-        idle = [] if self._lender is None else self._lender._pool
-        return Idle(idle, self._size, self._lifo)
+        return Idle(self._lender._pool, self._size, self._lifo)
 
     # ------------------------------------------------------------------------------------------
 
-    def _begin(self) -> Any:
-        with _beginning:
-            if self._lender is None:
-                self._lender = self._make_lender()
-            return self._lender
-
     def _make_lender(self) -> Lender:
-        lender = ThreadLender(self, **self._lender_options())
-        lender.open()
-        return lender
+        return ThreadLender(self, **self._lender_options())
 
     def _lender_options(self) -> dict[str, Any]:
         unlimited = self._max_overflow < 0
@@ -236,7 +241,7 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
     _dialect = AsyncAdaptedQueuePool._dialect
 
     def _do_get(self) -> Record:
-        lender: TaskLender = self._lender or self._begin()
+        lender: TaskLender = self._lender
         try:
             loop = get_running_loop()
         except RuntimeError:
@@ -244,21 +249,21 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
                 f"{lender.name}: a connection of an asyncio engine was asked for outside of any event loop"
             ) from None
         if loop is not lender.loop:
-            lender = self._move(lender)
+            lender = self._lender = self._settle_in(lender)
         return lender.lend()
 
-    def _move(self, lender: TaskLender) -> TaskLender:
-        assert lender.loop is not None
-        if not lender.loop.is_closed():
-            raise errors.under(errors.WrongEventLoop, NoConnection)(
-                f"{lender.name}: this engine was first used in another event loop, where its connections live:"
-                " make an engine for each loop, or `await engine.dispose()` in the one before it is used in the other"
-            )
-        lender.abort()
-        self._lender = None
-        return self._begin()  # type: ignore[no-any-return]
-
-    def _make_lender(self) -> Lender:
-        lender = TaskLender(self, **self._lender_options())
-        lender._open()
+    def _settle_in(self, lender: TaskLender) -> TaskLender:
+        """In the running event loop: the first, or one after the end of that."""
+        if lender.loop is not None:
+            if not lender.loop.is_closed():
+                raise errors.under(errors.WrongEventLoop, NoConnection)(
+                    f"{lender.name}: this engine was first used in another event loop, where its connections live:"
+                    " make an engine for each loop, or `await engine.dispose()` there before it is used here"
+                )
+            lender.let_go()
+            lender = self._make_lender()
+        lender.begin()
         return lender
+
+    def _make_lender(self) -> TaskLender:
+        return TaskLender(self, **self._lender_options())

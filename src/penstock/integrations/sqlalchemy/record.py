@@ -6,6 +6,7 @@ looked at here, at each checkout, and the pool beneath sees places only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -117,6 +118,7 @@ class Record(_ConnectionRecord):
             driver.unbind(self.real)
         if driver.state(self.real) != self._baseline and driver.status(self.real) is Status.IDLE:
             if (reason := driver.unfit(self.real)) is not None:
+                self._owner._invalidate_time = time()  # as of one, so of all that were made before
                 self.invalidate(exc.DisconnectionError(f"this connection {reason.value}"))
             else:
                 self._baseline = driver.adopt(self.real)
@@ -215,6 +217,15 @@ def note(dialect: Any, record: Any, args: list[Any], params: dict[str, Any]) -> 
     stands_in = not dialect.is_async and not isinstance(dialect.dbapi, ModuleType)  # for the driver: as in a test
     if noting is not None and not stands_in and isinstance(record, Record):
         noting(params)
+
+
+def end_of(real: Any) -> int | None:
+    """A descriptor that reads as ended once the server has let go of a blocking connection, where that is known."""
+    if _driver_of(type(real), False) is None:  # type: ignore[arg-type]
+        return None
+    with suppress(Exception):  # it is closed already, or has no socket
+        return os.dup(real.fileno())
+    return None
 
 
 @cache

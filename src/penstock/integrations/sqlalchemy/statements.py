@@ -49,12 +49,11 @@ def spelled(statement: Any, params: Mapping[str, Any] | None, row_factory: Any) 
         raise TypeError(f"params of a statement of SQLAlchemy's must be one mapping of names, not {params!r}")
     if getattr(statement, "is_insert", False) and not statement._returning and not statement._inline:
         statement = statement.inline()  # or it would return the key that an engine wants to know
-    compiled, extracted, collected, _ = statement._compile_w_cache(
+    compiled, extracted, *collected, _ = statement._compile_w_cache(
         _dialect, compiled_cache=_compiled, column_keys=sorted(params or ())
     )
-    values = compiled.construct_params(
-        params, extracted_parameters=extracted, escape_names=False, _collected_params=collected
-    )
+    more = {"_collected_params": collected[0]} if collected else {}  # SQLAlchemy 2.0 has none
+    values = compiled.construct_params(params, extracted_parameters=extracted, escape_names=False, **more)
     plan = _plans.get(compiled)
     if plan is None:
         plan = _plans[compiled] = Plan(compiled)

@@ -48,3 +48,6 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):  # type: ignore[misc]
             super().init_connection_state()
         else:  # the pool has done it, once: with each connect Django would set the session, which is then to be reset
             BaseDatabaseWrapper.init_connection_state(self)
+
+    def is_usable(self) -> bool:
+        return self.connection is not None and bool(super().is_usable())  # Django's own keeps one that is closed
