@@ -237,7 +237,9 @@ def _driver_of(kind: type, is_async: bool) -> Driver | None:
 
 @cache
 def _driver_named(name: str, is_async: bool) -> Driver | None:
+    """Ours, if it can take note of connections that SQLAlchemy makes: psycopg's of all, others with `noting`."""
     try:
-        return drivers.load(name, None, is_async)
+        driver = drivers.load(name, None, is_async)
     except (ValueError, ImportError):
         return None
+    return driver if name == "psycopg" or hasattr(driver, "noting") else None
