@@ -271,6 +271,26 @@ def test_an_end_that_the_event_loop_has_read_is_known_too(postgres: EmbeddedPost
     run(scenario())
 
 
+def test_a_goodbye_that_the_event_loop_has_read_is_the_end(dsn: str, run: Run) -> None:
+    """Even before the end itself has come: an idle connection is not handed out, one in hand fails as lost."""
+    fields = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+    goodbye = b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
+
+    async def scenario() -> None:
+        async with pool_of(dsn) as pool:
+            first = await session(pool)
+            pool._pool[0]._hearing.data_received(goodbye)
+            assert await session(pool) != first
+            async with pool.connection() as conn:
+                conn._hearing.data_received(goodbye)
+                with pytest.raises(asyncpg.PostgresConnectionError, match="the server has ended the connection"):
+                    await conn.fetchval("SELECT 1")
+            assert await session(pool) != first
+            assert pool.snapshot().closes == {Reason.DEAD: 1, Reason.BROKEN: 1}
+
+    run(scenario())
+
+
 def test_a_word_of_the_server_s_is_no_goodbye(postgres: EmbeddedPostgres, run: Run) -> None:
     """What an idle connection has to read may be a notification: it is looked at, and the connection stays."""
 

@@ -14,6 +14,7 @@ import asyncio
 import math
 from asyncio import current_task, get_running_loop
 from collections.abc import Awaitable, Callable, Generator
+from inspect import signature
 from sys import _getframe
 from types import CodeType, TracebackType
 from typing import Any
@@ -30,6 +31,9 @@ from ..drivers.session import Touched
 from ..pool.aio import AsyncPool
 from ..pool.holders import report
 from ..pool.terms import Wish, declared
+
+if "init_size" not in signature(theirs.Pool).parameters:
+    raise ImportError(f"penstock.compat.asyncpg needs asyncpg 0.32 or newer, found {asyncpg.__version__}")
 
 _FOREVER = 365 * 86_400.0  # seconds; an event loop's timer does not take infinity
 _CONNECT_SECONDS = 60.0  # asyncpg's default

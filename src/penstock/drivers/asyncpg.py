@@ -24,7 +24,7 @@ from asyncpg.protocol.protocol import PreparedStatementState  # type: ignore[imp
 
 from ..core import Reason
 from . import sockets
-from .asyncpg_connection import NOTHING, Bounded, callbacks, failed, fileno, refuses_to_write, restore, tracked
+from .asyncpg_connection import NOTHING, Bounded, Hearing, callbacks, failed, fileno, refuses_to_write, restore, tracked
 from .base import Activity, Status
 from .session import Touched, reset_statement
 
@@ -85,6 +85,8 @@ class AsyncpgDriver:
             conn._born = callbacks(conn)
             conn._born_writable = not refuses_to_write(conn)
             conn._driver = self
+            conn._hearing = Hearing(conn._protocol)
+            conn._transport.set_protocol(conn._hearing)
         conn._activity = Activity()
         conn._touched = NOTHING
         conn._loss = None
@@ -93,10 +95,12 @@ class AsyncpgDriver:
 
     def probe(self, conn: Any) -> Callable[[int], object]:
         # The event loop reads the socket too. If it was quicker the descriptor is closed, and may be another's by now.
-        has_closed, stirred = conn._protocol.is_closed, sockets.stirred(fileno(conn))
-        return lambda milliseconds: has_closed() or stirred(milliseconds)
+        hearing, has_closed, stirred = conn._hearing, conn._protocol.is_closed, sockets.stirred(fileno(conn))
+        return lambda milliseconds: hearing.goodbye or has_closed() or stirred(milliseconds)
 
     def look(self, conn: Any) -> bool:
+        if conn._hearing.goodbye:
+            return False
         try:
             waiting = _peek(fileno(conn))
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from functools import cache, wraps
 from inspect import signature
@@ -18,6 +19,8 @@ NOTHING = Touched.NOTHING  # its truth is a call of Python, its identity is not
 _READ_ONLY = "25006"
 _LIMITS = ("25P03", "25P04", "57P05")  # as in `psycopg.py`: it is the client who was slow
 
+_GOODBYE = b"\0VFATAL\0C"  # within an ErrorResponse, before its SQLSTATE; what a server sends last
+_GOODBYE_BYTES = 512  # at the end of what was received
 _TOO_LITTLE = 0.005  # seconds before a deadline: timers may end early, and what is begun then comes to nothing
 
 _STATEMENTS = ("execute", "executemany", "fetch", "fetchval", "fetchrow", "fetchmany", "copy_from_query")
@@ -111,6 +114,27 @@ class Bounded:
         return getattr(self.own, name)
 
 
+class Hearing(asyncio.Protocol):
+    """Between the transport and asyncpg's protocol: hears the server's goodbye.
+
+    To an idle connection it comes a moment before the end. The event loop reads it, so that the kernel has nothing to
+    tell; asyncpg keeps it to itself, and fails at the next statement.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self.goodbye = False
+        self._receive = protocol.data_received
+        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+        self.eof_received = protocol.eof_received  # type: ignore[method-assign]
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+    def data_received(self, data: bytes) -> None:
+        if data.find(_GOODBYE, -_GOODBYE_BYTES) >= 0:
+            self.goodbye = True
+        self._receive(data)
+
+
 @cache
 def tracked(connection_class: Any) -> Any:
     """*connection_class*, noting each statement: for who asks what a holder is doing, and to know what to reset.
@@ -158,7 +182,7 @@ def _beginning(init: Any) -> Any:
         self._activity = Activity()
         self._touched = NOTHING
         self._running = 0
-        self._lent_by = self._born = self._bounds = self._loss = None
+        self._lent_by = self._born = self._bounds = self._loss = self._hearing = None
         init(self, *args, **kwargs)
 
     return beginning
@@ -212,6 +236,8 @@ def _tracking(method: Any, prefix: str = "") -> Any:
             return await method(self, *args, **kwargs)
         except BaseException as error:
             failed(self, error)
+            if isinstance(error, asyncpg.InternalClientError) and self._hearing is not None and self._hearing.goodbye:
+                raise asyncpg.ConnectionDoesNotExistError("the server has ended the connection") from error
             raise
         finally:
             self._running -= 1
