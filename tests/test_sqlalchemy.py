@@ -6,8 +6,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -446,3 +448,23 @@ def test_a_forked_child_has_connections_of_its_own(engine: Engine) -> None:
         assert pid(connection) == parents
     os.close(read)
     os.close(write)
+
+
+def test_a_driver_that_is_not_known_is_lent_as_it_is(tmp_path: Path) -> None:
+    """SQLite has no socket to look at: SQLAlchemy's own pre-ping asks, and nothing is reported of its statements."""
+    one = sa.create_engine(f"sqlite:///{tmp_path / 'db'}", poolclass=PenstockPool, pool_size=1, pool_pre_ping=True)
+    with one.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE things (n int)"))
+        (holder,) = one.pool.holders()  # type: ignore[attr-defined]
+    assert (holder.statement, holder.idle >= 0) == (None, True)
+    with one.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM things")) == 0
+    one.dispose()
+
+
+def test_a_connection_of_a_creator_that_the_driver_cannot_take_note_of_is_lent(dsn: str) -> None:
+    one = sa.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn), poolclass=PenstockPool)
+    for _ in range(2):
+        with one.connect() as connection:
+            assert connection.scalar(sa.text("SELECT 1")) == 1
+    one.dispose()

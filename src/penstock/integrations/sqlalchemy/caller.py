@@ -13,7 +13,7 @@ _files: set[str] = set()  # known to be within: a look by file costs a third of 
 
 def caller() -> tuple[CodeType, int]:
     """Code object and instruction of the innermost frame that is the user's."""
-    frame = outermost = _getframe(2)  # who asks is one of ours
+    frame = outermost = _getframe(3)  # beneath it are ours
     inside = _files
     while True:
         name = frame.f_code.co_filename

@@ -35,7 +35,17 @@ class Lease(_ConnectionFairy):
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         record: Any = self._connection_record
-        if record is None or self._echo or not record.is_at_rest(self):
+        if (
+            record is None
+            or not record.idle_is_clean
+            or record.state(record.real) != record.baseline
+            or record.fairy_ref is not self._finalizer  # it is not this lease's any more
+            or self.dbapi_connection is None
+            or record.finalize_callback
+            or self._echo
+            or self._pool.dispatch.reset
+            or self._pool.dispatch.checkin
+        ):
             super()._checkin(transaction_was_reset)
             return
         self._finalizer = _NOBODY  # type: ignore[assignment]

@@ -35,6 +35,7 @@ from .record import Record
 if TYPE_CHECKING:
     from .pool import PenstockPool
 
+UNSEEN = 0.05  # seconds: less would round to less than nothing
 _EVENT_LOOPS = ("asyncio.", "uvloop", "anyio.", "trio.")
 
 
@@ -81,8 +82,11 @@ class Records:
         return record.status()
 
     def activity(self, record: Record) -> Activity:
-        # Of a connection whose statements are not seen, as if one had just ended: it is not suspected of being a leak.
-        return record.activity() or Activity()
+        activity = record.activity()
+        if activity is None:  # its statements are not seen: as if one had just ended, so that no leak is suspected
+            activity = Activity()
+            activity.ended -= UNSEEN
+        return activity
 
     async def close(self, record: Record) -> int | None:
         if record.dbapi_connection is not None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 from time import monotonic, time
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
 from sqlalchemy.engine.interfaces import Dialect
@@ -24,7 +24,6 @@ from ...drivers.base import Activity, Driver, Status
 from ...pool.terms import declared
 
 if TYPE_CHECKING:
-    from .lease import Lease
     from .lender import Lender
     from .pool import PenstockPool
 
@@ -41,31 +40,33 @@ class Record(_ConnectionRecord):
     :ivar driver: ours for connections of this kind; None if there is none, and then nothing is known of them.
     :ivar real: the driver's own connection, as *driver* takes it.
     :ivar opened: there was a connection in it at least once.
+    :ivar idle_is_clean: where *state* tells what it told when the connection was met, *baseline*, SQLAlchemy's reset
+        would do nothing.
     :ivar bound: its transactions begin with the limits of this lease.
     :ivar rested: since when it was in nobody's hands, by the monotonic clock.
     """
 
     __slots__ = (
-        "_baseline",
-        "_idle_is_clean",
         "_met",
         "_owner",
         "_probe",
-        "_state",
+        "baseline",
         "bound",
         "driver",
+        "idle_is_clean",
         "lender",
         "opened",
         "real",
         "rested",
         "slot",
+        "state",
     )
 
-    _baseline: Any
-    _idle_is_clean: bool
+    baseline: Any
+    idle_is_clean: bool
     _met: Any
     _probe: Callable[[int], object]
-    _state: Callable[[Any], object]
+    state: Callable[[Any], object]
     driver: Driver | None
     real: Any
 
@@ -81,30 +82,26 @@ class Record(_ConnectionRecord):
 
     def get_connection(self) -> Any:
         """The connection, opened if there is none, or none that is alive."""
-        if self._met is not None and self.dbapi_connection is self._met:
+        conn = self.dbapi_connection
+        if conn is not None and conn is self._met:
+            owner, made = self._owner, self.starttime
             if self._probe(0):
                 self._look()
-            elif self._owner._pre_ping or self.rested <= self._owner._doubted:
+            elif owner._pre_ping or self.rested <= owner._doubted:
                 self._trust()
+            elif (
+                made >= owner._invalidate_time
+                and made >= self._soft_invalidate_time
+                and owner._recycle < 0
+                and declared() is None
+            ):
+                return conn  # as SQLAlchemy would find, by the same looks
         conn = super().get_connection()
         if conn is not self._met:
             self._meet(conn)
         if (terms := declared()) is not None:
             self._bind(terms.until, terms.reading)
         return conn
-
-    def is_at_rest(self, lease: Lease) -> bool:
-        """Whether it is known that there is nothing to be reset, and nobody wants to be told."""
-        dispatch, watch = self._owner.dispatch, cast("Any", lease._finalizer)
-        return (
-            self._idle_is_clean
-            and lease.dbapi_connection is self._met
-            and self._state(self.real) == self._baseline
-            and self.fairy_ref is watch
-            and not self.finalize_callback
-            and not dispatch.reset
-            and not dispatch.checkin
-        )
 
     def settled(self) -> None:
         """It comes back from whoever had it, after SQLAlchemy's own reset."""
@@ -116,12 +113,12 @@ class Record(_ConnectionRecord):
         if self.bound:
             self.bound = False
             driver.unbind(self.real)
-        if driver.state(self.real) != self._baseline and driver.status(self.real) is Status.IDLE:
+        if driver.state(self.real) != self.baseline and driver.status(self.real) is Status.IDLE:
             if (reason := driver.unfit(self.real)) is not None:
                 self._owner._invalidate_time = time()  # as of one, so of all that were made before
                 self.invalidate(exc.DisconnectionError(f"this connection {reason.value}"))
             else:
-                self._baseline = driver.adopt(self.real)
+                self.baseline = driver.adopt(self.real)
 
     def _checkin_failed(self, err: BaseException, _fairy_was_created: bool = True) -> None:
         if self.dbapi_connection is None and not _fairy_was_created:
@@ -159,17 +156,17 @@ class Record(_ConnectionRecord):
         self.opened = True
         self._met = conn
         if self.driver is not None:
-            self._baseline = self.driver.adopt(self.real)
-            self._state = self.driver.state
+            self.baseline = self.driver.adopt(self.real)
+            self.state = self.driver.state
             self._probe = self.driver.probe(self.real)
             # Of asyncpg's transaction SQLAlchemy keeps an account of its own, which its rollback sets right.
-            self._idle_is_clean = not hasattr(conn, "_started")
+            self.idle_is_clean = not hasattr(conn, "_started")
 
     def _part(self) -> None:
         """Keep nothing of a connection that is gone."""
-        self._met = self._baseline = self.real = self.driver = None
+        self._met = self.baseline = self.real = self.driver = None
         self._probe = bool  # of 0
-        self._idle_is_clean = False
+        self.idle_is_clean = False
         self.bound = False
 
     def _look(self) -> None:
@@ -237,7 +234,9 @@ def _driver_of(kind: type, is_async: bool) -> Driver | None:
 
 @cache
 def _driver_named(name: str, is_async: bool) -> Driver | None:
+    """Ours, if it can take note of connections that SQLAlchemy makes: psycopg's of all, others with `noting`."""
     try:
-        return drivers.load(name, None, is_async)
+        driver = drivers.load(name, None, is_async)
     except (ValueError, ImportError):
         return None
+    return driver if name == "psycopg" or hasattr(driver, "noting") else None
