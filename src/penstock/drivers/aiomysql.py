@@ -36,6 +36,10 @@ class AiomysqlDriver(MySQLDriver):
         if not (isinstance(self.connection_class, type) and issubclass(self.connection_class, aiomysql.Connection)):
             raise TypeError(f"connection_class must be aiomysql.Connection or derive from it, not {connection_class!r}")
 
+    @staticmethod
+    def made_lendable(connection_class: Any) -> Any:
+        return lendable(connection_class, _Noting, _Lendable)
+
     async def connect(
         self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
     ) -> Any:
@@ -43,7 +47,7 @@ class AiomysqlDriver(MySQLDriver):
         params = dict(given)
         if "database" in params:
             params["db"] = params.pop("database")
-        conn = lendable(self.connection_class, _Noting, _Lendable)(**params)
+        conn = self.made_lendable(self.connection_class)(**params)
         try:
             await conn._connect()
             await self.begin_session(conn, given, settings)

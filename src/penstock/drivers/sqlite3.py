@@ -131,8 +131,12 @@ class Sqlite3Driver(DBAPIDriver):
         if _is_memory(text) and text not in self._anchors:
             # A database in memory is gone with its last connection; this one stays for as long as the pool does.
             self._anchors[text] = sqlite3.connect(database, uri=params["uri"], check_same_thread=False)
-        params["factory"] = lendable(params.get("factory") or self.connection_class, _Noting)
+        self.noting(params)
         return sqlite3.connect(database, **params)
+
+    def noting(self, params: dict[str, Any]) -> None:
+        """Have sqlite3's own ``connect``, given these arguments, make a connection that can be adopted."""
+        params["factory"] = lendable(params.get("factory") or self.connection_class, _Noting)
 
     def adopt(self, conn: Any) -> Any:
         conn._used = False
