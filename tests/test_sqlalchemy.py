@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -478,6 +479,13 @@ def test_sqlite_is_seen(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None
     assert (holder.site.line, holder.statement) == (here("of sqlite"), "INSERT INTO things VALUES (1)")
     assert holder.status == "INTRANS"
     assert not pings
+
+
+def test_sqlite_is_connected_to_while_its_file_is_locked(sqlite: Engine, tmp_path: Path) -> None:
+    """As without us: to connect reads nothing."""
+    with closing(sqlite3.connect(tmp_path / "db")) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        sqlite(connect_args={"timeout": 0}).connect().close()
 
 
 def test_a_transaction_left_open_in_sqlite_is_rolled_back(sqlite: Engine) -> None:

@@ -18,7 +18,7 @@ from penstock.drivers import sockets
 from penstock.integrations.sqlalchemy import PenstockPool
 from penstock.integrations.sqlalchemy.record import end_of
 from support.mariadb import DATABASE, MariaDB
-from support.waiting import eventually, soon
+from support.waiting import aside, eventually, soon
 
 Engine = Callable[..., sa.Engine]
 absent = pytest.mark.skipif(find_spec("MySQLdb") is None, reason="mysqlclient has to be built: see scripts/mariadb.sh")
@@ -114,6 +114,16 @@ def test_a_leak_is_reported_with_its_line(engine: Engine, caplog: pytest.LogCapt
     with one.connect():  # leaked here
         eventually(lambda: any("is this a leak?" in record.getMessage() for record in caplog.records))
     assert f"{__file__}:{here('leaked here')}" in caplog.text
+
+
+@pytest.mark.parametrize("scheme", DRIVERS)
+def test_a_reclaimed_connection_serves_the_next_and_not_its_holder(engine: Engine, scheme: str) -> None:
+    one = engine(scheme, pool_size=1, max_overflow=0, pool_timeout=5, leak_after=0.05, leak_reclaim=True)
+    with one.connect() as kept:
+        with aside(one.connect).result(5) as next_one:
+            assert next_one.scalar(sa.text("SELECT 1")) == 1
+        with pytest.raises(sa.exc.OperationalError):
+            kept.execute(sa.text("SELECT 1"))
 
 
 @pytest.mark.parametrize("scheme", DRIVERS)
