@@ -16,7 +16,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.context import Context
-from bench.fastapi_app import CONNECTIONS, MANY, OURS, PEERS
+from bench.fastapi_app import BESIDE, CONNECTIONS, MANY, MIDDLEWARE, OURS, PEERS
 from bench.measure import turns
 from bench.multiplexed import accounts
 from bench.report import Line, Result, duration, figure, listed
@@ -59,7 +59,7 @@ def run(ctx: Context) -> Result:
     if shutil.which("wrk") is None:
         return [Line(CLAIM, "not measured: no wrk", "", "", "(scripts/wrk.sh installs it)", None)]
     rounds, seconds = (1, 3) if ctx.quick else (3, 4)
-    names = [*OURS, *PEERS]
+    names = [*OURS, *PEERS, *BESIDE, MIDDLEWARE]
     found: Found = {(name, page): [] for name in names for page in PAGES}
     with accounts(ctx):
         for name in turns(names, rounds):
@@ -69,7 +69,7 @@ def run(ctx: Context) -> Result:
                     f"{name}, {page}: {figure(turn.per_second)}/s, p99 {duration(turn.p99)}, {turn.errors} errors,"
                     f" {turn.processor * 1e6:.0f} us of processor each, {turn.connections} connections"
                 )
-    return [line for page in PAGES for line in _lines(found, page)] + _limits(found)
+    return [line for page in PAGES for line in _lines(found, page)] + _beside(found) + _limits(found)
 
 
 def _lines(found: Found, page: str) -> Result:
@@ -97,6 +97,11 @@ def _lines(found: Found, page: str) -> Result:
 
 def _bar(bar: float, ratio: float, judged: bool) -> tuple[str, bool | None]:
     return (f">= {bar:g}x", ratio >= bar) if judged else ("", None)
+
+
+def _beside(found: Found) -> Result:
+    rates = {name: median(turn.per_second for turn in found[name, JUDGED_PAGE]) for name in (*BESIDE, MIDDLEWARE)}
+    return [Line("FastAPI, one statement a page, beside", listed(rates, "/s"), "", "", "", None)]
 
 
 def _limits(found: Found) -> Result:
