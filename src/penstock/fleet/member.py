@@ -199,8 +199,9 @@ class Member:
     async def _dial(self, pool: BasePool[Any], dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
         conn = await dial(self._ledger.arguments())
         try:
-            with pool._cut_off(conn, pool._clock() + SAY_SECONDS):
-                await self._ledger.take(conn)
+            if self._ledger.takes_places:
+                with pool._cut_off(conn, pool._clock() + SAY_SECONDS):
+                    await self._ledger.take(conn)
             if self._is_lost():
                 raise NotNow("the claim has ended meanwhile", STALE_SECONDS)
         except BaseException:
