@@ -145,6 +145,13 @@ def test_what_strangers_take_is_taken_off_the_shares() -> None:
     assert view("main", [mine, ("psql", 70)], 20).shares() == {"0000000a": 1}
 
 
+def test_what_strangers_take_is_taken_off_once() -> None:
+    """Who has what is left beside them has not too much."""
+    name = tag.write("main", "0000000a", "web", Said(1, 11, 1, 50, 50.0))
+    seen = view("main", [(name, 1), ("psql", 7)], 20)
+    assert (seen.claimed, seen.capacity, seen.taken) == (11, 11, 18)
+
+
 def fleet_of(members: int, budget: int, expected: int | None = None, share: int = 1) -> View:
     said = Said(1, share, 1, budget, 1.0)
     rows = [(tag.write("main", f"{number:08x}", "web", said), 1) for number in range(members)]
