@@ -134,7 +134,7 @@ def test_strangers_count_beyond_those_declared() -> None:
     assert view("main", rows, 20).strangers == 4
     assert view("main", rows, 20, declared=3).strangers == 1
     assert view("main", rows, 20, declared=9).strangers == 0
-    assert view("main", rows, 20).claimed == 5
+    assert view("main", rows, 20).taken == 5
 
 
 def test_what_strangers_take_is_taken_off_the_shares() -> None:
@@ -240,7 +240,7 @@ def test_nonsense_is_nobody_s_and_never_an_error(name: str) -> None:
     if found is not None and found[1] is not None:
         assert math.isfinite(found[1].demand)
         assert found[1].share >= 0
-    assert view("main", [(name, 1)], 10).claimed >= 1
+    assert view("main", [(name, 1)], 10).taken >= 1
 
 
 # ---------------------------------------------------------------------------------------------- need
