@@ -27,6 +27,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(VENV)/.peers
+	@sh scripts/wrk.sh
 	$(BIN)/python -m bench
 
 # The scoreboard of every pool's failures, as a table for the README.

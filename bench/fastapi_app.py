@@ -24,23 +24,22 @@ SQL = text("SELECT abalance FROM pgbench_accounts WHERE aid = :number")
 
 Ask = Callable[[list[int]], Awaitable[list[int]]]
 """The balances of these accounts, one statement each, one after the other."""
+Opened = Callable[[str], AbstractAsyncContextManager[Ask]]
 
 
 def application() -> FastAPI:
-    """The contestant's, as its manual says: ours behind our middleware, the others' pools opened by lifespan."""
+    """The contestant's, as its manual says first: with the driver's own transactions, its pool opened by lifespan."""
     name, dsn = os.environ["PENSTOCK_BENCH_POOL"], os.environ["PENSTOCK_BENCH_DSN"]
-    if name in OURS:
-        options, by = OURS[name]
-        pool: penstock.AsyncPool[Any] = penstock.AsyncPool(dsn, min_size=CONNECTIONS, open=False, **options)
-        ask = by(pool)
-        app = _serving(lambda: ask)
+    if name == MIDDLEWARE:
+        pool = penstock.AsyncPool(dsn, min_size=CONNECTIONS, open=False)
+        app = _serving(lambda: _by_psycopg(pool))
         app.add_middleware(PenstockMiddleware, pools=[pool])
         return app
     asks: list[Ask] = []
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with PEERS[name](dsn) as ask:
+        async with {**OURS, **PEERS, **BESIDE}[name](dsn) as ask:
             asks.append(ask)
             yield
 
@@ -95,17 +94,23 @@ def _by_asyncpg(borrow: Callable[[], Any]) -> Ask:
     return ask
 
 
-OURS: dict[str, tuple[dict[str, Any], Callable[[Any], Ask]]] = {
-    "ours": ({"kwargs": AUTOCOMMIT}, _by_psycopg),
-    "ours, asyncpg": ({"driver": "asyncpg"}, lambda pool: _by_asyncpg(pool.connection)),
-    "ours, fetchrow": ({"kwargs": AUTOCOMMIT}, _by_fetch),
-}
+def _ours(by: Callable[[Any], Ask], **options: Any) -> Opened:
+    @asynccontextmanager
+    async def opened(dsn: str) -> AsyncIterator[Ask]:
+        async with penstock.AsyncPool(dsn, min_size=CONNECTIONS, open=False, **options) as pool:
+            await pool.wait()
+            yield by(pool)
+
+    return opened
 
 
-@asynccontextmanager
-async def _psycopg_pool(dsn: str) -> AsyncIterator[Ask]:
-    async with psycopg_pool_async(dsn, CONNECTIONS, kwargs=AUTOCOMMIT) as pool:
-        yield _by_psycopg(pool)
+def _psycopg_pool(**options: Any) -> Opened:
+    @asynccontextmanager
+    async def opened(dsn: str) -> AsyncIterator[Ask]:
+        async with psycopg_pool_async(dsn, CONNECTIONS, **options) as pool:
+            yield _by_psycopg(pool)
+
+    return opened
 
 
 @asynccontextmanager
@@ -114,11 +119,11 @@ async def _asyncpg(dsn: str) -> AsyncIterator[Ask]:
         yield _by_asyncpg(pool.acquire)
 
 
-def _sqlalchemy(driver: str) -> Callable[[str], AbstractAsyncContextManager[Ask]]:
+def _sqlalchemy(driver: str) -> Opened:
     @asynccontextmanager
     async def opened(dsn: str) -> AsyncIterator[Ask]:
         url = dsn.split("?")[0].replace("postgresql:", f"postgresql+{driver}:", 1)
-        engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0, isolation_level="AUTOCOMMIT")
+        engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0)
 
         async def ask(numbers: list[int]) -> list[int]:
             async with engine.connect() as conn:
@@ -132,9 +137,20 @@ def _sqlalchemy(driver: str) -> Callable[[str], AbstractAsyncContextManager[Ask]
     return opened
 
 
-PEERS: dict[str, Callable[[str], AbstractAsyncContextManager[Ask]]] = {
-    "psycopg_pool": _psycopg_pool,
+OURS = {
+    "ours": _ours(_by_psycopg),
+    "ours, asyncpg": _ours(lambda pool: _by_asyncpg(pool.connection), driver="asyncpg"),
+    "ours, fetchrow": _ours(_by_fetch),
+}
+PEERS = {
+    "psycopg_pool": _psycopg_pool(),
     "SQLAlchemy, psycopg": _sqlalchemy("psycopg"),
     "SQLAlchemy, asyncpg": _sqlalchemy("asyncpg"),
     "asyncpg": _asyncpg,
+}
+MIDDLEWARE = "ours behind our middleware"
+# For information: without transactions of the driver's, and with what our middleware does for a request.
+BESIDE = {
+    "ours, autocommit": _ours(_by_psycopg, kwargs=AUTOCOMMIT),
+    "psycopg_pool, autocommit": _psycopg_pool(kwargs=AUTOCOMMIT),
 }

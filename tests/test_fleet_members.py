@@ -214,6 +214,9 @@ async def test_strangers_are_taken_off_the_budget(kind: Kind, dsn: str) -> None:
         await soon(lambda: share(pool) == 8, QUICKLY)
         with psycopg.connect(dsn), psycopg.connect(dsn, application_name="psql"):
             await soon(lambda: share(pool) == 6, QUICKLY)
+            said = pool._membership._number
+            await soon(lambda: pool._membership._number > said + 5, QUICKLY)
+            assert share(pool) == 6  # they are taken off once
         await soon(lambda: share(pool) == 8, QUICKLY)
 
 

@@ -109,9 +109,9 @@ def test_a_process_behind_a_black_hole_keeps_its_places_and_never_takes_more(mar
             proxy.silence()
             near = children.start()
             eventually(lambda: tell(near)["members"] == 2, QUICKLY)
-            eventually(lambda: line.count >= 0.8 * budget, QUICKLY)
             proxy.heal()
             eventually(lambda: tell(far)["members"] == 2, QUICKLY)
+            eventually(lambda: line.count >= 0.8 * budget, QUICKLY)
         eventually(lambda: line.count == 0, QUICKLY)
 
 

@@ -134,7 +134,7 @@ def test_strangers_count_beyond_those_declared() -> None:
     assert view("main", rows, 20).strangers == 4
     assert view("main", rows, 20, declared=3).strangers == 1
     assert view("main", rows, 20, declared=9).strangers == 0
-    assert view("main", rows, 20).claimed == 5
+    assert view("main", rows, 20).taken == 5
 
 
 def test_what_strangers_take_is_taken_off_the_shares() -> None:
@@ -143,6 +143,13 @@ def test_what_strangers_take_is_taken_off_the_shares() -> None:
     assert view("main", [mine], 20).shares() == {"0000000a": 18}
     assert view("main", [mine, ("psql", 7)], 20).shares() == {"0000000a": 11}
     assert view("main", [mine, ("psql", 70)], 20).shares() == {"0000000a": 1}
+
+
+def test_what_strangers_take_is_taken_off_once() -> None:
+    """Who has what is left beside them has not too much."""
+    name = tag.write("main", "0000000a", "web", Said(1, 11, 1, 50, 50.0))
+    seen = view("main", [(name, 1), ("psql", 7)], 20)
+    assert (seen.claimed, seen.capacity, seen.taken) == (11, 11, 18)
 
 
 def fleet_of(members: int, budget: int, expected: int | None = None, share: int = 1) -> View:
@@ -233,7 +240,7 @@ def test_nonsense_is_nobody_s_and_never_an_error(name: str) -> None:
     if found is not None and found[1] is not None:
         assert math.isfinite(found[1].demand)
         assert found[1].share >= 0
-    assert view("main", [(name, 1)], 10).claimed >= 1
+    assert view("main", [(name, 1)], 10).taken >= 1
 
 
 # ---------------------------------------------------------------------------------------------- need

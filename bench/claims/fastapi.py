@@ -16,7 +16,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.context import Context
-from bench.fastapi_app import CONNECTIONS, MANY, OURS, PEERS
+from bench.fastapi_app import BESIDE, CONNECTIONS, MANY, MIDDLEWARE, OURS, PEERS
 from bench.measure import turns
 from bench.multiplexed import accounts
 from bench.report import Line, Result, duration, figure, listed
@@ -28,7 +28,6 @@ BAR = (
 
 CLIENTS = 300
 PAGES = {"one": "one statement a page", "many": f"{MANY} statements a page"}
-JUDGED_PAGE = "one"  # the other is for information: there all pages of fetchrow are done at once, and late
 FETCH_BAR = 1.5
 JUDGED = (
     "psycopg_pool",
@@ -59,7 +58,7 @@ def run(ctx: Context) -> Result:
     if shutil.which("wrk") is None:
         return [Line(CLAIM, "not measured: no wrk", "", "", "(scripts/wrk.sh installs it)", None)]
     rounds, seconds = (1, 3) if ctx.quick else (3, 4)
-    names = [*OURS, *PEERS]
+    names = [*OURS, *PEERS, *BESIDE, MIDDLEWARE]
     found: Found = {(name, page): [] for name in names for page in PAGES}
     with accounts(ctx):
         for name in turns(names, rounds):
@@ -69,7 +68,7 @@ def run(ctx: Context) -> Result:
                     f"{name}, {page}: {figure(turn.per_second)}/s, p99 {duration(turn.p99)}, {turn.errors} errors,"
                     f" {turn.processor * 1e6:.0f} us of processor each, {turn.connections} connections"
                 )
-    return [line for page in PAGES for line in _lines(found, page)] + _limits(found)
+    return [line for page in PAGES for line in _lines(found, page)] + _beside(found) + _limits(found)
 
 
 def _lines(found: Found, page: str) -> Result:
@@ -77,7 +76,6 @@ def _lines(found: Found, page: str) -> Result:
     tails = {name: median(turn.p99 for turn in found[name, page]) for name in (*OURS, *PEERS)}
     costs = {name: median(turn.processor for turn in found[name, page]) * 1e6 for name in (*OURS, *PEERS)}
     best, least = max(rates[peer] for peer in JUDGED), min(tails[peer] for peer in JUDGED)
-    judged = page == JUDGED_PAGE
     lines = []
     for name in OURS:
         bar = FETCH_BAR if name == "ours, fetchrow" else 1.0
@@ -85,18 +83,23 @@ def _lines(found: Found, page: str) -> Result:
         title = f"FastAPI, {PAGES[page]}, {name}"
         peers = listed({peer: rates[peer] for peer in PEERS}, "/s")
         beside = f"{ratio:.2f}x (asyncpg's own pool: {rates[name] / rates['asyncpg']:.2f}x)"
-        lines.append(Line(title, f"{figure(rates[name])} /s", peers, beside, *_bar(bar, ratio, judged)))
+        lines.append(Line(title, f"{figure(rates[name])} /s", peers, beside, *_bar(bar, ratio)))
         peers = ", ".join(f"{peer} {duration(tails[peer])}" for peer in PEERS)
         gain = least / tails[name]
         beside = f"{gain:.2f}x (asyncpg's own pool: {tails['asyncpg'] / tails[name]:.2f}x)"
-        lines.append(Line(f"{title}: p99", duration(tails[name]), peers, beside, *_bar(1, gain, judged)))
+        lines.append(Line(f"{title}: p99", duration(tails[name]), peers, beside, *_bar(1, gain)))
         peers = listed({peer: costs[peer] for peer in PEERS}, "us")
         lines.append(Line(f"{title}: processor time a request", f"{figure(costs[name])} us", peers, "", "", None))
     return lines
 
 
-def _bar(bar: float, ratio: float, judged: bool) -> tuple[str, bool | None]:
-    return (f">= {bar:g}x", ratio >= bar) if judged else ("", None)
+def _bar(bar: float, ratio: float) -> tuple[str, bool]:
+    return f">= {bar:g}x", ratio >= bar
+
+
+def _beside(found: Found) -> Result:
+    rates = {name: median(turn.per_second for turn in found[name, "one"]) for name in (*BESIDE, MIDDLEWARE)}
+    return [Line("FastAPI, one statement a page, beside", listed(rates, "/s"), "", "", "", None)]
 
 
 def _limits(found: Found) -> Result:

@@ -22,6 +22,7 @@ class Ledger(Protocol):
 
     :ivar settings: of the server, to begin each session with.
     :ivar asks_on_one: whether to say and look takes a connection of the pool, so that who joins has to open one first.
+    :ivar takes_places: whether a connection has to `take` its place once it is open, or is known from the login on.
     :ivar fresh: seconds since a claim was made for which connections are opened under it.
     :ivar lost: seconds since then after which idle connections are given up; infinity where others cannot believe that
         a claim has ended while its connections are there.
@@ -30,6 +31,7 @@ class Ledger(Protocol):
 
     settings: Mapping[str, str]
     asks_on_one: bool
+    takes_places: bool
     fresh: float
     lost: float
     longest: float
@@ -38,7 +40,7 @@ class Ledger(Protocol):
         """For the driver's `connect`: what makes a connection known as this member's from its first moment."""
 
     async def take(self, conn: Any) -> None:
-        """Have *conn*, which was opened under the claim, count as a part of it.
+        """Have *conn*, which was opened under the claim, count as a part of it; where it `takes_places`.
 
         :raises NotNow: when the claim has ended.
         """

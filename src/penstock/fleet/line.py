@@ -103,12 +103,11 @@ class Line:
             work = self._work if member.name == name else member.work
             if work is not None and work.line == line:
                 found.append((member.claim, work))
-        claimed = sum(member.claim for member in seen.members.values())
         known = sum(claim for claim, _ in found)
         return Figures(
             at=now,
             rate=sum(work.rate for _, work in found),
-            known=known / max(1, claimed),
+            known=known / max(1, seen.claimed),
             full=_part(found, Mark.FULL) / max(1, known),
             troubled=_part(found, Mark.TROUBLED) / max(1, known),
             least=seen.guaranteed,

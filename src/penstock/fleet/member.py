@@ -139,7 +139,7 @@ class Member:
             budget=self._fleet.budget,
             share=self.share,
             members=0 if seen is None else len(seen.members),
-            claimed=0 if seen is None else seen.claimed,
+            claimed=0 if seen is None else seen.taken,
             age=math.inf if claim is None else _clock() - claim.at,
             hint=self._hint(),
             line=None if seen is None else seen.line,
@@ -150,7 +150,7 @@ class Member:
         if self._refused and seen is not None and seen.settling:
             return f"fleet {fleet.name!r} has no record of who has what; in {seen.settling:.1f} s all will have said so"
         if self._refused:
-            others = "" if seen is None else f": {seen.claimed} of {seen.budget} are claimed by {_whom(seen)}"
+            others = "" if seen is None else f": {seen.taken} of {seen.budget} are claimed by {_whom(seen)}"
             return f"no room yet in fleet {fleet.name!r}{others}; asked {self._refused} times"
         if self._trouble is not None:
             kept = f"{self.share} connections are kept, no more are opened"
@@ -199,8 +199,9 @@ class Member:
     async def _dial(self, pool: BasePool[Any], dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
         conn = await dial(self._ledger.arguments())
         try:
-            with pool._cut_off(conn, pool._clock() + SAY_SECONDS):
-                await self._ledger.take(conn)
+            if self._ledger.takes_places:
+                with pool._cut_off(conn, pool._clock() + SAY_SECONDS):
+                    await self._ledger.take(conn)
             if self._is_lost():
                 raise NotNow("the claim has ended meanwhile", STALE_SECONDS)
         except BaseException:

@@ -88,6 +88,7 @@ class MySQL:
 
     settings: Mapping[str, str] = {}
     asks_on_one = True
+    takes_places = True
     fresh = 10.0
     lost = longest = math.inf
 

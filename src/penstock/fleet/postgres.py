@@ -64,6 +64,7 @@ class Postgres:
 
     settings: Mapping[str, str] = SETTINGS
     asks_on_one = True
+    takes_places = False
     fresh = 10.0
     lost = longest = math.inf
 

@@ -126,6 +126,7 @@ class Redis:
 
     settings: Mapping[str, str] = {}
     asks_on_one = False
+    takes_places = False
     fresh = 4.0
     lost = 6.0
     longest = 1.9  # 2 s, with what is left to chance

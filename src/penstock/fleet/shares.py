@@ -73,7 +73,13 @@ class View:
 
     @property
     def claimed(self) -> int:
-        return sum(member.claim for member in self.members.values()) + self.strangers
+        """Connections that the members claim."""
+        return sum(member.claim for member in self.members.values())
+
+    @property
+    def taken(self) -> int:
+        """Of the budget: by members, and by strangers."""
+        return self.claimed + self.strangers
 
     @property
     def room(self) -> int:
@@ -90,7 +96,7 @@ class View:
     @property
     def may_join(self) -> bool:
         """Whether the claims leave who joined last its place, and the next one some to ask on."""
-        return self.claimed <= self.budget - (self.room + 1) // 2
+        return self.taken <= self.budget - (self.room + 1) // 2
 
     @property
     def usable(self) -> int:
