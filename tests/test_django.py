@@ -18,11 +18,13 @@ import psycopg
 import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import CommandError
+from django.core.management import call_command
+from django.core.management.base import CommandError, SystemCheckError
 
 import penstock
 from penstock.core import Reason
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.pool import terms
 from support.waiting import aside, eventually
 
 if not settings.configured:
@@ -246,6 +248,65 @@ def test_workers_that_have_nothing_to_do_let_others_have_their_connections(datab
             ask(alias)
     eventually(lambda: pool_of(alias).snapshot().leased == 1)
     assert pool_of(alias).snapshot().connects == 2
+
+
+def in_deadline(seconds: float | None, job: Callable[[], Any]) -> Any:
+    with penstock.deadline(seconds):
+        return job()
+
+
+def test_workers_that_worked_under_a_deadline_let_others_have_their_connections(database: Database) -> None:
+    """Whether those wait, or would be refused rather than wait, and however long ago that deadline passed."""
+    alias = database({"max_size": 2, "timeout": 5, "overload": penstock.Overload()})
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(lambda _: in_deadline(30, lambda: ask(alias)), range(8)))
+        ask(alias)
+        connections[alias].close()
+        list(workers.map(lambda _: in_deadline(30, lambda: ask(alias)), range(8)))
+        in_deadline(0.5, lambda: ask(alias))
+    assert pool_of(alias).snapshot().connects == 2
+    assert not any(pool_of(alias).snapshot().refusals.values())
+
+
+def test_a_request_that_would_be_refused_has_an_idle_worker_s_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never waits, so nobody looks round for it: it looks itself before it is judged."""
+    alias = database({"max_size": 1, "timeout": 5})
+    with ThreadPoolExecutor(1) as worker:
+        worker.submit(ask, alias).result(10)
+        pool = pool_of(alias)
+        leased = []
+        late = pool._core.admission.comes_late
+        monkeypatch.setattr(
+            pool._core.admission, "comes_late", lambda *of: leased.append(pool._core.leased) or late(*of)
+        )
+        in_deadline(5, lambda: ask(alias))
+    assert leased == [0]
+
+
+def test_threads_that_end_under_a_deadline_give_back(database: Database) -> None:
+    alias = database({"max_size": 2, "timeout": 5})
+    for _ in range(6):
+        in_thread(lambda: in_deadline(30, lambda: ask(alias)))
+    eventually(lambda: pool_of(alias).snapshot().leased == 0)
+    assert (pool_of(alias).snapshot().connects, pool_of(alias).snapshot().closes) == (1, {})
+
+
+def test_a_deadline_is_not_a_later_transaction_s(database: Database) -> None:
+    """A request keeps its connection beyond the block that it borrowed it in, and a worker's thread does for ever."""
+    alias = database({"max_size": 1})
+    for seconds in (0.01, 30):
+        in_deadline(5, lambda: ask(alias))
+        with penstock.deadline(seconds), transaction.atomic(using=alias):
+            assert ask(alias, "SHOW statement_timeout") == "0"
+        with terms.reading(), transaction.atomic(using=alias):
+            assert ask(alias, "SHOW transaction_read_only") == "off"
+        connections[alias].close()
+    with terms.reading():
+        ask(alias)
+    with transaction.atomic(using=alias):
+        assert ask(alias, "SHOW transaction_read_only") == "off"
 
 
 def test_workers_keep_what_cannot_be_had_elsewhere(database: Database) -> None:
@@ -489,7 +550,8 @@ def test_a_database_that_is_down_is_told_with_its_cause(database: Database) -> N
     ("pool", "said"),
     [
         ({"max_size": 0}, "max_size must be 1 or more"),
-        ({"max_sise": 3}, "max_sise"),
+        ({"max_sise": 3}, r"\]: penstock.Pool has no option 'max_sise': did you mean 'max_size'\?"),
+        ({"colour": 3}, "has no option 'colour'$"),
         ({"kwargs": {}}, "cannot have 'kwargs'"),
         ("yes", "must be True, False, or a dictionary"),
     ],
@@ -502,6 +564,17 @@ def test_a_wrong_option_is_named_with_its_place(database: Database, pool: object
 
 
 # ------------------------------------------------------------------------------------------ settings that change
+
+
+def test_a_wrong_option_is_found_by_manage_check(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by the first request."""
+    right, wrong, none = database({"max_size": 3}), database({"max_sise": 3}), database(False)
+    monkeypatch.setattr(type(connections), "__iter__", lambda _: iter([right, wrong, none]))
+    with pytest.raises(SystemCheckError, match=rf"penstock.E001.*DATABASES\['{wrong}'\].*max_sise") as found:
+        call_command("check")
+    assert right not in str(found.value)
+    monkeypatch.setattr(type(connections), "__iter__", lambda _: iter([right, none]))
+    call_command("check", stderr=StringIO(), stdout=StringIO())
 
 
 def test_another_database_name_is_another_pool(database: Database, postgres: EmbeddedPostgres) -> None:
