@@ -113,6 +113,8 @@ class Record(_ConnectionRecord):
             self._meet(conn)
         if (terms := declared()) is not None:
             self._bind(terms.until, terms.reading)
+            if terms.origin is not None:
+                terms.origin.was_lent(self.slot, self.lender)
         return conn
 
     def settled(self) -> None:
