@@ -1,5 +1,6 @@
 """Django's connections, lent by a pool: what comes back, when, as what, and what Django's users go on to rely on."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ from typing import Any, cast
 import django
 import psycopg
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
@@ -513,6 +515,40 @@ def test_where_there_is_no_line_of_the_user_s_django_s_own_is_named() -> None:
     assert site("wsgiref.handlers", middleware, "django.utils.functional", "django.db.models.query") == middleware
     assert site("gunicorn.app", middleware, "shop.views", "contextlib", "django.db.transaction") == "shop.views"
     assert site("threading", "django.db.models.query") == "threading"
+
+
+@pytest.mark.parametrize("sensitive", [True, False])
+def test_who_awaits_is_named_where_django_works_in_a_thread(database: Database, sensitive: bool) -> None:
+    """Alone, gathered, and in a task of its own: the thread itself has no line of the user's."""
+    alias = database({"max_size": 1})
+    query = {"__name__": "django.db.models.query", "connections": connections}
+    exec("def count(alias): connections[alias].ensure_connection()", query)
+
+    def connect() -> Any:
+        return sync_to_async(query["count"], thread_sensitive=sensitive)(alias)
+
+    def named() -> str:
+        [holder] = pool_of(alias).holders()
+        return holder.site.function.split(".")[-1]
+
+    async def my_view() -> None:
+        await connect()
+
+    async def my_gathering_view() -> None:
+        await asyncio.gather(connect(), asyncio.sleep(0))
+
+    async def my_task_view() -> None:
+        await asyncio.create_task(connect())
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        for view in (my_view, my_gathering_view, my_task_view):
+            for _ in range(5):
+                await view()
+                assert named() == view.__name__
+                await sync_to_async(lambda: connections[alias].close(), thread_sensitive=sensitive)()
+
+    asyncio.run(scenario())
 
 
 def test_a_declared_deadline_holds_for_queries(database: Database) -> None:
