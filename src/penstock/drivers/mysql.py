@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..core import Reason
 from .base import Activity, Status, settled
-from .dbapi import DBAPIDriver, begin, end
+from .dbapi import NEARLY, DBAPIDriver, begin, end
 from .mysql_session import LEFT_BEHIND, may_begin, touches
 from .session import Touched
 
@@ -231,6 +231,7 @@ class MySQLDriver(DBAPIDriver):
             mine = f"max_statement_time={milliseconds / 1000}" if mariadb else f"max_execution_time={milliseconds}"
             wanted.append(f"SESSION {mine}")
         if "idle" in settings:
+            conn._idle_limit = float(math.ceil(float(settings["idle"])))
             if not mariadb:
                 raise self.operational_error(
                     f"idle_in_transaction_timeout ({float(settings['idle']):g}) cannot be had from MySQL, only from"
@@ -286,9 +287,19 @@ class MySQLDriver(DBAPIDriver):
             conn._flags |= GONE
         elif code == _READ_ONLY_MODE or (code == _READ_ONLY_OPTION and ("read-only" in text or "read_only" in text)):
             conn._touched |= Touched.READ_ONLY
+        super().failed(conn, error)
         if not conn._flags & AUTOCOMMIT or may_begin(conn._activity.statement or ""):
             conn._flags |= DOUBT
-        super().failed(conn, error)
+
+    def was_in_transaction(self, conn: Any) -> bool:
+        return bool(conn._flags & (IN_TRANS | DOUBT))  # as the server has said before
+
+    def was_impatient(self, conn: Any, error: Exception) -> bool:
+        # PyMySQL's own. The kernel's, of a peer that has vanished, has a number.
+        if isinstance(error.__context__, TimeoutError) and error.__context__.errno is None:
+            return True
+        limit = conn._given.get("read_timeout")
+        return limit is not None and conn._running and monotonic() - conn._activity.started >= NEARLY * limit
 
     def backend(self, conn: Any) -> int:
         return int(conn.thread_id())
