@@ -130,23 +130,26 @@ class _Noting(Session, Connection):  # type: ignore[misc]
             self._flags &= ~RUNNING
 
     def store_result(self) -> Any:
+        self._flags &= ~RUNNING  # as is so with an error, too, which is the last of all answers
         result = super().store_result()
         self._left(False)
         return result
 
     def use_result(self) -> Any:
+        self._flags &= ~RUNNING
         self._touched |= Touched.CURSORS  # whether all its rows have been read cannot be seen
         result = super().use_result()
         self._left(False)
         return result
 
     def next_result(self) -> int:
-        self._flags &= ~RUNNING  # an error is the last of the answers
+        self._flags &= ~RUNNING
         found: int = super().next_result()
         self._left(found == 0 and bool(self.field_count()))
         return found
 
     def discard_result(self) -> None:
+        self._flags &= ~RUNNING
         super().discard_result()
         self._left(False)
 
