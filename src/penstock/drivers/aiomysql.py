@@ -49,6 +49,10 @@ class AiomysqlDriver(MySQLDriver):
         if not (isinstance(self.connection_class, type) and issubclass(self.connection_class, aiomysql.Connection)):
             raise TypeError(f"connection_class must be aiomysql.Connection or derive from it, not {connection_class!r}")
 
+    @staticmethod
+    def made_lendable(connection_class: Any) -> Any:
+        return lendable(connection_class, _Noting, _Lendable)
+
     async def connect(
         self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
     ) -> Any:
@@ -56,7 +60,7 @@ class AiomysqlDriver(MySQLDriver):
         params = dict(given)
         if "database" in params:
             params["db"] = params.pop("database")
-        conn = lendable(self.connection_class, _Noting, _Lendable)(**params)
+        conn = self.made_lendable(self.connection_class)(**params)
         # Its module's own, all connections': one of them that changes its own must change no other's.
         conn.encoders, conn.decoders = dict(conn.encoders), dict(conn.decoders)
         conn._login_charset = conn.charset

@@ -116,6 +116,11 @@ class Session:
     _bounds: tuple[float, bool] | None = None
     _in_fleet = False  # it holds locks that a reset would give away
     _ours = False  # what is being sent now is the pool's own, and nobody's statement
+    _born_writable = True  # where the login did not ask
+
+    def _connected(self) -> None:
+        """The login is over: note how the session is."""
+        raise NotImplementedError
 
     def _note(self, sql: Any) -> bool:
         """A statement is about to be sent. Whether it came past all cursors, so that it is to be noted here."""
@@ -167,6 +172,9 @@ class Flagged(Session):
     _result: Any
     _affected_rows: Any
 
+    def _connected(self) -> None:
+        self.server_status = vars(self).pop("server_status", self._server_status)
+
     @property
     def server_status(self) -> int:
         return self._server_status
@@ -214,6 +222,11 @@ class MySQLDriver(DBAPIDriver):
     socket_of: Callable[[Any], Any]  # an object with a `fileno`; None once the connection is closed
 
     cursor_class: Any  # the driver's own, giving tuples
+
+    @staticmethod
+    def made_lendable(connection_class: Any) -> Any:
+        """*connection_class* fit to be lent, by `dbapi.lendable`."""
+        raise NotImplementedError
 
     async def renew(self, conn: Any) -> None:
         """Have the server reset the session, and set the character set again as `_login_charset` has it."""
@@ -328,6 +341,9 @@ class MySQLDriver(DBAPIDriver):
         return "mariadb" in conn.get_server_info().lower()
 
     def adopt(self, conn: Any) -> Any:
+        if not isinstance(conn, Session):  # somebody else has connected
+            conn.__class__ = self.made_lendable(type(conn))
+            conn._connected()
         conn._bounds = None
         # Of its tables of converters a copy: who changes one does so in place.
         return tuple(copy(part) if isinstance(part, dict) else part for part in super().adopt(conn))
