@@ -1,9 +1,12 @@
 """What MySQL's drivers take for a change of the session, and what a MariaDB says about it; losses and read-only."""
 
 import asyncio
+import math
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -13,13 +16,14 @@ import penstock
 from penstock import AsyncPool, Pool
 from penstock.core import Reason
 from penstock.drivers.aiomysql import AiomysqlDriver
-from penstock.drivers.mysql import parse
+from penstock.drivers.mysql import Session, parse
 from penstock.drivers.mysql_session import ends, may_begin, touches
 from penstock.drivers.pymysql import PyMySQLDriver
 from penstock.drivers.session import Touched
 from penstock.pool.terms import reading
-from support.mariadb import DATABASE, MariaDB
-from support.waiting import aside, eventually
+from support.either import borrowed, opened, settled
+from support.mariadb import DATABASE, PASSWORD, USER, MariaDB
+from support.waiting import aside, eventually, soon
 
 
 @pytest.fixture
@@ -152,6 +156,97 @@ def test_after_a_reset_the_session_is_as_after_the_login(mariadb: MariaDB) -> No
         assert len(configured) == 2
 
 
+def test_what_a_login_from_a_file_gave_is_given_again(mariadb: MariaDB, tmp_path: Path) -> None:
+    """Database and character set, which no argument has named."""
+    kwargs = {"read_default_file": str(option_file(mariadb, tmp_path))}
+    with Pool[Any]("", driver="pymysql", kwargs=kwargs, min_size=1, open=False) as pool:
+        with pool.connection() as conn:
+            number = conn.thread_id()
+            do(conn, "SET @mine = 1", f"USE {DATABASE}_other", "SET NAMES utf8mb4")
+        with pool.connection() as conn:
+            assert conn.thread_id() == number
+            assert do(conn, "SELECT @mine, DATABASE(), @@character_set_client") == [(None, DATABASE, "latin1")]
+
+
+def option_file(mariadb: MariaDB, folder: Path) -> Path:
+    file = folder / "my.cnf"
+    login = f"host={mariadb.host}\nport={mariadb.port}\nuser={USER}\npassword={PASSWORD}\ndatabase={DATABASE}\n"
+    file.write_text(f"[client]\n{login}default-character-set=latin1\n")
+    return file
+
+
+@pytest.mark.parametrize(("driver", "table"), [("pymysql", "decoders"), ("aiomysql", "decoders")])
+def test_a_converter_of_one_user_is_no_other_s(mariadb: MariaDB, driver: str, table: str) -> None:
+    """Of the same connection, or, as aiomysql's table is its module's, of another one."""
+    kind: Any = Pool if driver == "pymysql" else AsyncPool
+
+    async def scenario() -> None:
+        async with opened(kind, mariadb.dsn, driver=driver, min_size=2) as pool:
+            async with borrowed(pool) as conn, borrowed(pool) as beside:
+                getattr(conn, table)[3] = lambda value: "mine"  # of INT
+                assert await first(conn) == "mine"
+                assert await first(beside) == 1
+            async with borrowed(pool) as conn, borrowed(pool) as beside:
+                assert [await first(each) for each in (conn, beside)] == [1, 1]
+            assert pool.snapshot().closes == {}
+
+    async def first(conn: Any) -> Any:
+        cursor = await settled(conn.cursor())
+        await settled(cursor.execute("SELECT CAST(1 AS INT)"))
+        (value,) = await settled(cursor.fetchone())
+        await settled(cursor.close())
+        return value
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("kind", "driver"), [(Pool, "pymysql"), (AsyncPool, "pymysql"), (AsyncPool, "aiomysql")])
+def test_statements_are_stopped_over_one_connection_at_a_time(mariadb: MariaDB, kind: Any, driver: str) -> None:
+    """However many at once: `max_connections` is to have room for one more than the pool has."""
+    size = 6
+    before = len(mariadb.threads())
+    most = 0
+    over = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        asked = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = %s"
+        with mariadb.admin() as admin, admin.cursor() as cursor:
+            while not over.is_set():
+                cursor.execute(asked, (USER,))
+                most = max(most, cursor.fetchone()[0])
+
+    async def scenario() -> None:
+        async with opened(kind, mariadb.dsn, driver=driver, min_size=size) as pool:
+            running = "SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'SELECT SLEEP(20)'"
+            conns = [await settled(pool.getconn()) for _ in range(size)]
+            if kind is Pool:
+                jobs: Any = [asyncio.wrap_future(aside(lambda c=c: do(c, "SELECT SLEEP(20)"))) for c in conns]
+            else:
+                jobs = [asyncio.ensure_future(sleeping(conn)) for conn in conns]
+            await soon(lambda: mariadb.ask(running) == [(size,)])
+            watching = aside(watch)
+            await soon(lambda: most >= size)
+            if kind is Pool:
+                await asyncio.gather(*(asyncio.to_thread(pool.putconn, conn) for conn in conns))
+            else:
+                for job in jobs:
+                    job.cancel()
+                await asyncio.wait(jobs)
+                await asyncio.gather(*(pool.putconn(conn) for conn in conns))
+            await soon(lambda: mariadb.ask(running) == [(0,)])
+            over.set()
+            watching.result(5)
+            await asyncio.gather(*jobs, return_exceptions=True)
+            assert before + size <= most <= before + size + 1
+
+    async def sleeping(conn: Any) -> None:
+        cursor = await settled(conn.cursor())
+        await cursor.execute("SELECT SLEEP(20)")
+
+    asyncio.run(scenario())
+
+
 def test_only_what_was_touched_is_reset(pool: Pool[Any]) -> None:
     """A plain request sends nothing but its own."""
     with pool.connection() as conn:
@@ -251,6 +346,53 @@ def test_a_reading_block_cannot_write(mariadb: MariaDB, pool: Pool[Any]) -> None
     with pool.connection() as conn:
         do(conn, f"INSERT INTO {name} VALUES (1)")
     assert pool.snapshot().closes == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ("BEGIN", "START TRANSACTION READ ONLY"),
+        ("begin work; INSERT INTO t VALUES (1)", "START TRANSACTION READ ONLY; INSERT INTO t VALUES (1)"),
+        (b"-- caf\xe9\nSTART TRANSACTION READ WRITE;", b"START TRANSACTION READ ONLY;"),
+        (
+            "/* a */ START TRANSACTION WITH CONSISTENT SNAPSHOT, READ WRITE",
+            "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+        ),
+        ("BEGIN NOT ATOMIC SELECT 1; END", "BEGIN NOT ATOMIC SELECT 1; END"),
+        ("START SLAVE", "START SLAVE"),
+        ("SELECT 'begin'", "SELECT 'begin'"),
+    ],
+)
+def test_a_reading_block_s_own_transactions_are_read_only(said: str | bytes, sent: str | bytes) -> None:
+    """Whatever else is said of them."""
+    session = Session()
+    session._bounds = (math.inf, True)
+    assert session._bounded(said) == sent
+    session._bounds = (math.inf, False)
+    assert session._bounded(said) == said
+
+
+def test_after_a_deadlock_a_reading_block_cannot_write_either(mariadb: MariaDB) -> None:
+    """The server has ended its transaction, and says so with nothing but the error."""
+    name = table(mariadb, "deadlock")
+    mariadb.ask(f"INSERT INTO {DATABASE}.{name} VALUES (1), (2)")
+    kwargs = {"autocommit": True}
+    with Pool(mariadb.dsn, driver="pymysql", kwargs=kwargs, min_size=1, open=False) as pool, mariadb.admin() as admin:
+        with reading(), pool.connection() as conn:
+            conn.begin()
+            do(conn, f"SELECT * FROM {name} WHERE x = 1 LOCK IN SHARE MODE")
+            admin.begin()  # has changed something, so that it is not the victim
+            do(admin, f"INSERT INTO {DATABASE}.{name} VALUES (3), (4), (5)")
+            do(admin, f"SELECT * FROM {DATABASE}.{name} WHERE x = 2 FOR UPDATE")
+            blocked = aside(lambda: do(admin, f"SELECT * FROM {DATABASE}.{name} WHERE x = 1 FOR UPDATE"))
+            waiting = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+            eventually(lambda: mariadb.ask(waiting) == [(1,)])
+            with pytest.raises(pymysql.Error, match="Deadlock"):
+                do(conn, f"SELECT * FROM {name} WHERE x = 2 LOCK IN SHARE MODE")
+            blocked.result(5)
+            admin.rollback()
+            with pytest.raises(pymysql.Error, match="READ ONLY"):
+                do(conn, f"INSERT INTO {name} VALUES (9)")
 
 
 def test_a_server_that_turns_read_only_is_left(mariadb: MariaDB, pool: Pool[Any]) -> None:
