@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..core import Reason
 from .base import Activity, Status, settled
-from .dbapi import DBAPIDriver, begin, end
+from .dbapi import NEARLY, DBAPIDriver, begin, end
 from .mysql_session import LEFT_BEHIND, may_begin, touches
 from .session import Touched
 
@@ -108,6 +108,11 @@ class Session:
     _bounds: tuple[float, bool] | None = None
     _in_fleet = False  # it holds locks that a reset would give away
     _ours = False  # what is being sent now is the pool's own, and nobody's statement
+    _born_writable = True  # where the login did not ask
+
+    def _connected(self) -> None:
+        """The login is over: note how the session is."""
+        raise NotImplementedError
 
     def _note(self, sql: Any) -> bool:
         """A statement is about to be sent. Whether it came past all cursors, so that it is to be noted here."""
@@ -142,6 +147,9 @@ class Flagged(Session):
 
     _server_status = 0
 
+    def _connected(self) -> None:
+        self.server_status = vars(self).pop("server_status", self._server_status)
+
     @property
     def server_status(self) -> int:
         return self._server_status
@@ -174,6 +182,11 @@ class MySQLDriver(DBAPIDriver):
     # ------------------------------------------------------------------------------------------ for subclasses
 
     socket_of: Callable[[Any], Any]  # an object with a `fileno`; None once the connection is closed
+
+    @staticmethod
+    def made_lendable(connection_class: Any) -> Any:
+        """*connection_class* fit to be lent, by `dbapi.lendable`."""
+        raise NotImplementedError
 
     async def renew(self, conn: Any) -> None:
         """Have the server reset the session, and set the character set again."""
@@ -222,6 +235,7 @@ class MySQLDriver(DBAPIDriver):
             mine = f"max_statement_time={milliseconds / 1000}" if mariadb else f"max_execution_time={milliseconds}"
             wanted.append(f"SESSION {mine}")
         if "idle" in settings:
+            conn._idle_limit = float(math.ceil(float(settings["idle"])))
             if not mariadb:
                 raise self.operational_error(
                     f"idle_in_transaction_timeout ({float(settings['idle']):g}) cannot be had from MySQL, only from"
@@ -234,6 +248,9 @@ class MySQLDriver(DBAPIDriver):
         return "mariadb" in conn.get_server_info().lower()
 
     def adopt(self, conn: Any) -> Any:
+        if not isinstance(conn, Session):  # somebody else has connected
+            conn.__class__ = self.made_lendable(type(conn))
+            conn._connected()
         conn._bounds = None
         return super().adopt(conn)
 
@@ -274,9 +291,19 @@ class MySQLDriver(DBAPIDriver):
             conn._flags |= GONE
         elif code == _READ_ONLY_MODE or (code == _READ_ONLY_OPTION and ("read-only" in text or "read_only" in text)):
             conn._touched |= Touched.READ_ONLY
+        super().failed(conn, error)
         if not conn._flags & AUTOCOMMIT or may_begin(conn._activity.statement or ""):
             conn._flags |= DOUBT
-        super().failed(conn, error)
+
+    def was_in_transaction(self, conn: Any) -> bool:
+        return bool(conn._flags & (IN_TRANS | DOUBT))  # as the server has said before
+
+    def was_impatient(self, conn: Any, error: Exception) -> bool:
+        # PyMySQL's own. The kernel's, of a peer that has vanished, has a number.
+        if isinstance(error.__context__, TimeoutError) and error.__context__.errno is None:
+            return True
+        limit = conn._given.get("read_timeout")
+        return limit is not None and conn._running and monotonic() - conn._activity.started >= NEARLY * limit
 
     def backend(self, conn: Any) -> int:
         return int(conn.thread_id())

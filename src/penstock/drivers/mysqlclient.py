@@ -44,15 +44,18 @@ class MySQLClientDriver(MySQLDriver):
     def fileno(self, conn: Any) -> int | None:
         return conn._wire  # type: ignore[no-any-return]
 
+    @staticmethod
+    def made_lendable(connection_class: Any) -> Any:
+        return lendable(connection_class, _Noting)
+
     async def connect(
         self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
     ) -> Any:
         params = {"connect_timeout": max(1, round(timeout)), **self.given(conninfo, kwargs)}
-        conn = lendable(self.connection_class, _Noting)(**params)
+        conn = self.made_lendable(self.connection_class)(**params)
         try:
-            conn._wire, conn._number = conn.fileno(), conn.thread_id()
+            conn._connected()
             await self.begin_session(conn, params, settings)
-            conn._flags = AUTOCOMMIT if conn.get_autocommit() else 0
             self.keep_alive(conn)
         except BaseException:
             conn.close()
@@ -105,6 +108,10 @@ class _Noting(Session, Connection):  # type: ignore[misc]
 
     _wire: int | None = None  # the socket
     _number = 0  # the server's, of the connection: the library tells it to no other thread while a statement runs
+
+    def _connected(self) -> None:
+        self._wire, self._number = self.fileno(), self.thread_id()
+        self._flags = AUTOCOMMIT if self.get_autocommit() else 0
 
     def close(self) -> None:
         self._wire = None

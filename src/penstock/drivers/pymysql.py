@@ -44,11 +44,15 @@ class PyMySQLDriver(MySQLDriver):
                 f"connection_class must be pymysql.connections.Connection or derive from it, not {connection_class!r}"
             )
 
+    @staticmethod
+    def made_lendable(connection_class: Any) -> Any:
+        return lendable(connection_class, _Noting)
+
     async def connect(
         self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
     ) -> Any:
         params = {"connect_timeout": timeout, **self.given(conninfo, kwargs)}
-        conn = lendable(self.connection_class, _Noting)(**params, defer_connect=True)
+        conn = self.made_lendable(self.connection_class)(**params, defer_connect=True)
         limits = conn._read_timeout, conn._write_timeout
         conn._read_timeout, conn._write_timeout = (min(limit or timeout, timeout) for limit in limits)  # for the login
         conn.connect()
@@ -102,6 +106,9 @@ class _Noting(Flagged, Connection):  # type: ignore[misc]
     """Takes note of each statement, and of how the session is after it."""
 
     _preferred: ClassVar[Any] = None  # TLS if the server has it: PyMySQL makes this anew for each connection
+
+    def fileno(self) -> int:
+        return self._sock.fileno()  # type: ignore[no-any-return]
 
     def _create_ssl_ctx(self, sslp: Any) -> Any:
         if sslp:

@@ -131,12 +131,19 @@ class Sqlite3Driver(DBAPIDriver):
         if _is_memory(text) and text not in self._anchors:
             # A database in memory is gone with its last connection; this one stays for as long as the pool does.
             self._anchors[text] = sqlite3.connect(database, uri=params["uri"], check_same_thread=False)
+        self.noting(params)
+        conn = sqlite3.connect(database, **params)
+        conn._pragmas = {}
+        return conn
+
+    def noting(self, params: dict[str, Any]) -> None:
+        """Have sqlite3's own ``connect``, given these arguments, make a connection that can be adopted."""
         params["factory"] = lendable(params.get("factory") or self.connection_class, _Noting)
-        return sqlite3.connect(database, **params)
 
     def adopt(self, conn: Any) -> Any:
         conn._used = False
-        conn._pragmas = self._settings(conn)
+        if conn._pragmas is not None:
+            conn._pragmas = self._settings(conn)
         conn._bound = None
         return super().adopt(conn)
 
@@ -262,6 +269,7 @@ class Sqlite3Driver(DBAPIDriver):
 class _Noting(sqlite3.Connection):
     """Its cursors' classes take note of what they are given, whatever classes they are."""
 
+    _pragmas: dict[str, Any] | None = None  # to set back; None, and not read as that may wait for a lock: nobody will
     _used = False  # where a transaction is always open: whether this one may have anything in it
     _touched = Touched.NOTHING
     _progress: tuple[Any, int] = (None, 0)  # as `configure` may have set it
