@@ -5,8 +5,9 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from time import monotonic, process_time
 from typing import Any
 
 import pymysql
@@ -15,9 +16,10 @@ import pytest
 import penstock
 from penstock import AsyncPool, Pool
 from penstock.core import Reason
+from penstock.drivers import mysql_session
 from penstock.drivers.aiomysql import AiomysqlDriver
 from penstock.drivers.mysql import Session, parse
-from penstock.drivers.mysql_session import ends, may_begin, touches
+from penstock.drivers.mysql_session import LEFT_BEHIND, ends, may_begin, touches
 from penstock.drivers.pymysql import PyMySQLDriver
 from penstock.drivers.session import Touched
 from penstock.pool.terms import reading
@@ -73,6 +75,25 @@ def table(mariadb: MariaDB, name: str) -> str:
         ("PREPARE p FROM 'SELECT 1'", Touched.CURSORS),
         ("HANDLER t OPEN", Touched.CURSORS),
         (b"SET @x = 1", Touched.SETTINGS),
+        ("CALL p(@out)", Touched.SETTINGS),
+        ("EXECUTE IMMEDIATE 'SET SESSION sql_mode = \"ANSI\"'", Touched.SETTINGS),
+        ("BEGIN NOT ATOMIC SET sql_mode = ''; END", Touched.SETTINGS),
+        ("BEGIN SET sql_mode = ''; END", Touched.SETTINGS),
+        ("IF 1 THEN SET sql_mode = ''; END IF", Touched.SETTINGS),
+        ("again: LOOP SET sql_mode = ''; LEAVE again; END LOOP", Touched.SETTINGS),
+        ("SELECT @y/**/:=1", Touched.SETTINGS),
+        ("GET DIAGNOSTICS @n = NUMBER", Touched.SETTINGS),
+        ("SET GLOBAL a = 1, SESSION b = 2", Touched.SETTINGS),
+        ("SET STATEMENT a = 1 FOR SET sql_mode = ''", Touched.SETTINGS),
+        ("SELECT '/*'; SET sql_mode = ''; SELECT '*/'", Touched.SETTINGS),
+        ("SELECT 1--1; SET sql_mode = ''", Touched.SETTINGS),
+        ("SELECT 1 -- '\n; SET sql_mode = ''", Touched.SETTINGS),
+        ("SELECT `'`; SET sql_mode = '' #'", Touched.SETTINGS),
+        ("SELECT `get_lock`('a', 1)", Touched.LOCKS),
+        ("CREATE/**/TEMPORARY TABLE t (x INT)", Touched.TEMPORARY),
+        # not read the same in every mode of the server
+        ("SELECT 'a\\'; SET sql_mode='b'", LEFT_BEHIND),
+        ("SELECT 1; SET sql_mode='open", LEFT_BEHIND),
     ],
 )
 def test_what_changes_a_session_is_seen(statement: str | bytes, kind: Touched) -> None:
@@ -93,6 +114,12 @@ def test_what_changes_a_session_is_seen(statement: str | bytes, kind: Touched) -
         "SELECT * FROM t FOR UPDATE",
         "SELECT x FROM t LOCK IN SHARE MODE",
         "SELECT 1 FROM t USE INDEX (i)",
+        "SET GLOBAL x = 1",
+        "SET STATEMENT a = 1 FOR SELECT x FROM t FOR UPDATE",
+        "SELECT 1 -- ; SET it is, @you",
+        "SELECT 1 # ; SET it is, @you",
+        "SELECT /* ; SET it is, @you */ 'me@you; SET', \"; SET\", `; SET`",
+        "SELECT @@autocommit",
     ],
 )
 def test_what_changes_nothing_costs_no_reset(statement: str) -> None:
@@ -100,9 +127,29 @@ def test_what_changes_nothing_costs_no_reset(statement: str) -> None:
     assert touches(statement) is Touched.NOTHING
 
 
+@pytest.mark.parametrize("unit", [";/*", "; --", ";#", "/**/", "; ", "\\\\", "''", "@a", "call ;", "a ", "`a`", "/*! "])
+@pytest.mark.parametrize("start", ["UPDATE t SET x = '", "SET ", "SELECT @x, "])
+def test_reading_takes_time_by_the_length_alone(start: str, unit: str) -> None:
+    """Not by its square, with the interpreter's lock held all the time: that would take minutes here."""
+    text = start + unit * (300_000 // len(unit)) + "'"
+    began = process_time()
+    touches(text)
+    assert process_time() - began < 5
+
+
+def test_a_long_statement_is_read_and_not_kept() -> None:
+    """It was put together with its values, and will not come again."""
+    mysql_session._remembered.cache_clear()
+    values = b"INSERT INTO t VALUES " + b", ".join([b"('set', 'me@you; set @it is')"] * 10_000)
+    assert touches(values) is Touched.NOTHING
+    assert touches(values + b"; SET @x = 1") is Touched.SETTINGS
+    assert mysql_session._remembered.cache_info().currsize == 0
+
+
 def test_what_begins_and_ends_a_transaction_is_read_with_caution() -> None:
     """mysqlclient does not tell: what may have begun one has, what may not have ended it has not."""
     begun = ("BEGIN", "/* x */ start transaction", "CALL p()", "SELECT 1; BEGIN", "SET autocommit=0")
+    assert may_begin("IF 1 THEN START TRANSACTION; END IF")
     assert all(map(may_begin, begun))
     assert not any(map(may_begin, ("SELECT 1", "INSERT INTO t VALUES (1)", "COMMIT")))
     assert all(map(ends, ("COMMIT", "rollback;", " ROLLBACK WORK", b"commit")))
@@ -126,6 +173,39 @@ def test_what_a_session_has_is_gone_for_the_next(pool: Pool[Any], left: str, tri
     with pool.connection() as conn, pytest.raises(pymysql.Error):
         do(conn, trial)
     assert pool.snapshot().closes == {}
+
+
+@pytest.mark.parametrize(
+    ("left", "asked"),
+    [
+        ("CALL {0}_out(@mine)", "SELECT @mine"),
+        ("EXECUTE IMMEDIATE 'SET SESSION sql_mode=\"ANSI\"'", "SELECT @@sql_mode"),
+        ("EXECUTE IMMEDIATE CONCAT('SE', 'T sort_buffer_size = 1048576')", "SELECT @@sort_buffer_size"),
+        ("BEGIN NOT ATOMIC SET @mine = 1; END", "SELECT @mine"),
+        ("IF 1 THEN SET sort_buffer_size = 1048576; END IF", "SELECT @@sort_buffer_size"),
+        ("CASE 1 WHEN 1 THEN SET sort_buffer_size = 1048576; END CASE", "SELECT @@sort_buffer_size"),
+        ("FOR i IN 1..2 DO SET sort_buffer_size = 1048576; END FOR", "SELECT @@sort_buffer_size"),
+        ("SELECT @mine/**/:=1", "SELECT @mine"),
+        ("GET DIAGNOSTICS @mine = NUMBER", "SELECT @mine"),
+        ("SET STATEMENT max_statement_time = 9 FOR SET sort_buffer_size = 1048576", "SELECT @@sort_buffer_size"),
+        ("SET PASSWORD = PASSWORD('{1}'), sort_buffer_size = 1048576", "SELECT @@sort_buffer_size"),
+        ("SELECT `get_lock`('mine', 0)", "SELECT IS_USED_LOCK('mine')"),
+        ("CREATE/**/TEMPORARY TABLE {0} (x INT)", "SELECT COUNT(*) FROM {0}"),
+    ],
+)
+def test_what_a_statement_hides_is_gone_for_the_next(mariadb: MariaDB, pool: Pool[Any], left: str, asked: str) -> None:
+    """Whatever is between its words, and whatever MariaDB executes without a procedure."""
+    name = table(mariadb, "hidden")
+    mariadb.ask(f"CREATE OR REPLACE PROCEDURE {DATABASE}.{name}_out(OUT x INT) SET x = 7")
+    mariadb.ask(f"INSERT INTO {DATABASE}.{name} VALUES (1)")
+    with pool.connection() as conn:
+        before = do(conn, asked.format(name))
+        do(conn, left.format(name, PASSWORD))
+        assert do(conn, asked.format(name)) != before
+        used = thread(conn)
+    with pool.connection() as conn:
+        assert do(conn, asked.format(name)) == before
+        assert thread(conn) == used
 
 
 def test_after_a_reset_the_session_is_as_after_the_login(mariadb: MariaDB) -> None:
@@ -153,7 +233,7 @@ def test_after_a_reset_the_session_is_as_after_the_login(mariadb: MariaDB) -> No
             do(conn, "SET max_statement_time=0, autocommit=1")
         with pool.connection() as conn:
             assert do(conn, asked) == [before]
-        assert len(configured) == 2
+            assert len(configured) == 2
 
 
 def test_what_a_login_from_a_file_gave_is_given_again(mariadb: MariaDB, tmp_path: Path) -> None:
@@ -333,6 +413,35 @@ def test_a_deadline_never_lengthens_the_session_s_own_limit(mariadb: MariaDB) ->
         with pool.connection(deadline=5) as conn:
             assert do(conn, "/* a */ SELECT 1 UNION (SELECT 2)") == [(1,), (2,)]
             assert do(conn, "SELECT @@max_statement_time") == [(0.1,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DO SLEEP(3)",
+        "VALUES (SLEEP(3))",
+        "ANALYZE SELECT SLEEP(3)",
+        "SET @a = (SELECT SLEEP(3))",
+        "CREATE TEMPORARY TABLE slow AS SELECT SLEEP(3)",
+        "BEGIN NOT ATOMIC DO SLEEP(3); END",
+        "IF 1 THEN DO SLEEP(3); END IF",
+        "EXECUTE IMMEDIATE 'SELECT SLEEP(3)'",
+        "/*!50000 SELECT */ SLEEP(3)",
+    ],
+)
+def test_whatever_may_take_long_has_the_deadline(pool: Pool[Any], statement: str) -> None:
+    """Some of these are only cut short, and end without an error."""
+    began = monotonic()
+    with pool.connection(deadline=0.1) as conn, suppress(pymysql.Error):
+        do(conn, statement)
+    assert monotonic() - began < 2
+
+
+def test_a_user_s_own_limit_is_not_set_back_by_the_deadline_s(pool: Pool[Any]) -> None:
+    """The server sets the limit back after a statement that it was given with."""
+    with pool.connection(deadline=5) as conn:
+        do(conn, "IF 1 THEN SET max_statement_time = 2; END IF")
+        assert do(conn, "SHOW VARIABLES LIKE 'max_statement_time'") == [("max_statement_time", "2.000000")]
 
 
 def test_a_reading_block_cannot_write(mariadb: MariaDB, pool: Pool[Any]) -> None:

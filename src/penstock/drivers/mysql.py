@@ -61,8 +61,12 @@ _NETWORK = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER
 _BOUNDED = (
     "SET STATEMENT max_statement_time=IF(@@max_statement_time=0, {0:.3f}, LEAST({0:.3f}, @@max_statement_time)) FOR "
 )
+# What may take long. Not what sets the limit itself: the server would set that back after the statement.
 _BOUNDABLE = re.compile(
-    r"(?:\s|--[^\n]*\n|\#[^\n]*\n|/\*(?!M?!).*?\*/|\()*(?:select|insert|update|delete|replace|with|call)\b",
+    r"(?:[\s(]++|--[^\n]*+\n|\#[^\n]*+\n|/\*(?!M?!)(?:[^*]++|\*(?!/))*+\*/|/\*M?!\d*+)*+"
+    r"(?:(?:select|insert|update|delete|replace|with|call|do|values|analyze|load\s++data"
+    r"|(?:create(?:\s++or\s++replace)?(?:\s++temporary)?|alter)\s++table)\b"
+    r"|(?:begin\s++not\s++atomic|if|execute|set\s++@\w++)\b(?!.*max_statement_time))",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -152,8 +156,8 @@ class Session:
             return sql
         left = max(0.001, self._bounds[0] - monotonic())
         if isinstance(sql, (bytes, bytearray)):
-            start = bytes(sql[:2000]).decode(errors="replace")
-            return _BOUNDED.format(left).encode() + sql if _BOUNDABLE.match(start) else sql
+            text = sql.decode(errors="replace")
+            return _BOUNDED.format(left).encode() + sql if _BOUNDABLE.match(text) else sql
         return _BOUNDED.format(left) + sql if _BOUNDABLE.match(sql) else sql
 
     def _reads(self) -> bool:
