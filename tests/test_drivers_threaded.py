@@ -299,8 +299,9 @@ def test_a_connect_that_fails_for_nobody_is_no_news_to_the_event_loop(dsn: str) 
             go_on.wait(10)
             raise psycopg2.OperationalError("too late")
 
+    told: list[Any] = []
+
     async def scenario() -> None:
-        told: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
         driver = ThreadedDriver(load("psycopg2", Failing, False))
         task = asyncio.create_task(driver.connect(dsn, {}, timeout=5, settings={}))
@@ -311,10 +312,10 @@ def test_a_connect_that_fails_for_nobody_is_no_news_to_the_event_loop(dsn: str) 
         await asyncio.wait([task])
         go_on.set()
         await soon(lambda: not threads())
-        gc.collect()
-        assert told == []
 
     asyncio.run(scenario())
+    gc.collect()
+    assert told == []
 
 
 def test_the_descriptor_of_a_close_that_took_too_long_is_closed(file: str) -> None:
