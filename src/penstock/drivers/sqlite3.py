@@ -82,8 +82,8 @@ _LASTING = (
     "setconfig",
     "setlimit",
 )
-# Instructions of SQLite's machine after which a deadline is looked at: a tenth of a millisecond. Each look waits for the
-# GIL, so that a statement beside a busy thread would crawl if there were many.
+# Instructions of SQLite's machine after which a deadline is looked at: a tenth of a millisecond. Each look waits for
+# the GIL, so that a statement beside a busy thread would crawl if there were many.
 _BETWEEN_LOOKS = 10_000
 _BETWEEN_INTERRUPTS = 0.001
 _ABORT_SECONDS = 5.0
