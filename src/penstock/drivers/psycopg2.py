@@ -230,7 +230,6 @@ class _Noting(extensions.connection):  # type: ignore[misc]
             _ready(self)
         return super().cursor(name, factory, withhold, scrollable)
 
-
     def lobject(self, *args: Any, **kwargs: Any) -> Any:
         _ready(self)
         return super().lobject(*args, **kwargs)
