@@ -32,10 +32,10 @@ if not settings.configured:
 from django.db import DatabaseError, OperationalError, ProgrammingError, connections, transaction
 from django.db.utils import ConnectionHandler
 
+from penstock.integrations.caller import caller
 from penstock.integrations.django import held, pools
 from penstock.integrations.django.management.commands.penstock import Command
 from penstock.integrations.django.pool import DjangoPool, connection_name
-from penstock.integrations.django.site import user_site
 
 ENGINE = "penstock.integrations.django.postgresql"
 Database = Callable[..., str]
@@ -444,8 +444,9 @@ def test_where_there_is_no_line_of_the_user_s_django_s_own_is_named() -> None:
     def site(*modules: str) -> str:
         frame = None
         for module in modules:  # from the outermost inwards
-            frame = SimpleNamespace(f_globals={"__name__": module}, f_code=module, f_lasti=0, f_back=frame)
-        return str(user_site(cast("FrameType", frame))[0])
+            code = SimpleNamespace(co_filename=module)
+            frame = SimpleNamespace(f_globals={"__name__": module}, f_code=code, f_lasti=0, f_back=frame)
+        return caller(cast("FrameType", frame))[0].co_filename
 
     middleware = "django.contrib.sessions.middleware"
     assert site("wsgiref.handlers", middleware, "django.utils.functional", "django.db.models.query") == middleware

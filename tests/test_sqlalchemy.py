@@ -3,9 +3,11 @@
 import gc
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -450,16 +452,79 @@ def test_a_forked_child_has_connections_of_its_own(engine: Engine) -> None:
     os.close(write)
 
 
-def test_a_driver_that_is_not_known_is_lent_as_it_is(tmp_path: Path) -> None:
-    """SQLite has no socket to look at: SQLAlchemy's own pre-ping asks, and nothing is reported of its statements."""
-    one = sa.create_engine(f"sqlite:///{tmp_path / 'db'}", poolclass=PenstockPool, pool_size=1, pool_pre_ping=True)
-    with one.begin() as connection:
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Engine]:
+    """Makes engines on one SQLite file, which has a table ``things``, and disposes of them."""
+    made: list[sa.Engine] = []
+
+    def make(**options: Any) -> sa.Engine:
+        options = {"poolclass": PenstockPool, "pool_size": 1, "max_overflow": 0, **options}
+        made.append(sa.create_engine(f"sqlite:///{tmp_path / 'db'}", **options))
+        return made[-1]
+
+    with make().begin() as connection:
         connection.execute(sa.text("CREATE TABLE things (n int)"))
+    yield make
+    for each in made:
+        each.dispose()
+
+
+def test_sqlite_is_seen(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = sqlite(pool_pre_ping=True)
+    one.connect().close()
+    pings = count_pings(one, monkeypatch)
+    with one.begin() as connection:  # of sqlite
+        connection.execute(sa.text("INSERT INTO things VALUES (1)"))
+        (holder,) = one.pool.holders()  # type: ignore[attr-defined]
+    assert (holder.site.line, holder.statement) == (here("of sqlite"), "INSERT INTO things VALUES (1)")
+    assert holder.status == "INTRANS"
+    assert not pings
+
+
+def test_sqlite_is_connected_to_while_its_file_is_locked(sqlite: Engine, tmp_path: Path) -> None:
+    """As without us: to connect reads nothing."""
+    with closing(sqlite3.connect(tmp_path / "db")) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        sqlite(connect_args={"timeout": 0}).connect().close()
+
+
+def test_a_transaction_left_open_in_sqlite_is_rolled_back(sqlite: Engine) -> None:
+    one = sqlite()
+    raw = one.raw_connection()
+    raw.cursor().execute("INSERT INTO things VALUES (1)")
+    raw.close()
+    with one.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM things")) == 0
+
+
+def test_a_declared_deadline_bounds_a_statement_of_sqlite_and_no_other(sqlite: Engine) -> None:
+    one = sqlite()
+    count = "WITH RECURSIVE up(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM up LIMIT {}) SELECT count(*) FROM up"
+    with (
+        penstock.deadline(0.05),
+        one.connect() as connection,
+        pytest.raises(sa.exc.OperationalError, match="interrupt"),
+    ):
+        connection.execute(sa.text(count.format(10**10)))
+    with one.connect() as connection:
+        assert connection.scalar(sa.text(count.format(10**5))) == 10**5
+
+
+def test_a_connection_of_a_driver_that_is_not_known_is_lent_as_it_is(sqlite: Engine, tmp_path: Path) -> None:
+    """SQLAlchemy's own pre-ping asks, and its statements are not seen: sqlite3's own class cannot show them."""
+    one = sqlite(creator=lambda: sqlite3.connect(tmp_path / "db"), pool_pre_ping=True)
+    with one.begin() as connection:
+        connection.execute(sa.text("INSERT INTO things VALUES (1)"))
         (holder,) = one.pool.holders()  # type: ignore[attr-defined]
     assert (holder.statement, holder.idle >= 0) == (None, True)
     with one.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM things")) == 1
+
+
+def test_a_factory_that_is_a_function_is_called(sqlite: Engine) -> None:
+    one = sqlite(connect_args={"factory": lambda *args, **kwargs: sqlite3.Connection(*args, **kwargs)})
+    with one.connect() as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM things")) == 0
-    one.dispose()
 
 
 def test_a_connection_of_a_creator_that_the_driver_cannot_take_note_of_is_lent(dsn: str) -> None:

@@ -21,32 +21,11 @@ from starlette.routing import Route
 
 import penstock
 from penstock import AsyncPool, Overloaded, Pool
-from penstock.events import Event, OutlivedRequest
 from penstock.integrations.asgi import PenstockMiddleware
 from penstock.integrations.web import refusal_in, waited
-from penstock.pool.terms import declared
 from support.either import ask
 from support.waiting import aside, soon
-from support.web import client, lifespan
-
-
-def left() -> float | None:
-    """Seconds until the declared deadline."""
-    terms = declared()
-    return None if terms is None or terms.until == float("inf") else terms.until - time.monotonic()
-
-
-def outlived(pool: Any) -> list[OutlivedRequest]:
-    """The reports of connections that outlived their request, as they come."""
-    found: list[OutlivedRequest] = []
-
-    def hear(event: Event) -> None:
-        if isinstance(event, OutlivedRequest):
-            found.append(event)
-
-    pool.listen(hear)
-    return found
-
+from support.web import client, left, lifespan, outlived
 
 # ------------------------------------------------------------------------------------------ opening and closing
 
@@ -100,6 +79,41 @@ def test_an_application_that_fails_to_start_leaves_no_pool_open(dsn: str) -> Non
         assert pool.closed
 
     asyncio.run(scenario())
+
+
+def test_a_pool_that_cannot_be_opened_leaves_no_other_open(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = AsyncPool(dsn, min_size=1, open=False), Pool(dsn, min_size=1, open=False)
+
+    def fails(*args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scenario() -> None:
+        monkeypatch.setattr(second, "open", fails)
+        async with lifespan(PenstockMiddleware(Starlette(), [first, second])) as sent:
+            assert sent == ["lifespan.startup.failed"]
+        assert first.closed
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_that_cannot_be_closed_is_no_matter_of_the_others(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = AsyncPool(dsn, min_size=1, open=False, name="first"), Pool(dsn, min_size=1, open=False)
+
+    async def fails() -> None:
+        raise RuntimeError("mine")
+
+    async def scenario() -> None:
+        async with lifespan(PenstockMiddleware(Starlette(), [first, second])) as sent:
+            with monkeypatch.context() as patched:
+                patched.setattr(first, "close", fails)
+                await PenstockMiddleware(Starlette(), [first, second])._close()
+            assert second.closed
+        assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+    asyncio.run(scenario())
+    assert "first: could not be closed in order: RuntimeError('mine')" in caplog.text
 
 
 def test_an_application_without_lifespan_has_its_pools_opened_all_the_same(dsn: str) -> None:
@@ -219,8 +233,11 @@ def django_wrapped(endpoint: Any) -> Any:
     from django.urls import path
 
     if not settings.configured:
-        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="x", LOGGING_CONFIG=None)
+        settings.configure()
         django.setup()
+    # Whoever has configured them, in this process: other tests want Django too.
+    for name, value in {"ALLOWED_HOSTS": ["*"], "ROOT_URLCONF": __name__, "SECRET_KEY": "x"}.items():
+        setattr(settings, name, value)
 
     async def view(request: Any) -> Any:
         return await endpoint(request)
@@ -526,7 +543,100 @@ def test_streams_and_background_tasks_outlive_nothing(dsn: str, caplog: pytest.L
     assert "outlives" not in caplog.text
 
 
+def test_what_a_request_that_failed_has_left_running_is_not_its_own(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither its deadline nor its end counts for a task that goes on after the exception."""
+    pool = AsyncPool(dsn, min_size=1, open=False)
+    tasks: list[asyncio.Task[Any]] = []
+    over, terms = asyncio.Event(), []
+
+    async def later() -> None:
+        await over.wait()
+        terms.append(left())
+        async with pool.connection() as conn:
+            await ask(conn, "SELECT 1")
+
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        tasks.append(asyncio.create_task(later()))
+        raise LookupError("mine")
+
+    async def scenario() -> None:
+        async with pool, client(PenstockMiddleware(fails, deadline=5.0)) as http:
+            with pytest.raises(LookupError):
+                await http.get("/")
+            over.set()
+            await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+    assert terms == [None]
+
+
+# ------------------------------------------------------------------------------------------ WebSockets
+
+
+def test_a_websocket_that_no_connection_could_be_had_for_is_declined(dsn: str) -> None:
+    """Before it is accepted, without an error for the server to show; afterwards it is the application's matter."""
+    pool = AsyncPool(dsn, min_size=1, open=False)
+    scope = {"type": "websocket", "path": "/feed", "headers": []}
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    def feed(accepts: bool) -> Any:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if accepts:
+                await send({"type": "websocket.accept"})
+            async with pool.connection(0.01):
+                pass
+
+        return PenstockMiddleware(app)
+
+    async def scenario() -> None:
+        async with pool:
+            held = await pool.getconn()
+            task = asyncio.create_task(feed(False)(scope, receive, send))
+            await task
+            assert sent == [{"type": "websocket.close", "code": 1013}]
+            with pytest.raises(penstock.PoolTimeout):
+                await asyncio.create_task(feed(True)(scope, receive, send))
+            await pool.putconn(held)
+
+    asyncio.run(scenario())
+
+
 # ------------------------------------------------------------------------------------------ health
+
+
+def test_readiness_sees_the_database_gone_while_a_connection_is_held(own_postgres: Any) -> None:
+    """A WebSocket or a LISTEN that sits on one is no reason to call the pool busy, and so ready."""
+    server = own_postgres()
+    pool = AsyncPool(server.dsn, min_size=1, max_size=4, open=False, connect_timeout=0.5)
+    app = PenstockMiddleware(Starlette(), [pool], ready="/readyz")
+
+    async def scenario() -> None:
+        async with lifespan(app), client(app) as http:
+            async with pool.connection():
+                assert (await http.get("/readyz")).status_code == 200
+                server.stop("immediate")
+                assert (await http.get("/readyz")).status_code == 503
+
+    asyncio.run(scenario())
+
+
+def test_of_two_pools_of_one_name_the_dead_one_is_seen(dsn: str) -> None:
+    alive, dead = AsyncPool(dsn, min_size=1, open=False, name="db"), Pool(dsn, min_size=1, open=False, name="db")
+    app = PenstockMiddleware(Starlette(), [dead, alive], ready="/readyz")
+
+    async def scenario() -> None:
+        async with lifespan(app), client(app) as http:
+            assert (await http.get("/readyz")).status_code == 200
+            dead.close()
+            assert (await http.get("/readyz")).status_code == 503
+
+    asyncio.run(scenario())
 
 
 def test_readiness_waits_for_nobody(dsn: str) -> None:

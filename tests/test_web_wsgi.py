@@ -1,11 +1,13 @@
 """A WSGI application behind our middleware, and Flask with our extension."""
 
+import io
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import validator
 
 import flask
@@ -14,29 +16,10 @@ from werkzeug.test import Client, EnvironBuilder, run_wsgi_app
 
 import penstock
 from penstock import AsyncPool, Overloaded, Pool
-from penstock.events import Event, OutlivedRequest
 from penstock.integrations.flask import Penstock
 from penstock.integrations.wsgi import PenstockMiddleware
-from penstock.pool.terms import declared
 from support.waiting import aside, eventually
-
-
-def left() -> float | None:
-    """Seconds until the declared deadline."""
-    terms = declared()
-    return None if terms is None or terms.until == float("inf") else terms.until - time.monotonic()
-
-
-def outlived(pool: Any) -> list[OutlivedRequest]:
-    """The reports of connections that outlived their request, as they come."""
-    found: list[OutlivedRequest] = []
-
-    def hear(event: Event) -> None:
-        if isinstance(event, OutlivedRequest):
-            found.append(event)
-
-    pool.listen(hear)
-    return found
+from support.web import left, outlived
 
 
 def app_of(work: Callable[[], Any]) -> Any:
@@ -173,6 +156,35 @@ def test_a_response_that_has_begun_is_not_begun_anew(pool: Pool[Any]) -> None:
         assert (next(chunks), status) == (b"half", "200 OK")
         with pytest.raises(penstock.PoolExhausted):
             next(chunks)
+
+
+def test_a_generator_has_the_deadline_until_its_response_begins() -> None:
+    """All that it does before `start_response` it does while it is read."""
+    found = []
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        found.append(left() is not None)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        found.append(left() is not None)
+        yield b"done"
+
+    assert get(PenstockMiddleware(app, deadline=5.0)).data == b"done"
+    assert found == [True, False]
+
+
+def test_a_file_is_the_server_s_to_send() -> None:
+    """It knows its own wrapper, and sends the file without reading it."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](io.BytesIO(b"a file"))
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    environ["wsgi.file_wrapper"] = FileWrapper
+    body = PenstockMiddleware(app)(environ, lambda *args: None)
+    assert isinstance(body, FileWrapper)
+    assert b"".join(body) == b"a file"
 
 
 def test_another_error_is_nobody_s_503(pool: Pool[Any]) -> None:

@@ -28,7 +28,6 @@ BAR = (
 
 CLIENTS = 300
 PAGES = {"one": "one statement a page", "many": f"{MANY} statements a page"}
-JUDGED_PAGE = "one"  # the other is for information: there all pages of fetchrow are done at once, and late
 FETCH_BAR = 1.5
 JUDGED = (
     "psycopg_pool",
@@ -77,7 +76,6 @@ def _lines(found: Found, page: str) -> Result:
     tails = {name: median(turn.p99 for turn in found[name, page]) for name in (*OURS, *PEERS)}
     costs = {name: median(turn.processor for turn in found[name, page]) * 1e6 for name in (*OURS, *PEERS)}
     best, least = max(rates[peer] for peer in JUDGED), min(tails[peer] for peer in JUDGED)
-    judged = page == JUDGED_PAGE
     lines = []
     for name in OURS:
         bar = FETCH_BAR if name == "ours, fetchrow" else 1.0
@@ -85,22 +83,22 @@ def _lines(found: Found, page: str) -> Result:
         title = f"FastAPI, {PAGES[page]}, {name}"
         peers = listed({peer: rates[peer] for peer in PEERS}, "/s")
         beside = f"{ratio:.2f}x (asyncpg's own pool: {rates[name] / rates['asyncpg']:.2f}x)"
-        lines.append(Line(title, f"{figure(rates[name])} /s", peers, beside, *_bar(bar, ratio, judged)))
+        lines.append(Line(title, f"{figure(rates[name])} /s", peers, beside, *_bar(bar, ratio)))
         peers = ", ".join(f"{peer} {duration(tails[peer])}" for peer in PEERS)
         gain = least / tails[name]
         beside = f"{gain:.2f}x (asyncpg's own pool: {tails['asyncpg'] / tails[name]:.2f}x)"
-        lines.append(Line(f"{title}: p99", duration(tails[name]), peers, beside, *_bar(1, gain, judged)))
+        lines.append(Line(f"{title}: p99", duration(tails[name]), peers, beside, *_bar(1, gain)))
         peers = listed({peer: costs[peer] for peer in PEERS}, "us")
         lines.append(Line(f"{title}: processor time a request", f"{figure(costs[name])} us", peers, "", "", None))
     return lines
 
 
-def _bar(bar: float, ratio: float, judged: bool) -> tuple[str, bool | None]:
-    return (f">= {bar:g}x", ratio >= bar) if judged else ("", None)
+def _bar(bar: float, ratio: float) -> tuple[str, bool]:
+    return f">= {bar:g}x", ratio >= bar
 
 
 def _beside(found: Found) -> Result:
-    rates = {name: median(turn.per_second for turn in found[name, JUDGED_PAGE]) for name in (*BESIDE, MIDDLEWARE)}
+    rates = {name: median(turn.per_second for turn in found[name, "one"]) for name in (*BESIDE, MIDDLEWARE)}
     return [Line("FastAPI, one statement a page, beside", listed(rates, "/s"), "", "", "", None)]
 
 

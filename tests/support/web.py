@@ -1,12 +1,14 @@
 """What a web server does: start an application, send it requests, end it; in this process or in one of its own."""
 
 import asyncio
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -15,9 +17,30 @@ from typing import Any
 import httpx
 import psycopg
 
+from penstock.events import Event, OutlivedRequest
+from penstock.pool.terms import declared
+
 from .waiting import eventually
 
 ROOT = Path(__file__).parents[2]
+
+
+def left() -> float | None:
+    """Seconds until the declared deadline; None if there is none."""
+    terms = declared()
+    return None if terms is None or terms.until == math.inf else terms.until - time.monotonic()
+
+
+def outlived(pool: Any) -> list[OutlivedRequest]:
+    """The reports of connections that outlived their request, as they come."""
+    found: list[OutlivedRequest] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, OutlivedRequest):
+            found.append(event)
+
+    pool.listen(hear)
+    return found
 
 
 def client(app: Any) -> httpx.AsyncClient:

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 
 from .base import Status
 from .dbapi import DBAPIDriver, end, lendable, tracked
-from .session import Touched
+from .session import LONGEST_REMEMBERED, Touched
 
 # What a user can set on a connection and the next one would find there. The last came with Python 3.12.
 _ATTRIBUTES = [
@@ -133,12 +133,19 @@ class Sqlite3Driver(DBAPIDriver):
         if _is_memory(text) and text not in self._anchors:
             # A database in memory is gone with its last connection; this one stays for as long as the pool does.
             self._anchors[text] = sqlite3.connect(database, uri=params["uri"], check_same_thread=False)
+        self.noting(params)
+        conn = sqlite3.connect(database, **params)
+        conn._pragmas = {}
+        return conn
+
+    def noting(self, params: dict[str, Any]) -> None:
+        """Have sqlite3's own ``connect``, given these arguments, make a connection that can be adopted."""
         params["factory"] = lendable(params.get("factory") or self.connection_class, _Noting)
-        return sqlite3.connect(database, **params)
 
     def adopt(self, conn: Any) -> Any:
         conn._used = False
-        conn._pragmas = self._settings(conn)
+        if conn._pragmas is not None:
+            conn._pragmas = self._settings(conn)
         return super().adopt(conn)
 
     # ------------------------------------------------------------------------------------------ what is known
@@ -264,6 +271,7 @@ class Sqlite3Driver(DBAPIDriver):
 class _Noting(sqlite3.Connection):
     """Its cursors' classes take note of what they are given, whatever classes they are."""
 
+    _pragmas: dict[str, Any] | None = None  # to set back; None, and not read as that may wait for a lock: nobody will
     _used = False  # where a transaction is always open: whether this one may have anything in it
     _touched = Touched.NOTHING
     _progress: tuple[Any, int] = (None, 0)  # as `configure` may have set it
@@ -330,7 +338,7 @@ def _ready(conn: Any) -> None:
         _watch(conn)
         conn._watches = True
     if conn._reading is not conn._reads_only:
-        wanted = 1 if conn._reading else conn._pragmas["query_only"]
+        wanted = 1 if conn._reading else (conn._pragmas or {}).get("query_only", 0)
         sqlite3.Connection.cursor(conn).execute(f"PRAGMA query_only = {wanted}")
         conn._reads_only = conn._reading
     conn._is_ready = True
@@ -388,16 +396,20 @@ for _name in _LASTING:
 
 
 def _touches(statement: Any) -> Touched:
-    return _found(statement) if type(statement) is str else Touched.NOTHING  # it is the driver's to say what is wrong
+    if type(statement) is not str:
+        return Touched.NOTHING  # it is the driver's to say what is wrong
+    return _remembered(statement) if len(statement) <= LONGEST_REMEMBERED else _found(statement)
 
 
-@lru_cache(maxsize=1024)
 def _found(statement: str) -> Touched:
     found = Touched.NOTHING
     for kind, pattern in _COMPILED.items():
         if pattern.search(statement):
             found |= kind
     return found
+
+
+_remembered = lru_cache(maxsize=1024)(_found)
 
 
 def _interrupt(conn: Any, seconds: float) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..core import Priority
+from ..drivers.base import settled
 from ..errors import PoolError
 from ..pool.aio import AsyncPool
 from ..pool.base import BasePool
@@ -23,6 +24,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger("penstock.web")
+
+_TRY_AGAIN_LATER = 1013  # a WebSocket's status (IANA's registry of close codes)
 
 
 class PenstockMiddleware:
@@ -89,12 +92,14 @@ class PenstockMiddleware:
             await self.app(scope, receive, exchange.send)
         except Exception as error:
             refusal = web.refusal_in(error)
-            if refusal is None or (exchange.started and not exchange.replaced) or scope["type"] != "http":
+            if refusal is None or (exchange.started and not exchange.replaced):
                 raise
             if not exchange.replaced:
                 await exchange.refuse(refusal)
         finally:
             end(token)
+            answering(terms)  # of whatever it has started, and goes on
+            answered(terms)
             origin.end(lambda: _route(scope))
 
     def _waited(self, scope: Scope) -> float:
@@ -127,31 +132,29 @@ class PenstockMiddleware:
             await life.alone()
 
     async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        for pool in self.pools:
-            if isinstance(pool, AsyncPool):
-                if pool._core.closed or (pool._loop is not None and pool._loop.is_closed()):
-                    pool._renew()
-                await pool.open()
-            else:
-                if pool._core.closed and not pool._core.slots:
-                    pool._renew()
-                pool.open()
-        self._loop = loop
+        try:
+            for pool in self.pools:
+                pool._renew_if_over()
+                await settled(pool.open())
+        except BaseException:
+            await self._close()  # of those that are not open, no effect
+            raise
+        self._loop = asyncio.get_running_loop()
 
     async def _close(self) -> None:
-        for pool in self.pools:
-            if isinstance(pool, AsyncPool):
-                await pool.close()
-            else:
-                await self._in_a_thread(pool.close)
+        """All at once, as each may wait a while for what is out; what one of them raises is no matter of the others."""
+        ends = [each.close() if isinstance(each, AsyncPool) else self._in_a_thread(each.close) for each in self.pools]
+        errors = await asyncio.gather(*ends, return_exceptions=True)
+        for pool, error in zip(self.pools, errors, strict=True):
+            if isinstance(error, BaseException):
+                logger.error("%s: could not be closed in order: %r", pool.name, error)
         if self._aside is not None:
             self._aside.shutdown(wait=False)
             self._aside = None
 
     async def _in_a_thread(self, job: Callable[[], Any]) -> Any:
         if self._aside is None:
-            self._aside = ThreadPoolExecutor(1, thread_name_prefix="penstock-web")
+            self._aside = ThreadPoolExecutor(len(self.pools), thread_name_prefix="penstock-web")
         return await asyncio.get_running_loop().run_in_executor(self._aside, job)
 
     # ------------------------------------------------------------------------------------------ health
@@ -161,7 +164,8 @@ class PenstockMiddleware:
             return web.alive()
         if self._loop is not asyncio.get_running_loop():
             await self._open()
-        return web.ready({pool.name: await self._unready(pool) for pool in self.pools})
+        found = await asyncio.gather(*map(self._unready, self.pools))
+        return web.ready(zip([pool.name for pool in self.pools], found, strict=True))
 
     async def _unready(self, pool: AsyncPool[Any] | Pool[Any]) -> str | None:
         """What keeps the pool from serving, if anything does. One that is busy is not asked for a connection."""
@@ -200,6 +204,8 @@ class _Exchange:
                 return
             self.started = True
             answering(self._terms)
+        elif kind == "websocket.accept":
+            self.started = True
         elif self.replaced:
             return
         elif kind == "http.response.pathsend" or (kind == "http.response.body" and not message.get("more_body")):
@@ -209,7 +215,10 @@ class _Exchange:
     async def refuse(self, refusal: PoolError) -> None:
         self.started = True
         self._turned_away.note(_route(self._scope), refusal)
-        await _answer(web.busy(refusal), self._scope, self._send)
+        if self._scope["type"] == "http":
+            await _answer(web.busy(refusal), self._scope, self._send)
+        else:  # a WebSocket that is not accepted yet: the server answers its handshake with 403
+            await self._send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
 
 
 class _Life:

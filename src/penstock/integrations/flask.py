@@ -13,7 +13,7 @@ from ..pool.sync import BoundCheckout, Pool
 from . import web, wsgi
 
 _NAME = "penstock"
-_HELD = "_penstock_checkouts"
+_HELD = "_penstock_checkout"
 
 
 class Penstock:
@@ -57,7 +57,8 @@ class Penstock:
         app.before_request(_tell_route)
         app.teardown_appcontext(_give_back)
         for refusal in web.REFUSALS:
-            app.register_error_handler(refusal, _busy)
+            if refusal not in app.error_handler_spec[None][None]:  # the user's own
+                app.register_error_handler(refusal, _busy)
 
     @property
     def pool(self) -> Pool[Any]:
@@ -75,13 +76,13 @@ class Penstock:
 
         :raises PoolError: as `Pool.connection` does.
         """
-        pool = self.pool
-        held = g.setdefault(_HELD, {})
-        if pool not in held:
+        held = g.get(_HELD)
+        if held is None:
             frame = _getframe(1)
-            checkout = BoundCheckout(pool, None, frame.f_code, frame.f_lasti)
-            held[pool] = (checkout, checkout.__enter__())
-        return held[pool][1]
+            checkout = BoundCheckout(self.pool, None, frame.f_code, frame.f_lasti)
+            held = checkout, checkout.__enter__()
+            setattr(g, _HELD, held)
+        return held[1]
 
 
 def _pool_of(app: Flask) -> Pool[Any]:
@@ -103,8 +104,9 @@ def _busy(refusal: PoolError) -> Response:
 
 
 def _give_back(error: BaseException | None) -> None:
-    for checkout, _ in g.pop(_HELD, {}).values():
-        checkout.__exit__(_Over, None, None)
+    held = g.pop(_HELD, None)
+    if held is not None:
+        held[0].__exit__(_Over, None, None)
 
 
 class _Over(Exception):

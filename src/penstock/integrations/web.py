@@ -127,17 +127,20 @@ def alive() -> Answer:
     return _health(200, {"status": "alive"})
 
 
-def ready(states: dict[str, str | None]) -> Answer:
-    """*states*: what keeps each pool from serving, by its name; None if nothing does."""
-    pools = {name: why or "ready" for name, why in states.items()}
-    if any(states.values()):
+def ready(states: Iterable[tuple[str, str | None]]) -> Answer:
+    """*states*: of each pool its name, and what keeps it from serving; None if nothing does."""
+    found: dict[str, str | None] = {}
+    for name, why in states:
+        found[name] = found.get(name) or why  # of two of one name, the one that is not ready
+    pools = {name: why or "ready" for name, why in found.items()}
+    if any(found.values()):
         return _health(503, {"status": "not ready", "pools": pools})
     return _health(200, {"status": "ready", "pools": pools})
 
 
 def in_use(snapshot: Snapshot) -> bool:
-    """Whether all that is open is in somebody's hands: who has them knows best whether they work."""
-    return not snapshot.closed and snapshot.leased > 0 and snapshot.idle == 0
+    """Whether all that may be open is in somebody's hands: who has them knows best whether they work."""
+    return not (snapshot.closed or snapshot.database_down) and snapshot.leased >= snapshot.max_size
 
 
 def probe(pool: Pool[Any]) -> str | None:

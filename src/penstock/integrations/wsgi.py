@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import PoolError
 from ..pool.sync import Pool
-from ..pool.terms import Origin, Terms, begin, end, of_request
+from ..pool.terms import Origin, Terms, answered, answering, begin, end, of_request
 from . import web
 
 Environ = dict[str, Any]
@@ -64,9 +64,11 @@ class PenstockMiddleware:
         return self._serve(environ, start_response)
 
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        exchange = _Exchange(environ, start_response, self.turned_away)
+        origin = Origin()
+        terms = of_request(origin, self._options.deadline, self._waited(environ))
+        exchange = _Exchange(environ, start_response, origin, terms, self.turned_away)
         try:
-            with _under(of_request(exchange.origin, self._options.deadline, self._waited(environ))):
+            with _under(terms):
                 body = self.app(environ, exchange.start)
         except Exception as error:
             try:
@@ -82,6 +84,10 @@ class PenstockMiddleware:
             finally:
                 exchange.end()
             return exchange.replacement
+        wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and isinstance(body, wrapper) and not origin.kept():
+            exchange.end()
+            return body  # as it is, or the server would not know that it may send the file by itself
         return _Body(body, exchange)
 
     def _waited(self, environ: Environ) -> float:
@@ -96,26 +102,35 @@ class PenstockMiddleware:
         if path == self._options.live:
             return web.alive()
         self._open()
-        return web.ready({pool.name: web.probe(pool) for pool in self.pools})
+        return web.ready((pool.name, web.probe(pool)) for pool in self.pools)
 
 
 class _Exchange:
     """One request, and its response on its way out."""
 
-    def __init__(self, environ: Environ, start_response: StartResponse, turned_away: web.TurnedAway) -> None:
-        self.origin = Origin()
+    def __init__(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        origin: Origin,
+        terms: Terms,
+        turned_away: web.TurnedAway,
+    ) -> None:
+        self.terms = terms
         self.replacement: list[bytes] | None = None
+        self._origin = origin
         self._started = False
         self._environ = environ
         self._start_response = start_response
         self._turned_away = turned_away
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
-        refusal = self.origin.refusal
+        refusal = self._origin.refusal
         if status.startswith("500") and isinstance(refusal, web.REFUSALS):
             self.replacement = self.refuse(refusal, exc_info)
             return _write_nothing
         self._started = True
+        answering(self.terms)
         return self._start_response(status, headers, *([] if exc_info is None else [exc_info]))
 
     def instead(self, error: Exception) -> list[bytes]:
@@ -133,7 +148,9 @@ class _Exchange:
         return body
 
     def end(self) -> None:
-        self.origin.end(lambda: route(self._environ))
+        answering(self.terms)  # of whatever it has started, and goes on
+        answered(self.terms)
+        self._origin.end(lambda: route(self._environ))
 
 
 class _Body:
@@ -142,7 +159,6 @@ class _Body:
     def __init__(self, body: Iterable[bytes], exchange: _Exchange) -> None:
         self._body = body
         self._exchange = exchange
-        self._terms = of_request(exchange.origin, None, 0.0)  # the response has begun
         self._chunks: Iterator[bytes] | None = None
         self._instead: list[bytes] | None = None  # of an application that does its work only now, and fails
 
@@ -153,7 +169,7 @@ class _Body:
         if self._instead is not None:
             return self._rest()
         try:
-            with _under(self._terms):
+            with _under(self._exchange.terms):
                 if self._chunks is None:
                     self._chunks = iter(self._body)
                 chunk = next(self._chunks)
@@ -174,7 +190,7 @@ class _Body:
 
     def close(self) -> None:
         try:
-            with _under(self._terms):
+            with _under(self._exchange.terms):
                 _close(self._body)
         finally:
             self._exchange.end()

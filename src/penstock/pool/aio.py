@@ -251,6 +251,9 @@ class AsyncPool(BasePool[C]):
             self._timer.cancel()
         self._log_still_out()
 
+    def _is_over(self) -> bool:
+        return self._core.closed or (self._loop is not None and self._loop.is_closed())
+
     def _check_open(self) -> None:
         if self._reopen:
             self._open()

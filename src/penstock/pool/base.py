@@ -442,10 +442,15 @@ class BasePool(Generic[C]):
         self._start_anew()
         self._join()
 
-    def _renew(self) -> None:
-        """A closed pool, or one whose event loop is, is as before it was opened: for an app that starts again."""
-        self._after_fork()
-        self._core.closed = self._reopen = False
+    def _is_over(self) -> bool:
+        """Whether it was closed, or its event loop was."""
+        raise NotImplementedError
+
+    def _renew_if_over(self) -> None:
+        """For an application that starts again: a pool that is over is as before it was opened."""
+        if self._is_over():
+            self._after_fork()
+            self._core.closed = self._reopen = False
 
     def _at_exit(self) -> None:
         raise NotImplementedError

@@ -293,6 +293,9 @@ class Pool(BasePool[C]):
         if self._empty.is_set() and self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join(timeout)
 
+    def _is_over(self) -> bool:
+        return self._core.closed and not self._core.slots
+
     def _check_open(self) -> None:
         if self._reopen:
             self._revive()

@@ -46,7 +46,9 @@ class Origin:
     def end(self, name: Callable[[], str]) -> None:
         """It is over: what it still has is reported, under its *name*. What it refers to is let go."""
         self.refusal = None
-        for pool, slot in self.kept():
+        kept = self.kept()
+        self.lent.clear()
+        for pool, slot in kept:
             pool._outlived(slot, name())
 
 

@@ -23,7 +23,7 @@ from ...pool import registry
 from ...pool.holders import report
 from ...pool.sync import Pool, _nothing
 from ...pool.terms import Wish
-from .site import user_site
+from ..caller import caller
 
 MARK = "django:"  # what the server knows our connections by: django:<alias>:<pid>:<host>
 MAX_SIZE = 4  # as psycopg's own pool
@@ -42,7 +42,7 @@ class DjangoPool(Pool[Any]):
     made_of: object = None  # the settings
 
     def getconn(self, *args: Any, **kwargs: Any) -> Any:
-        wish, (code, lasti) = self._wish(*args, **kwargs) if args or kwargs else None, user_site(sys._getframe(1))
+        wish, (code, lasti) = self._wish(*args, **kwargs) if args or kwargs else None, caller(sys._getframe(1))
         return self._getconn(wish, code, lasti)
 
     def _getconn(self, wish: Wish | None, code: CodeType, lasti: int) -> Any:

@@ -29,7 +29,7 @@ from ...drivers.base import Activity, Driver, Status
 from ...pool import aio, events, steps, sync
 from ...pool.base import BasePool, one_line
 from ...pool.terms import declared
-from .caller import caller
+from ..caller import caller
 from .record import Record
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class ThreadLender(Lender, sync.Pool[Any]):
     """For engines."""
 
     def lend(self) -> Record:
-        code, lasti = caller()
+        code, lasti = caller(sys._getframe(2))
         slot = None
         try:
             if declared() is not None:
@@ -254,7 +254,7 @@ class TaskLender(Lender, aio.AsyncPool[Any]):
     """For asyncio engines. Called within SQLAlchemy's greenlets."""
 
     def lend(self) -> Record:
-        code, lasti = caller()
+        code, lasti = caller(sys._getframe(2))
         slot = None
         assert self._loop is not None
         if declared() is not None:

@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from .lender import Lender
     from .pool import PenstockPool
 
+# Our drivers, by the package of their connections, or by SQLAlchemy's name.
+_OURS = {
+    "psycopg": "psycopg",
+    "psycopg2": "psycopg2",
+    "asyncpg": "asyncpg",
+    "pymysql": "pymysql",
+    "aiomysql": "aiomysql",
+    "MySQLdb": "mysqlclient",
+    "sqlite3": "sqlite3",
+    "pysqlite": "sqlite3",
+}
+
 # With pre_ping, a connection that was in use this many seconds ago is not asked: the kernel would know of its end. One
 # that rested for longer is, as a firewall may have forgotten it without a word to either side.
 PING_AFTER = 5.0
@@ -146,7 +158,7 @@ class Record(_ConnectionRecord):
         self.real = self._owner._dialect.get_driver_connection(conn)
         driver = _driver_of(type(self.real), self._owner._is_asyncio)  # type: ignore[arg-type]
         if driver is not None:
-            with suppress(AttributeError):  # not of the class that the driver takes note with
+            with suppress(AttributeError, TypeError):  # not of the class that the driver takes note with, nor to be it
                 driver.adopt(self.real)
                 self.driver = driver
 
@@ -213,7 +225,8 @@ def note(dialect: Any, record: Any, args: list[Any], params: dict[str, Any]) -> 
     noting = getattr(driver, "noting", None)
     stands_in = not dialect.is_async and not isinstance(dialect.dbapi, ModuleType)  # for the driver: as in a test
     if noting is not None and not stands_in and isinstance(record, Record):
-        noting(params)
+        with suppress(TypeError):  # the user's own factory is a function
+            noting(params)
 
 
 def end_of(real: Any) -> int | None:
@@ -234,9 +247,8 @@ def _driver_of(kind: type, is_async: bool) -> Driver | None:
 
 @cache
 def _driver_named(name: str, is_async: bool) -> Driver | None:
-    """Ours, if it can take note of connections that SQLAlchemy makes: psycopg's of all, others with `noting`."""
+    """Ours that can take note of connections that SQLAlchemy makes: of all, or of those made with `noting`."""
     try:
-        driver = drivers.load(name, None, is_async)
-    except (ValueError, ImportError):
+        return drivers.load(_OURS[name], None, is_async)
+    except (KeyError, ValueError, ImportError):
         return None
-    return driver if name == "psycopg" or hasattr(driver, "noting") else None
