@@ -452,6 +452,48 @@ def test_a_forked_child_has_connections_of_its_own(engine: Engine) -> None:
     os.close(write)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("sizes", [(2, 0), (1, 1)])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_what_was_held_across_a_fork_gives_the_child_no_place(
+    engine: Engine, driver: str, sizes: tuple[int, int]
+) -> None:
+    """Of two held by the parent, one in a transaction, the child has neither after it closed them: and its own two."""
+    one = engine(driver, pool_size=sizes[0], max_overflow=sizes[1], pool_timeout=0.1)
+    idle, busy = one.connect(), one.connect()
+    parents = {pid(idle), pid(busy)}
+    idle.rollback()
+    read, write = os.pipe()
+    told: list[object] = []
+    child = os.fork()
+    if child == 0:
+        try:
+            idle.close()
+            with pytest.raises(sa.exc.DBAPIError):
+                busy.close()  # whose transaction is the parent's to end
+            told = [one.pool.checkedout(), one.pool.checkedin()]  # type: ignore[attr-defined]
+            own = [one.connect(), one.connect()]
+            told.append(parents.isdisjoint(map(pid, own)))
+            with pytest.raises(sa.exc.TimeoutError):
+                one.connect()
+            told.append(one.pool.checkedout())  # type: ignore[attr-defined]
+            for connection in own:
+                connection.close()
+            told.append(one.pool.checkedout())  # type: ignore[attr-defined]
+        except BaseException as error:
+            told = [error]
+        finally:
+            os.write(write, repr(told).encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    assert os.read(read, 1000).decode() == "[0, 0, True, 2, 0]"
+    os.close(read)
+    assert {pid(idle), pid(busy)} == parents
+    idle.close()
+    busy.close()
+
+
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Engine]:
     """Makes engines on one SQLite file, which has a table ``things``, and disposes of them."""

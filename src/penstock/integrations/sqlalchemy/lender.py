@@ -124,6 +124,12 @@ class Lender(BasePool[Any]):
         if not self._lifo:
             self._core.idle = LongestIdleFirst()  # type: ignore[assignment]
 
+    def _after_fork(self) -> None:
+        foreign = list(self._core.slots.values())
+        super()._after_fork()
+        for slot in foreign:  # the parent's: a child that closes what it inherited gives no place of its own back
+            slot.state = State.GONE
+
     def settle(self, record: Record) -> None:
         """The record comes back, clean as SQLAlchemy understands it."""
         record.settled()
@@ -136,7 +142,7 @@ class Lender(BasePool[Any]):
         """The record comes back, and nothing need be done about its connection."""
         slot, core = record.slot, self._core
         slot.baseline = None
-        if len(core.idle) >= self._kept and not core.waiters.size:
+        if len(core.idle) >= self._kept and not core.waiters.size and slot.state is State.LEASED:
             self._remove(record, Reason.OVERFLOW)
             return
         now = record.rested = monotonic()
@@ -145,7 +151,7 @@ class Lender(BasePool[Any]):
             self._rest(record, slot, now)
 
     def _rest(self, record: Record, slot: Slot, now: float) -> None:
-        if slot.state is not State.LEASED or self._core.slots.get(slot.number) is not slot:
+        if slot.state is not State.LEASED:
             record.close()  # its place was taken from its holder, or is the parent process's
             return
         if slot.reported:
