@@ -2,12 +2,15 @@
 
 import asyncio
 import enum
+import gc
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+import asyncpg
+import psycopg
 import pytest
 import sqlalchemy as sa
 from psycopg.rows import dict_row
@@ -116,6 +119,151 @@ def test_cancellation_loses_no_connection(dsn: str, driver: str) -> None:
                 await connection.close()
 
     under(scenario)
+
+
+class Gate:
+    """Connects as the driver does, once it is let; counts those that came to it, and fails the first if told to."""
+
+    def __init__(self, driver: str, fails: bool = False) -> None:
+        self.came, self.opened, self._fails = 0, asyncio.Event(), fails
+        self._connect: Any = asyncpg.connect if driver == "asyncpg" else psycopg.AsyncConnection.connect
+        self.args = {"async_creator_fn": self, **({"ssl": False} if driver == "asyncpg" else {})}
+
+    async def __call__(self, *args: Any, **options: Any) -> Any:
+        self.came += 1
+        first = self.came == 1
+        await self.opened.wait()
+        if first and self._fails:
+            raise OSError("no way")
+        return await self._connect(*args, **options)
+
+
+async def cancelled_at(gate: Gate, engine: AsyncEngine) -> None:
+    """Somebody has asked for a connection, and was cancelled while it was made."""
+    asking = asyncio.create_task(engine.connect().start())
+    await soon(lambda: gate.came)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_connect_keeps_its_place_when_its_caller_is_cancelled_and_serves_the_next(
+    dsn: str, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        gate = Gate(driver)
+        async with engine_on(dsn, driver, pool_size=1, max_overflow=0, connect_args=gate.args) as engine:
+            pool: Any = engine.pool
+            await cancelled_at(gate, engine)
+            assert pool.checkedout() == 1
+            assert pool.holders() == []
+            asking = asyncio.create_task(engine.connect().start())
+            await soon(lambda: pool.snapshot().waiting)
+            gate.opened.set()
+            connection = await asking
+            assert await connection.scalar(sa.text("SELECT 1")) == 1
+            await connection.close()
+            assert (gate.came, pool.checkedout(), pool.checkedin()) == (1, 0, 1)
+            assert (pool.snapshot().connects, pool.snapshot().connect_errors) == (1, 0)
+
+    under(scenario)
+    assert not caplog.records
+
+
+def test_a_caller_that_gave_up_a_connect_may_ask_again(dsn: str) -> None:
+    """Its own connect, which it left, is no reason to tell it that it waits for itself."""
+
+    async def scenario() -> None:
+        gate = Gate("psycopg")
+        async with engine_on(dsn, pool_size=1, max_overflow=0, connect_args=gate.args) as engine:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(engine.connect().start(), 0.01)
+            asyncio.get_running_loop().call_soon(gate.opened.set)
+            async with engine.connect() as connection:
+                assert await connection.scalar(sa.text("SELECT 1")) == 1
+            assert gate.came == 1
+
+    under(scenario)
+
+
+def test_a_connect_that_fails_after_its_caller_was_cancelled_gives_its_place_free(dsn: str) -> None:
+    async def scenario() -> None:
+        gate = Gate("psycopg", fails=True)
+        async with engine_on(dsn, pool_size=1, max_overflow=0, connect_args=gate.args) as engine:
+            await cancelled_at(gate, engine)
+            gate.opened.set()
+            async with engine.connect() as connection:
+                assert await connection.scalar(sa.text("SELECT 1")) == 1
+            snapshot = engine.pool.snapshot()  # type: ignore[attr-defined]
+            assert (gate.came, snapshot.connects, snapshot.connect_errors) == (2, 2, 1)
+
+    under(scenario)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_dispose_leaves_no_connection_that_was_under_way(postgres: EmbeddedPostgres, driver: str) -> None:
+    async def scenario() -> None:
+        gate = Gate(driver)
+        engine = create_async_engine(
+            postgres.dsn.partition("?")[0].replace("postgresql://", f"postgresql+{driver}://"),
+            poolclass=PenstockPool,
+            connect_args=gate.args,
+        )
+        pool: Any = engine.pool
+        await cancelled_at(gate, engine)
+        asyncio.get_running_loop().call_soon(gate.opened.set)
+        await engine.dispose()
+        assert (pool.checkedout(), pool.checkedin(), pool.snapshot().connects) == (0, 0, 1)
+
+    under(scenario)
+
+
+def test_dispose_does_not_wait_for_ever_for_a_connect(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        gate = Gate("psycopg")  # which never opens
+        async with engine_on(dsn, connect_args=gate.args) as engine:
+            pool: Any = engine.pool
+            await cancelled_at(gate, engine)
+            await engine.dispose()
+            assert pool.checkedout() == 0
+            assert pool.snapshot().connect_errors == 0
+
+    under(scenario)
+    assert not caplog.records  # who was cancelled has told nothing about the server
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio's, of a loop that had a transport open
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_engine_is_disposed_of_after_the_end_of_its_loop(
+    postgres: EmbeddedPostgres, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"after the loop, {driver}"
+    told = {"application_name": name} if driver == "psycopg" else {"server_settings": {"application_name": name}}
+    if driver == "asyncpg":
+        told["ssl"] = False
+    engine = create_async_engine(
+        postgres.dsn.partition("?")[0].replace("postgresql://", f"postgresql+{driver}://"),
+        poolclass=PenstockPool,
+        connect_args=told,
+    )
+
+    async def ask() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+
+    async def gone() -> None:
+        with postgres.admin() as admin:
+            left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+            await soon(lambda: admin.execute(left, (name,)).fetchone() == (0,))
+
+    asyncio.run(ask())
+    asyncio.run(engine.dispose())
+    asyncio.run(gone())
+    assert not caplog.records
+    asyncio.run(ask())
+    asyncio.run(engine.dispose())
+    gc.collect()  # while the warning is not heard
 
 
 def test_a_timeout_is_sqlalchemys_and_names_the_holder(dsn: str) -> None:
