@@ -18,6 +18,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from ... import errors
 from ...core import Overload
+from ...core.settings import check_count, check_seconds
 from ...drivers import sockets
 from ...pool import events
 from ...pool.base import LINGER
@@ -95,6 +96,10 @@ class PenstockPool(QueuePool):
         max_idle: float = math.inf,
         **kw: Any,
     ) -> None:
+        check_count("pool_size", pool_size, at_least=0)
+        check_count("max_overflow", max_overflow, at_least=-1)
+        if timeout is not None:
+            check_seconds("pool_timeout", timeout)
         Pool.__init__(self, creator, **kw)
         if isinstance(self._dialect, Dialect) and not event.contains(self._dialect, "do_connect", note):
             event.listen(self._dialect, "do_connect", note)
