@@ -244,6 +244,8 @@ def _arguments(conninfo: str) -> dict[str, Any]:
     with suppress(ValueError):
         url = _url(conninfo)
         split = urlsplit(url)
+        for each in split.netloc.rpartition("@")[2].split(","):  # there may be several hosts
+            urlsplit(f"//{each}").port  # noqa: B018  (raises for one that is no number)
         query = dict(parse_qsl(split.query, keep_blank_values=True, strict_parsing=bool(split.query)))
         if timeout := query.pop("connect_timeout", None):  # to asyncpg an argument, and no part of the URL
             given["timeout"] = float(timeout)

@@ -32,7 +32,7 @@ DOUBT, RUNNING, GONE = 1 << 16, 1 << 17, 1 << 18
 _LOST = (2006, 2013, 2055, 4031, 1927, 1053)
 # --read-only or its like, and innodb_read_only. 1290 is told for other options, too.
 _READ_ONLY_OPTION, _READ_ONLY_MODE = 1290, 1836
-_TIMED_OUT = re.compile(r"timed out|\(110\b|error: 110\b|\(115\b")
+_TIMED_OUT = re.compile(r"timed out|\(110\b|error: 110\b")
 
 COM_RESET_CONNECTION = 0x1F
 SCHEMES = ("mysql", "mariadb")
