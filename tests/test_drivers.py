@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import os
+import signal
 import time
 import warnings
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from inspect import currentframe
 from typing import Any
 
@@ -562,5 +564,39 @@ def test_three_that_the_server_ended_have_made_it_sick(place: Place) -> None:
                     await place.case.do(conn, insert(place))
                 await settled(pool.putconn(conn))
             assert pool.snapshot().sick
+
+    asyncio.run(scenario())
+
+
+# ------------------------------------------------------------------------------------------ a server that has frozen
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_deadline_holds_when_the_server_has_frozen(place: Place, request: pytest.FixtureRequest) -> None:
+    """The connection is cut off half a second later, and counts as no loss; thawed, the server serves again."""
+    if place.case.name not in ("pymysql", "aiomysql", "asyncpg"):
+        pytest.skip("the deadline is the server's to keep")
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1) as pool:
+            with penstock.deadline(0.2):
+                conn = await settled(pool.getconn())
+                number = await place.session(conn)
+            pid = number if place.case.dialect is POSTGRES else request.getfixturevalue("mariadb")._process.pid
+            started = time.monotonic()
+            with frozen(pid):
+                with pytest.raises(place.case.error):
+                    await count_in(place, conn)
+                await settled(pool.putconn(conn))
+                assert 0.1 < time.monotonic() - started < 2.5
+            await still_serves(place, pool)
 
     asyncio.run(scenario())

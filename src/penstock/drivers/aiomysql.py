@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
@@ -174,7 +175,15 @@ class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
             await self._read_ok_packet()
         here = self._note(sql)
         try:
-            return await super().query(self._bounded(sql), unbuffered)
+            if (patience := self._patience()) == math.inf:
+                return await super().query(self._bounded(sql), unbuffered)
+            try:
+                async with asyncio.timeout(patience):
+                    return await super().query(self._bounded(sql), unbuffered)
+            except TimeoutError:
+                raise aiomysql.OperationalError(
+                    2013, "Lost connection to MySQL server during query (its deadline has passed)"
+                ) from None
         except aiomysql.Error as error:
             if self._activity is not None and not self._ours:
                 self._driver.failed(self, error)
