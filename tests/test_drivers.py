@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import time
 import warnings
 from collections.abc import Coroutine, Iterator
@@ -16,7 +17,9 @@ import pytest
 import penstock
 from penstock import Pool, PoolExhausted
 from penstock.core import Reason
+from penstock.drivers import load
 from penstock.drivers.base import Status
+from penstock.pool import steps
 from support.drivers import EACH, POSTGRES, Place
 from support.either import borrowed, in_transaction, settled
 from support.waiting import aside, soon
@@ -600,3 +603,21 @@ def test_a_deadline_holds_when_the_server_has_frozen(place: Place, request: pyte
             await still_serves(place, pool)
 
     asyncio.run(scenario())
+
+
+# ------------------------------------------------------------------------------------------ why a connect failed
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_mysql_server_that_refuses_is_not_one_that_does_not_answer(listens: bool) -> None:
+    """Though libmariadb has the same number for both."""
+    pytest.importorskip("MySQLdb")
+    driver = load("mysqlclient", None, is_async=False)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        conninfo = f"mysql://app@127.0.0.1:{server.getsockname()[1]}/app"
+        with pytest.raises(driver.operational_error) as caught:
+            steps.run(driver.connect(conninfo, {}, timeout=1, settings={}))
+    assert driver.is_timeout(caught.value) is listens

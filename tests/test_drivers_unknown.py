@@ -329,14 +329,15 @@ def test_what_is_done_past_all_cursors_is_seen_of_a_class_of_python_s(mariadb: M
     with Pool("", driver=DBAPIModule(pymysql), kwargs=kwargs, min_size=1, max_size=1, open=True) as pool:
         with pool.connection() as conn:
             conn.query(f"INSERT INTO {table} VALUES (1)")
+        assert mariadb.ask(f"SELECT x FROM {DATABASE}.{table}") == [(1,)]
         with pytest.raises(ZeroDivisionError), pool.connection() as conn:
             conn.begin()
             conn.query(f"INSERT INTO {table} VALUES (2)")
             raise ZeroDivisionError
-        assert mariadb.ask(f"SELECT x FROM {DATABASE}.{table}") == [(1,)]
         with pool.connection() as conn:
             cursor = conn.cursor()
-            cursor.execute("SELECT 1")
+            cursor.execute(f"SELECT x FROM {table}")
+            assert cursor.fetchall() == ((1,),)
             conn.commit()
             assert pool._driver.status(conn) is Status.IDLE
 
