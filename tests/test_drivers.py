@@ -20,6 +20,7 @@ from penstock.core import Reason
 from penstock.drivers import load
 from penstock.drivers.base import Status
 from penstock.pool import steps
+from penstock.pool.terms import reading
 from support.drivers import EACH, POSTGRES, Place
 from support.either import borrowed, in_transaction, settled
 from support.waiting import aside, soon
@@ -177,6 +178,45 @@ def test_hooks_and_arguments_are_asked_for_each_connection(place: Place) -> None
             async with borrowed(pool) as conn:
                 await place.case.do(conn, place.case.dialect.left_behind[0][0])
             assert told == ["configure"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_block_that_only_reads_cannot_write(place: Place, autocommit: bool) -> None:
+    """However its transaction begins: by itself, by a block, by a statement, by the driver's own method."""
+    if not place.case.reads or (autocommit and place.case.set_autocommit is None):
+        pytest.skip("this driver cannot")
+
+    async def write(conn: Any, begin: str | None) -> None:
+        if begin is not None:
+            await place.case.do(conn, begin)
+        await place.case.do(conn, insert(place))
+
+    async def begun(conn: Any) -> None:
+        await settled(conn.begin())
+        await place.case.do(conn, insert(place))
+
+    async def refused(block: Any, work: Any) -> None:
+        with reading(), pytest.raises(place.case.error):
+            async with block() as conn:
+                await work(conn)
+
+    async def scenario() -> None:
+        configure = place.case.set_autocommit if autocommit else None
+        async with place.opened(min_size=1, configure=configure) as pool:
+            for begin in (None, "BEGIN", "/* why */ begin;"):
+                await refused(lambda: borrowed(pool), lambda conn, begin=begin: write(conn, begin))
+            await refused(lambda: in_transaction(pool), lambda conn: write(conn, None))
+            async with borrowed(pool) as conn:
+                has_begin = hasattr(conn, "begin")
+            if has_begin:
+                await refused(lambda: borrowed(pool), begun)
+            assert await count(place, pool) == 0
+            async with in_transaction(pool) as conn:  # and the next can
+                await place.case.do(conn, insert(place))
+            assert await count(place, pool) == 1
+            assert pool.snapshot().closes == {}
 
     asyncio.run(scenario())
 

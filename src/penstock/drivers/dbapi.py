@@ -19,7 +19,7 @@ from typing import Any
 
 from ..core import Reason
 from . import sockets
-from .base import Activity, Status
+from .base import Activity, Status, settled
 from .session import Touched
 
 _NOTHING = Touched.NOTHING
@@ -309,7 +309,7 @@ class DBAPIDriver:
 
     async def settle(self, conn: Any, commit: bool) -> None:
         try:
-            (conn.commit if commit else conn.rollback)()
+            await settled(conn.commit() if commit else conn.rollback())
         except self.error as error:
             self.failed(conn, error)
             raise

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 
 from .base import Status
 from .dbapi import DBAPIDriver, lendable, tracked
-from .session import Touched
+from .session import LONGEST_REMEMBERED, Touched
 
 # What a user can set on a connection and the next one would find there. The last came with Python 3.12.
 _ATTRIBUTES = [
@@ -358,10 +358,11 @@ for _name in _LASTING:
 
 
 def _touches(statement: Any) -> Touched:
-    return _found(statement) if type(statement) is str else Touched.NOTHING  # it is the driver's to say what is wrong
+    if type(statement) is not str:
+        return Touched.NOTHING  # it is the driver's to say what is wrong
+    return _remembered(statement) if len(statement) <= LONGEST_REMEMBERED else _found(statement)
 
 
-@lru_cache(maxsize=1024)
 def _found(statement: str) -> Touched:
     found = Touched.NOTHING
     for kind, pattern in _COMPILED.items():
@@ -376,6 +377,9 @@ def _is_known(pragma: re.Match[str]) -> bool:
     """Whether it can be set back, or does not have to be."""
     name, given = pragma[1], pragma[2]
     return name is not None and (given is None or name.lower() in _PRAGMAS or name.lower() in _PASSING)
+
+
+_remembered = lru_cache(maxsize=1024)(_found)
 
 
 def _interrupt(conn: Any, seconds: float) -> None:
