@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import os
+import signal
+import socket
 import time
 import warnings
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from inspect import currentframe
 from typing import Any
 
@@ -14,7 +17,9 @@ import pytest
 import penstock
 from penstock import Pool, PoolExhausted
 from penstock.core import Reason
+from penstock.drivers import load
 from penstock.drivers.base import Status
+from penstock.pool import steps
 from penstock.pool.terms import reading
 from support.drivers import EACH, POSTGRES, Place
 from support.either import borrowed, in_transaction, settled
@@ -604,3 +609,55 @@ def test_three_that_the_server_ended_have_made_it_sick(place: Place) -> None:
             assert pool.snapshot().sick
 
     asyncio.run(scenario())
+
+
+# ------------------------------------------------------------------------------------------ a server that has frozen
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_deadline_holds_when_the_server_has_frozen(place: Place, request: pytest.FixtureRequest) -> None:
+    """The connection is cut off half a second later, and counts as no loss; thawed, the server serves again."""
+    if place.case.name not in ("pymysql", "aiomysql", "asyncpg"):
+        pytest.skip("the deadline is the server's to keep")
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1) as pool:
+            with penstock.deadline(0.2):
+                conn = await settled(pool.getconn())
+                number = await place.session(conn)
+            pid = number if place.case.dialect is POSTGRES else request.getfixturevalue("mariadb")._process.pid
+            started = time.monotonic()
+            with frozen(pid):
+                with pytest.raises(place.case.error):
+                    await count_in(place, conn)
+                await settled(pool.putconn(conn))
+                assert 0.1 < time.monotonic() - started < 2.5
+            await still_serves(place, pool)
+
+    asyncio.run(scenario())
+
+
+# ------------------------------------------------------------------------------------------ why a connect failed
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_mysql_server_that_refuses_is_not_one_that_does_not_answer(listens: bool) -> None:
+    """Though libmariadb has the same number for both."""
+    pytest.importorskip("MySQLdb")
+    driver = load("mysqlclient", None, is_async=False)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        conninfo = f"mysql://app@127.0.0.1:{server.getsockname()[1]}/app"
+        with pytest.raises(driver.operational_error) as caught:
+            steps.run(driver.connect(conninfo, {}, timeout=1, settings={}))
+    assert driver.is_timeout(caught.value) is listens

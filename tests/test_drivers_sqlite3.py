@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -345,4 +346,107 @@ def test_autocommit_false_which_always_has_a_transaction(file: str) -> None:
             conn.execute("INSERT INTO t VALUES (1)")
         with pool.connection() as conn:
             assert conn.execute("SELECT count(*) FROM t").fetchone() == (1,)
+        assert pool.snapshot().closes == {}
+
+
+@pytest.fixture
+def numbers(file: str) -> str:
+    """A file with a table."""
+    with closing(sqlite3.connect(file)) as conn:
+        conn.execute("CREATE TABLE numbers (x)")
+    return file
+
+
+def write_elsewhere(file: str) -> None:
+    """As any other writer, who waits for nobody."""
+    with closing(sqlite3.connect(file, timeout=0)) as conn, conn:
+        conn.execute("INSERT INTO numbers VALUES (9)")
+
+
+def test_one_that_is_taken_back_keeps_no_lock(numbers: str) -> None:
+    """The garbage collector may come late: writers do not wait for it."""
+    gc.disable()
+    try:
+        with opened(numbers, max_size=1) as pool:
+
+            def forget() -> None:
+                conn = pool.getconn()
+                conn.execute("BEGIN IMMEDIATE")
+                conn.execute("INSERT INTO numbers VALUES (1)")
+                conn.myself = conn  # which keeps it until the collector comes
+
+            thread = threading.Thread(target=forget)
+            thread.start()
+            thread.join()
+            with pool.connection(timeout=5) as conn:
+                assert conn.execute("SELECT count(*) FROM numbers").fetchone() == (0,)
+            write_elsewhere(numbers)
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+def test_one_that_is_taken_back_from_a_holder_does_nothing_more(numbers: str) -> None:
+    """Who comes back to it gets an error, and has no lock."""
+    with opened(numbers, max_size=1) as pool:
+        conn = pool.getconn()
+        conn.execute("BEGIN IMMEDIATE")
+        pool._driver.abandon(conn)
+        write_elsewhere(numbers)
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            conn.execute("INSERT INTO numbers VALUES (2)")
+        pool.putconn(conn)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TEMP TRIGGER mine AFTER INSERT ON main.numbers BEGIN DELETE FROM numbers; END",
+        'CREATE TABLE "temp".mine (x)',
+        "CREATE TABLE [temp].mine (x)",
+        "CREATE /* mine */ TEMP VIEW mine AS SELECT 1",
+    ],
+)
+def test_nothing_temporary_is_left_to_the_next(numbers: str, statement: str) -> None:
+    """A trigger least of all, which would act on the next user's rows."""
+    with opened(numbers) as pool:
+        with pool.connection() as conn:
+            conn.execute(statement)
+        with pool.connection() as conn:
+            assert conn.execute("SELECT count(*) FROM sqlite_temp_master").fetchone() == (0,)
+        assert pool.snapshot().closes == {}
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [
+        ("max_page_count", 100),
+        ("full_column_names", 1),
+        ("short_column_names", 0),
+        ("count_changes", 1),
+        ("empty_result_callbacks", 1),
+        ("defer_foreign_keys", 1),
+        ("journal_mode", "memory"),
+        ("main.journal_mode", "memory"),
+        ("/**/journal_mode", "memory"),
+    ],
+)
+def test_a_pragma_is_set_back_or_ends_the_connection(file: str, pragma: str, value: Any) -> None:
+    """Whichever it is: the next user has a connection as if new."""
+    with opened(file) as pool:
+        with pool.connection() as conn:
+            before = conn.execute(f"PRAGMA {pragma}").fetchone()
+        with pool.connection() as conn:
+            conn.execute(f"PRAGMA {pragma} = {value}")
+            assert conn.execute(f"PRAGMA {pragma}").fetchone() == (value,)
+        with pool.connection() as conn:
+            assert conn.execute(f"PRAGMA {pragma}").fetchone() == before
+
+
+def test_a_pragma_that_asks_costs_no_connection(file: str) -> None:
+    """Whatever it is given."""
+    with opened(file) as pool:
+        with pool.connection() as conn:
+            for asking in ("journal_mode", "table_info(none)", "main.integrity_check", "no_such_thing"):
+                conn.execute(f"PRAGMA {asking}").fetchall()
         assert pool.snapshot().closes == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from operator import attrgetter
@@ -188,7 +189,15 @@ class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
             await self._start_reading()
         here = self._note(sql)
         try:
-            return await super().query(self._bounded(sql), unbuffered)
+            if (patience := self._patience()) == math.inf:
+                return await super().query(self._bounded(sql), unbuffered)
+            try:
+                async with asyncio.timeout(patience):
+                    return await super().query(self._bounded(sql), unbuffered)
+            except TimeoutError:
+                raise aiomysql.OperationalError(
+                    2013, "Lost connection to MySQL server during query (its deadline has passed)"
+                ) from None
         except aiomysql.Error as error:
             self._erred(error)
             raise

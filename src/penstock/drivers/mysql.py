@@ -36,8 +36,10 @@ DOUBT, RUNNING, GONE = 1 << 16, 1 << 17, 1 << 18
 _LOST = (2006, 2013, 2055, 4031, 1927, 1053, 2014, 2027)
 # --read-only or its like, and innodb_read_only. 1290 is told for other options, too.
 _READ_ONLY_OPTION, _READ_ONLY_MODE = 1290, 1836
+# Past a lease's deadline the server's own word is waited for no longer than this; then the connection is cut off.
+GRACE_SECONDS = 0.5
 _DEADLOCK = 1213
-_TIMED_OUT = re.compile(r"timed out|\(110\b|error: 110\b|\(115\b")
+_TIMED_OUT = re.compile(r"timed out|\(110\b|error: 110\b")
 
 COM_QUERY, COM_RESET_CONNECTION = 0x03, 0x1F
 START_READING = "START TRANSACTION READ ONLY"
@@ -159,6 +161,12 @@ class Session:
             text = sql.decode(errors="replace")
             return _BOUNDED.format(left).encode() + sql if _BOUNDABLE.match(text) else sql
         return _BOUNDED.format(left) + sql if _BOUNDABLE.match(sql) else sql
+
+    def _patience(self) -> float:
+        """How many seconds to wait for an answer: to the lease's deadline, and a little more. Or infinity."""
+        if self._bounds is None or self._bounds[0] == math.inf:
+            return math.inf
+        return max(0.0, self._bounds[0] - monotonic()) + GRACE_SECONDS
 
     def _reads(self) -> bool:
         """Whether whoever has it now is to read only."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import attrgetter
+from time import monotonic
 from typing import Any
 
 import MySQLdb  # type: ignore[import-untyped]
 from MySQLdb.connections import Connection  # type: ignore[import-untyped]
 from MySQLdb.cursors import Cursor  # type: ignore[import-untyped]
 
-from .dbapi import lendable
+from .dbapi import NEARLY, lendable
 from .mysql import AUTOCOMMIT, DOUBT, IN_TRANS, RUNNING, START_READING, MySQLDriver, Session
 from .mysql_cursors import tracked
 from .mysql_session import ends, may_begin
@@ -53,7 +54,14 @@ class MySQLClientDriver(MySQLDriver):
         self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
     ) -> Any:
         params = {"connect_timeout": max(1, round(timeout)), **self.given(conninfo, kwargs)}
-        conn = self.made_lendable(self.connection_class)(**params)
+        started = monotonic()
+        try:
+            conn = self.made_lendable(self.connection_class)(**params)
+        except MySQLdb.OperationalError as error:
+            # libmariadb says 115, "in progress", of a server that refuses and of one that does not answer.
+            if "(115" in str(error) and monotonic() - started >= NEARLY * params["connect_timeout"]:
+                raise error from TimeoutError()
+            raise
         try:
             conn._connected()
             conn._login_charset = params.get("charset") or conn.character_set_name(), params.get("collation")

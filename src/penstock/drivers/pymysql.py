@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -10,11 +12,13 @@ import pymysql  # type: ignore[import-untyped]
 from pymysql.connections import Connection, MySQLResult  # type: ignore[import-untyped]
 from pymysql.cursors import Cursor  # type: ignore[import-untyped]
 
+from . import sockets
 from .dbapi import lendable
-from .mysql import COM_QUERY, COM_RESET_CONNECTION, START_READING, Flagged, FlaggedResult, MySQLDriver
+from .mysql import COM_QUERY, COM_RESET_CONNECTION, RUNNING, START_READING, Flagged, FlaggedResult, MySQLDriver
 from .mysql_cursors import tracked
 from .session import Touched
 
+_CANCEL_SECONDS = 1.0  # to ask the server to stop a statement whose time is over
 _ATTRIBUTES = (
     "cursorclass",
     "autocommit_mode",
@@ -71,7 +75,19 @@ class PyMySQLDriver(MySQLDriver):
         conn._read_ok_packet()
         conn.set_character_set(*conn._login_charset)
 
+    def bind(self, conn: Any, until: float, reading: bool) -> None:
+        super().bind(conn, until, reading)
+        conn._own_timeouts = conn._read_timeout, conn._write_timeout
+
+    def unbind(self, conn: Any) -> None:
+        super().unbind(conn)
+        conn._read_timeout, conn._write_timeout = conn._own_timeouts
+
     async def close(self, conn: Any) -> int | None:
+        if conn._end is not None:  # cut off at a deadline, which the server would see when the statement has ended
+            await self.cancel(conn, _CANCEL_SECONDS)
+            end, conn._end = conn._end, None
+            return end  # type: ignore[no-any-return]
         if conn._result is not None:
             conn._result.unbuffered_active = False  # or its finalizer would read what is left, from nowhere
         return await super().close(conn)
@@ -84,6 +100,8 @@ class _Result(FlaggedResult, MySQLResult):  # type: ignore[misc]
 class _Noting(Flagged, Connection):  # type: ignore[misc]
     """Takes note of each statement, and of how the session is after it."""
 
+    _own_timeouts: tuple[float | None, float | None] = (None, None)  # while a lease's deadline shortens them
+    _end: int | None = None  # reads as ended once the server has let go of what a deadline has cut off
     _preferred: ClassVar[Any] = None  # TLS if the server has it: PyMySQL makes this anew for each connection
 
     def fileno(self) -> int:
@@ -95,6 +113,23 @@ class _Noting(Flagged, Connection):  # type: ignore[misc]
         if _Noting._preferred is None:
             _Noting._preferred = super()._create_ssl_ctx(sslp)  # reads all certificates of the system: 30 ms and more
         return _Noting._preferred
+
+    def __del__(self) -> None:
+        if self._end is not None:
+            sockets.close(self._end)
+        super().__del__()
+
+    def _execute_command(self, command: Any, sql: Any) -> None:
+        if (patience := self._patience()) < math.inf:
+            own = self._own_timeouts
+            self._read_timeout, self._write_timeout = (min(limit or patience, patience) for limit in own)
+        super()._execute_command(command, sql)
+
+    def _force_close(self) -> None:
+        if self._bounds is not None and self._flags & RUNNING and self._sock is not None:
+            with suppress(OSError):
+                self._end = sockets.send_end(self._sock.fileno())
+        super()._force_close()
 
     def cursor(self, cursor: Any = None) -> Any:
         return super().cursor(tracked(cursor or self.cursorclass, pymysql.Error))

@@ -42,18 +42,24 @@ _PRAGMAS = (
     "cache_spill",
     "cell_size_check",
     "checkpoint_fullfsync",
+    "count_changes",
+    "defer_foreign_keys",
+    "empty_result_callbacks",
     "foreign_keys",
+    "full_column_names",
     "fullfsync",
     "ignore_check_constraints",
     "journal_size_limit",
     "legacy_alter_table",
     "locking_mode",
+    "max_page_count",
     "mmap_size",
     "query_only",
     "read_uncommitted",
     "recursive_triggers",
     "reverse_unordered_selects",
     "secure_delete",
+    "short_column_names",
     "synchronous",
     "temp_store",
     "threads",
@@ -61,9 +67,44 @@ _PRAGMAS = (
     "wal_autocheckpoint",
     "writable_schema",
 )
+# Those that set nothing of a connection's own: what is asked, what is done, what is written in the file.
+_PASSING = (
+    "application_id",
+    "auto_vacuum",
+    "collation_list",
+    "compile_options",
+    "data_version",
+    "database_list",
+    "encoding",
+    "foreign_key_check",
+    "foreign_key_list",
+    "freelist_count",
+    "function_list",
+    "incremental_vacuum",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "module_list",
+    "optimize",
+    "page_count",
+    "page_size",
+    "pragma_list",
+    "quick_check",
+    "schema_version",
+    "shrink_memory",
+    "stats",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+    "user_version",
+    "wal_checkpoint",
+)
+# What each PRAGMA names, and whether it is given anything; nothing where comments hide it.
+_PRAGMA = re.compile(r"\bpragma\b(?:\s+(?:(?:\w+|\"\w+\"|\[\w+\])\s*\.\s*)?(\w+)\s*([=(])?)?", re.IGNORECASE)
 _PATTERNS = {
     Touched.SETTINGS: r"\bpragma\b",
-    Touched.TEMPORARY: r"\b(?:create\s+temp(?:orary)?\b|temp\s*\.)",
+    Touched.TEMPORARY: r"\btemp(?:orary)?\b",  # CREATE TEMP, or a name in "temp"; a look too many costs little
     Touched.DATABASES: r"\b(?:attach|detach)\b",
     Touched.BEYOND_RESET: r"\b(?:load_extension|case_sensitive_like)\b",
 }
@@ -225,8 +266,9 @@ class Sqlite3Driver(DBAPIDriver):
                 setattr(conn, name, value)
         execute = self.plain_cursor(conn).execute
         if touched & Touched.TEMPORARY:
-            for kind, name in execute(
-                "SELECT type, name FROM sqlite_temp_master WHERE type IN ('table', 'view')"
+            for kind, name in execute(  # triggers first: one may be on a table of the file, and stay
+                "SELECT type, name FROM sqlite_temp_master WHERE type IN ('trigger', 'table', 'view')"
+                " ORDER BY type = 'trigger' DESC"
             ).fetchall():
                 execute(f"DROP {kind} IF EXISTS temp.{_quoted(name)}")
         if touched & Touched.DATABASES:
@@ -260,8 +302,10 @@ class Sqlite3Driver(DBAPIDriver):
         Thread(target=_interrupt, args=(conn, _ABORT_SECONDS), name="penstock-abort", daemon=True).start()
 
     def abandon(self, conn: Any) -> int | None:
-        with suppress(sqlite3.ProgrammingError):
-            conn.interrupt()
+        if conn._running:  # in another thread, which may take until it has noticed
+            Thread(target=_let_go, args=(conn,), name="penstock-abort", daemon=True).start()
+        else:
+            _let_go(conn)
         return None
 
     # In a forked child (`silence`): SQLite's locks are the process's, and to close the parent's handle there, even as
@@ -406,7 +450,15 @@ def _found(statement: str) -> Touched:
     for kind, pattern in _COMPILED.items():
         if pattern.search(statement):
             found |= kind
+    if found & Touched.SETTINGS and not all(map(_is_known, _PRAGMA.finditer(statement))):
+        found |= Touched.BEYOND_RESET
     return found
+
+
+def _is_known(pragma: re.Match[str]) -> bool:
+    """Whether it can be set back, or does not have to be."""
+    name, given = pragma[1], pragma[2]
+    return name is not None and (given is None or name.lower() in _PRAGMAS or name.lower() in _PASSING)
 
 
 _remembered = lru_cache(maxsize=1024)(_found)
@@ -420,6 +472,20 @@ def _interrupt(conn: Any, seconds: float) -> None:
         while conn._running and monotonic() < until:
             sleep(_BETWEEN_INTERRUPTS)
             conn.interrupt()  # a statement that was about to begin when it was called first
+
+
+def _let_go(conn: Any) -> None:
+    """Give up the locks that it has on its file, and let nothing more begin on it.
+
+    It is not closed: its holder, if there is one, may just begin a statement, and that would end the process. Who
+    has nothing of it but locks has no use for its place in the file, and the garbage collector ends the rest.
+    """
+    _interrupt(conn, _ABORT_SECONDS)
+    with suppress(sqlite3.Error):  # closed, or in no transaction
+        if conn.in_transaction:
+            sqlite3.Cursor(conn).execute("ROLLBACK")
+    with suppress(sqlite3.ProgrammingError):
+        sqlite3.Connection.set_progress_handler(conn, lambda: True, 1)
 
 
 def _never(milliseconds: int) -> bool:
