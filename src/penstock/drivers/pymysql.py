@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from pymysql.connections import Connection, MySQLResult  # type: ignore[import-u
 from pymysql.cursors import Cursor  # type: ignore[import-untyped]
 
 from .dbapi import lendable
-from .mysql import AUTOCOMMIT, COM_RESET_CONNECTION, RUNNING, Flagged, FlaggedResult, MySQLDriver
+from .mysql import COM_QUERY, COM_RESET_CONNECTION, START_READING, Flagged, FlaggedResult, MySQLDriver
 from .mysql_cursors import tracked
 from .session import Touched
 
@@ -33,6 +32,7 @@ class PyMySQLDriver(MySQLDriver):
 
     name = "PyMySQL"
     attributes = _ATTRIBUTES
+    cursor_class = Cursor
     socket_of = attrgetter("_sock")
     state = attrgetter("_sock", "_flags", "_touched", *_ATTRIBUTES)
 
@@ -56,6 +56,7 @@ class PyMySQLDriver(MySQLDriver):
         limits = conn._read_timeout, conn._write_timeout
         conn._read_timeout, conn._write_timeout = (min(limit or timeout, timeout) for limit in limits)  # for the login
         conn.connect()
+        conn._login_charset = conn.charset, conn.collation
         try:
             await self.begin_session(conn, params, settings)
             self.keep_alive(conn)
@@ -65,32 +66,10 @@ class PyMySQLDriver(MySQLDriver):
         conn._read_timeout, conn._write_timeout = limits
         return conn
 
-    @contextmanager
-    def beginning(self, conn: Any) -> Iterator[None]:
-        if conn._flags & AUTOCOMMIT:
-            conn.begin()
-        yield
-
-    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        conn._ours = True
-        try:
-            with Cursor(conn) as cursor:
-                cursor.execute(query, tuple(params) or None)
-                return list(cursor.fetchall())
-        finally:
-            conn._ours = False
-
     async def renew(self, conn: Any) -> None:
         conn._execute_command(COM_RESET_CONNECTION, b"")
         conn._read_ok_packet()
-        conn.set_character_set(conn._given.get("charset") or "utf8mb4", conn._given.get("collation"))
-
-    async def cancel(self, conn: Any, timeout: float) -> None:
-        """KILL QUERY, on a second connection of *timeout* seconds: the server takes it on no other way."""
-        params = {name: value for name, value in conn._given.items() if name not in ("init_command", "sql_mode")}
-        bounds = {"connect_timeout": timeout, "read_timeout": timeout, "write_timeout": timeout, "autocommit": True}
-        with suppress(pymysql.Error, OSError), _Noting(**params | bounds) as other:
-            other.query(f"KILL QUERY {conn.thread_id()}")
+        conn.set_character_set(*conn._login_charset)
 
     async def close(self, conn: Any) -> int | None:
         if conn._result is not None:
@@ -121,21 +100,26 @@ class _Noting(Flagged, Connection):  # type: ignore[misc]
         return super().cursor(tracked(cursor or self.cursorclass, pymysql.Error))
 
     def query(self, sql: Any, unbuffered: bool = False) -> Any:
-        if self._must_begin():
-            self._execute_command(3, "START TRANSACTION READ ONLY")
-            self._read_ok_packet()
+        if self._must_begin(sql):
+            self._start_reading()
         here = self._note(sql)
         try:
             return super().query(self._bounded(sql), unbuffered)
         except pymysql.Error as error:
-            if self._activity is not None and not self._ours:
-                self._driver.failed(self, error)
+            self._erred(error)
             raise
         finally:
-            streaming = self._result is not None and self._result.unbuffered_active
             self._noted(here)
-            if streaming:
-                self._flags |= RUNNING  # until the last row has come
+
+    def begin(self) -> None:
+        if self._reads():
+            self._start_reading()
+        else:
+            super().begin()
+
+    def _start_reading(self) -> None:
+        self._execute_command(COM_QUERY, START_READING)
+        self._read_ok_packet()
 
     def _read_query_result(self, unbuffered: bool = False) -> Any:
         # As the original, but for the class of the result.
@@ -145,10 +129,7 @@ class _Noting(Flagged, Connection):  # type: ignore[misc]
             result.init_unbuffered_query()
         else:
             result.read()
-        self._result = result
-        if result.server_status is not None:
-            self.server_status = result.server_status
-        return result.affected_rows
+        return self._keep(result)
 
     def select_db(self, db: Any) -> None:
         super().select_db(db)
