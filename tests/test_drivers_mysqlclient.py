@@ -103,8 +103,10 @@ def test_a_converter_is_not_left_to_the_next(pool: Pool[Any]) -> None:
     assert pool.snapshot().closes == {}
 
 
-def test_a_login_from_a_file_cannot_be_made_again(mariadb: MariaDB, tmp_path: Path) -> None:
-    """So a session that was changed is closed instead, and one that was not stays."""
+def test_a_login_from_a_file_cannot_be_made_again(
+    mariadb: MariaDB, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So a session that was changed is closed instead, without trying, and one that was not stays."""
     kwargs = {"read_default_file": str(option_file(mariadb, tmp_path))}
     with Pool[Any]("", driver="mysqlclient", kwargs=kwargs, min_size=1, open=False) as pool:
         with pool.connection() as conn:
@@ -116,3 +118,4 @@ def test_a_login_from_a_file_cannot_be_made_again(mariadb: MariaDB, tmp_path: Pa
         with pool.connection() as conn:
             assert do(conn, "SELECT @mine, DATABASE()") == [(None, DATABASE)]
         assert pool.snapshot().closes == {Reason.UNCLEAN: 1}
+        assert "Access denied" not in caplog.text
