@@ -5,6 +5,7 @@ import gc
 import time
 import warnings
 from collections.abc import Coroutine
+from contextlib import suppress
 from inspect import currentframe
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 import penstock
 from penstock import Pool, PoolExhausted
 from penstock.core import Reason
+from penstock.drivers.base import Status
 from penstock.pool.terms import reading
-from support.drivers import EACH, Place
+from support.drivers import EACH, POSTGRES, Place
 from support.either import borrowed, in_transaction, settled
 from support.waiting import aside, soon
 from test_fork import in_child
@@ -499,5 +501,106 @@ def test_a_lent_connection_is_the_driver_s_own(place: Place) -> None:
         async with place.opened(min_size=1) as pool:
             async with borrowed(pool) as conn:
                 assert isinstance(conn, place.case.connection)
+
+    asyncio.run(scenario())
+
+
+# ------------------------------------------------------------------------------------------ what is no loss
+
+
+async def still_serves(place: Place, pool: Any) -> None:
+    assert not pool.snapshot().sick
+    assert await count(place, pool) == 0
+
+
+def test_who_closes_ten_connections_has_made_no_database_sick(place: Place) -> None:
+    """Nor who uses them afterwards: the eleventh request is served."""
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1, max_size=1) as pool:
+            for used_again in [False, True] * 5:
+                with suppress(*place.case.errors):
+                    async with borrowed(pool, 5) as conn:
+                        await count_in(place, conn)
+                        await settled(conn.close())
+                        if used_again:
+                            await count_in(place, conn)
+            await still_serves(place, pool)
+
+    asyncio.run(scenario())
+
+
+async def count_in(place: Place, conn: Any) -> Any:
+    return await place.case.value(conn, f"SELECT count(*) FROM {place.table}")
+
+
+def test_ten_cancelled_tasks_have_made_no_database_sick(place: Place) -> None:
+    """Whatever their driver does to the connection: the eleventh request is served."""
+    if place.kind is Pool or not place.case.stops:
+        pytest.skip("a thread is not cancelled, nor what this driver does")
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1, max_size=1) as pool:
+
+            async def borrow() -> None:
+                async with borrowed(pool, 5) as conn:
+                    await place.case.do(conn, place.case.dialect.slow)
+
+            for _ in range(10):
+                task = asyncio.ensure_future(borrow())
+                await soon(lambda: pool.holders() and pool.holders()[0].status == "ACTIVE")
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            await still_serves(place, pool)
+
+    asyncio.run(scenario())
+
+
+def test_one_that_sat_idle_in_a_transaction_is_no_loss(place: Place) -> None:
+    """The server has ended it as the pool has told it to: no sign of a sick database, however many there are."""
+    if place.case.dialect.session is None or not place.case.resets:
+        pytest.skip("this driver has no such limit")
+    seconds = 0.1 if place.case.dialect is POSTGRES else 1.0  # MariaDB counts in whole ones
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1, max_size=1, idle_in_transaction_timeout=seconds) as pool:
+            conn = await settled(pool.getconn())
+            number = await place.session(conn)
+            await place.case.write(conn, insert(place))
+            assert place.ask is not None
+            await soon(lambda: not place.ask(alive(place, number)), seconds=10)
+            with pytest.raises(place.case.error):
+                await place.case.do(conn, insert(place))
+            assert pool._driver.status(conn) is Status.BROKEN
+            assert pool._driver.loss(conn) is None
+            await settled(pool.putconn(conn))
+            await still_serves(place, pool)
+
+    asyncio.run(scenario())
+
+
+def alive(place: Place, number: Any) -> str:
+    if place.case.dialect is POSTGRES:
+        return f"SELECT count(*) FROM pg_stat_activity WHERE pid = {number}"
+    return f"SELECT COUNT(*) FROM information_schema.processlist WHERE id = {number}"
+
+
+def test_three_that_the_server_ended_have_made_it_sick(place: Place) -> None:
+    """An idle limit that has not passed excuses nothing."""
+    if place.kill is None or not place.case.resets:
+        pytest.skip("there is no server, or its driver cannot tell")
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1, max_size=1, idle_in_transaction_timeout=60) as pool:
+            for _ in range(3):
+                conn = await settled(pool.getconn())
+                number = await place.session(conn)
+                await place.case.write(conn, insert(place))
+                place.kill(number)
+                with pytest.raises(place.case.error):
+                    await place.case.do(conn, insert(place))
+                await settled(pool.putconn(conn))
+            assert pool.snapshot().sick
 
     asyncio.run(scenario())

@@ -11,7 +11,9 @@ from penstock.core import Reason
 from support.mariadb import DATABASE, USER, MariaDB
 from test_mysql_session import do, option_file
 
-pytest.importorskip("MySQLdb", reason="pip install mysqlclient, which needs a compiler and libmariadb-dev")
+MySQLError = pytest.importorskip(
+    "MySQLdb", reason="pip install mysqlclient, which needs a compiler and libmariadb-dev"
+).Error
 
 
 @pytest.fixture
@@ -51,6 +53,17 @@ def test_a_result_that_nobody_read_is_nobody_s_error(pool: Pool[Any], query: str
         with pool.connection() as conn:
             assert do(conn, "SELECT 1") == [(1,)]
     assert pool.snapshot().closes == {Reason.BUSY: 1}
+
+
+def test_a_statement_that_comes_too_early_is_no_sign_of_a_lost_server(pool: Pool[Any]) -> None:
+    """The connection is closed, for its own user's fault."""
+    with pytest.raises(MySQLError, match="out of sync"), pool.connection() as conn:
+        conn.query("SELECT 1")
+        do(conn, "SELECT 2")
+    assert pool._driver.loss(conn) is None
+    with pool.connection() as conn:
+        assert do(conn, "SELECT 1") == [(1,)]
+    assert pool.snapshot().closes == {Reason.BROKEN: 1}
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -126,6 +126,14 @@ class AiomysqlDriver(MySQLDriver):
 
 
 class _Lendable(Lendable):
+    def close(self) -> Any:
+        reader, had_ended = self._reader, self._ended_here  # type: ignore[attr-defined]
+        lost = reader is not None and (reader._eof or reader._exception)
+        result = super().close()
+        if lost:  # aiomysql itself closes what the server, or the network, has ended
+            self._ended_here = had_ended
+        return result
+
     def _give_back(self, pool: Any) -> asyncio.Task[None]:
         """`close` of aiomysql is no coroutine, so this is done whether anybody awaits it or not."""
         returning: asyncio.Task[None] = asyncio.ensure_future(pool.putconn(self))
@@ -157,6 +165,7 @@ class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
         return None if self._writer is None else self._writer.transport.get_extra_info("socket")
 
     def _close_on_cancel(self) -> None:
+        self._ended_here = True
         if self._activity is not None and self._wire is not None:
             with suppress(OSError):
                 self._end = sockets.send_end(self._wire.fileno())

@@ -218,7 +218,7 @@ class _Lent(Lendable):
         if pool is not None and pool.close_returns:
             pool.putconn(self)
             return None
-        self._gone = True
+        self._gone = self._ended_here = True
         return self._beneath("close")
 
     def _ended(self) -> None:

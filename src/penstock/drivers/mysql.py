@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from ..core import Reason
 from . import sockets
 from .base import Activity, Status, settled
-from .dbapi import DBAPIDriver, begin, end
+from .dbapi import NEARLY, DBAPIDriver, begin, end
 from .mysql_session import LEFT_BEHIND, may_begin, touches
 from .session import Touched
 
@@ -32,8 +32,9 @@ KEPT = IN_TRANS | AUTOCOMMIT
 DOUBT, RUNNING, GONE = 1 << 16, 1 << 17, 1 << 18
 
 # The connection has ended, or is about to: gone away, lost, lost while asked, timed out idle, killed, shutting down.
-# Or nobody knows any more which answer is whose: commands out of sync, malformed packet.
-_LOST = (2006, 2013, 2055, 4031, 1927, 1053, 2014, 2027)
+_LOST = (2006, 2013, 2055, 4031, 1927, 1053)
+# Of mysqlclient: an answer was not read to its end. For its user to mend, but not for the next.
+_OUT_OF_SYNC = 2014
 # --read-only or its like, and innodb_read_only. 1290 is told for other options, too.
 _READ_ONLY_OPTION, _READ_ONLY_MODE = 1290, 1836
 _DEADLOCK = 1213
@@ -329,6 +330,7 @@ class MySQLDriver(DBAPIDriver):
             mine = f"max_statement_time={milliseconds / 1000}" if mariadb else f"max_execution_time={milliseconds}"
             wanted.append(f"SESSION {mine}")
         if "idle" in settings:
+            conn._idle_limit = float(math.ceil(float(settings["idle"])))
             if not mariadb:
                 raise self.operational_error(
                     f"idle_in_transaction_timeout ({float(settings['idle']):g}) cannot be had from MySQL, only from"
@@ -383,13 +385,26 @@ class MySQLDriver(DBAPIDriver):
         code, text = _code(error), str(error).lower()
         if code in _LOST:
             conn._flags |= GONE
+        elif code == _OUT_OF_SYNC:
+            conn._flags |= GONE
+            conn._ended_here = True
         elif code == _READ_ONLY_MODE or (code == _READ_ONLY_OPTION and ("read-only" in text or "read_only" in text)):
             conn._touched |= Touched.READ_ONLY
+        super().failed(conn, error)
         if code == _DEADLOCK:  # its transaction has been rolled back; a new one may be open all the same
             conn._flags = conn._flags & ~IN_TRANS | DOUBT
         elif not conn._flags & AUTOCOMMIT or may_begin(conn._activity.statement or ""):
             conn._flags |= DOUBT
-        super().failed(conn, error)
+
+    def was_in_transaction(self, conn: Any) -> bool:
+        return bool(conn._flags & (IN_TRANS | DOUBT))  # as the server has said before
+
+    def was_impatient(self, conn: Any, error: Exception) -> bool:
+        # PyMySQL's own. The kernel's, of a peer that has vanished, has a number.
+        if isinstance(error.__context__, TimeoutError) and error.__context__.errno is None:
+            return True
+        limit = conn._given.get("read_timeout")
+        return limit is not None and conn._running and monotonic() - conn._activity.started >= NEARLY * limit
 
     def backend(self, conn: Any) -> int:
         return int(conn.thread_id())

@@ -16,7 +16,7 @@ from psycopg2 import errors, extensions, sql
 from ..core import Reason
 from . import sockets
 from .base import Status
-from .conninfo import added, limits, read
+from .conninfo import IDLE_LIMIT, added, limits, read, seconds
 from .dbapi import DBAPIDriver, lendable, tracked, within
 from .session import (
     ANYTHING,
@@ -106,7 +106,10 @@ class Psycopg2Driver(DBAPIDriver):
             )
         params = {**kwargs, **added({**_parse(conninfo), **kwargs}, timeout, settings)}
         self.noting(params)
-        return psycopg2.connect(conninfo, **params)
+        conn = psycopg2.connect(conninfo, **params)
+        if limit := settings.get(IDLE_LIMIT):
+            conn._idle_limit = seconds(limit)
+        return conn
 
     def noting(self, params: dict[str, Any]) -> None:
         """Have psycopg2's own ``connect``, given these arguments, make a connection that can be adopted."""
@@ -176,6 +179,9 @@ class Psycopg2Driver(DBAPIDriver):
     def loss(self, conn: Any) -> Exception | None:
         return None if conn._limited else super().loss(conn)
 
+    def was_in_transaction(self, conn: Any) -> bool:
+        return conn._was_open or not conn._running  # outside of one nothing but a statement reaches the server
+
     def told(self, conn: Any, setting: str) -> str | None:
         return conn.get_parameter_status(setting)  # type: ignore[no-any-return]
 
@@ -207,6 +213,7 @@ class _Noting(extensions.connection):  # type: ignore[misc]
     """Its cursors' classes take note of what they are given, whatever classes they are."""
 
     _limited = False
+    _was_open = False  # whether a transaction was open when the last statement began, if there is an idle limit
     _touched = Touched.NOTHING
     _bounds: tuple[float, bool] | None = None
 
@@ -219,7 +226,11 @@ class _Noting(extensions.connection):  # type: ignore[misc]
     ) -> Any:
         factory = cursor_factory or self.cursor_factory or extensions.cursor
         if isinstance(factory, type):
-            factory = _tracked(_bounded(factory) if self._bounds is not None else factory)
+            if self._bounds is not None:
+                factory = _bounded(factory)
+            if self._idle_limit < math.inf:
+                factory = _looking(factory)
+            factory = _tracked(factory)
         else:  # a function, whose cursor is not seen
             self._touched |= ANYTHING
         return super().cursor(name, factory, withhold, scrollable)
@@ -291,6 +302,24 @@ def _bounded(cursor_class: Any) -> Any:
     others = {name: first(getattr(cursor_class, name)) for name in ("executemany", "callproc", "copy_expert")}
     marks = {"__module__": cursor_class.__module__, "__doc__": cursor_class.__doc__}
     return type(cursor_class.__name__, (cursor_class,), {"execute": execute, **others, **marks})
+
+
+@cache
+def _looking(cursor_class: Any) -> Any:
+    """*cursor_class*, whose statements first note whether a transaction is open."""
+
+    def first(method: Any) -> Any:
+        @wraps(method)
+        def looking(self: Any, *args: Any, **kwargs: Any) -> Any:
+            conn = self.connection
+            conn._was_open = conn.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE
+            return method(self, *args, **kwargs)
+
+        return looking
+
+    methods = {name: first(getattr(cursor_class, name)) for name in _NOTING}
+    marks = {"__module__": cursor_class.__module__, "__doc__": cursor_class.__doc__}
+    return type(cursor_class.__name__, (cursor_class,), methods | marks)
 
 
 def _begun(cursor: Any, query: Any) -> Any:
