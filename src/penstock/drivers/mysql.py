@@ -345,6 +345,7 @@ class MySQLDriver(DBAPIDriver):
     def adopt(self, conn: Any) -> Any:
         if not isinstance(conn, Session):  # somebody else has connected
             conn.__class__ = self.made_lendable(type(conn))
+            conn._given = {}  # nobody knows
             conn._connected()
         conn._bounds = None
         # Of its tables of converters a copy: who changes one does so in place.
