@@ -11,7 +11,9 @@ from penstock.core import Reason
 from support.mariadb import DATABASE, USER, MariaDB
 from test_mysql_session import do, option_file
 
-pytest.importorskip("MySQLdb", reason="pip install mysqlclient, which needs a compiler and libmariadb-dev")
+MySQLError = pytest.importorskip(
+    "MySQLdb", reason="pip install mysqlclient, which needs a compiler and libmariadb-dev"
+).Error
 
 
 @pytest.fixture
@@ -51,6 +53,17 @@ def test_a_result_that_nobody_read_is_nobody_s_error(pool: Pool[Any], query: str
         with pool.connection() as conn:
             assert do(conn, "SELECT 1") == [(1,)]
     assert pool.snapshot().closes == {Reason.BUSY: 1}
+
+
+def test_a_statement_that_comes_too_early_is_no_sign_of_a_lost_server(pool: Pool[Any]) -> None:
+    """The connection is closed, for its own user's fault."""
+    with pytest.raises(MySQLError, match="out of sync"), pool.connection() as conn:
+        conn.query("SELECT 1")
+        do(conn, "SELECT 2")
+    assert pool._driver.loss(conn) is None
+    with pool.connection() as conn:
+        assert do(conn, "SELECT 1") == [(1,)]
+    assert pool.snapshot().closes == {Reason.BROKEN: 1}
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -103,8 +116,10 @@ def test_a_converter_is_not_left_to_the_next(pool: Pool[Any]) -> None:
     assert pool.snapshot().closes == {}
 
 
-def test_a_login_from_a_file_cannot_be_made_again(mariadb: MariaDB, tmp_path: Path) -> None:
-    """So a session that was changed is closed instead, and one that was not stays."""
+def test_a_login_from_a_file_cannot_be_made_again(
+    mariadb: MariaDB, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So a session that was changed is closed instead, without trying, and one that was not stays."""
     kwargs = {"read_default_file": str(option_file(mariadb, tmp_path))}
     with Pool[Any]("", driver="mysqlclient", kwargs=kwargs, min_size=1, open=False) as pool:
         with pool.connection() as conn:
@@ -116,3 +131,4 @@ def test_a_login_from_a_file_cannot_be_made_again(mariadb: MariaDB, tmp_path: Pa
         with pool.connection() as conn:
             assert do(conn, "SELECT @mine, DATABASE()") == [(None, DATABASE)]
         assert pool.snapshot().closes == {Reason.UNCLEAN: 1}
+        assert "Access denied" not in caplog.text

@@ -32,8 +32,9 @@ KEPT = IN_TRANS | AUTOCOMMIT
 DOUBT, RUNNING, GONE = 1 << 16, 1 << 17, 1 << 18
 
 # The connection has ended, or is about to: gone away, lost, lost while asked, timed out idle, killed, shutting down.
-# Or nobody knows any more which answer is whose: commands out of sync, malformed packet.
-_LOST = (2006, 2013, 2055, 4031, 1927, 1053, 2014, 2027)
+_LOST = (2006, 2013, 2055, 4031, 1927, 1053)
+# Of mysqlclient: an answer was not read to its end. For its user to mend, but not for the next.
+_OUT_OF_SYNC = 2014
 # --read-only or its like, and innodb_read_only. 1290 is told for other options, too.
 _READ_ONLY_OPTION, _READ_ONLY_MODE = 1290, 1836
 # Past a lease's deadline the server's own word is waited for no longer than this; then the connection is cut off.
@@ -397,6 +398,9 @@ class MySQLDriver(DBAPIDriver):
         code, text = _code(error), str(error).lower()
         if code in _LOST:
             conn._flags |= GONE
+        elif code == _OUT_OF_SYNC:
+            conn._flags |= GONE
+            conn._ended_here = True
         elif code == _READ_ONLY_MODE or (code == _READ_ONLY_OPTION and ("read-only" in text or "read_only" in text)):
             conn._touched |= Touched.READ_ONLY
         super().failed(conn, error)
