@@ -280,6 +280,7 @@ def test_a_converter_of_one_user_is_no_other_s(mariadb: MariaDB, driver: str, ta
     asyncio.run(scenario())
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("kind", "driver"), [(Pool, "pymysql"), (AsyncPool, "pymysql"), (AsyncPool, "aiomysql")])
 def test_statements_are_stopped_over_one_connection_at_a_time(mariadb: MariaDB, kind: Any, driver: str) -> None:
     """However many at once: `max_connections` is to have room for one more than the pool has."""

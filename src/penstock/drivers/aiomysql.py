@@ -110,8 +110,9 @@ class AiomysqlDriver(MySQLDriver):
         end: int | None = None
         if conn._end is not None:  # closed by a cancellation, which the server would see when the statement has ended
             await self.cancel(conn, _CANCEL_SECONDS)
-            end, conn._end = conn._end, None
-            return end
+            ended, conn._end = conn._end, None
+            await sockets.await_end(ended, _CANCEL_SECONDS)  # it looks broken, which nobody would wait for
+            return None
         if conn._writer is None:
             return None
         if conn._flags & RUNNING:

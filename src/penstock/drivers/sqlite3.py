@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import cache, lru_cache, wraps
 from operator import attrgetter
 from threading import Thread
 from time import monotonic, sleep
@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from .base import Status
-from .dbapi import DBAPIDriver, lendable, tracked
+from .dbapi import DBAPIDriver, end, lendable, tracked
 from .session import LONGEST_REMEMBERED, Touched
 
 # What a user can set on a connection and the next one would find there. The last came with Python 3.12.
@@ -82,7 +82,9 @@ _LASTING = (
     "setconfig",
     "setlimit",
 )
-_BETWEEN_LOOKS = 1000  # instructions of SQLite's machine after which a deadline is looked at: some microseconds
+# Instructions of SQLite's machine after which a deadline is looked at: a tenth of a millisecond. Each look waits for
+# the GIL, so that a statement beside a busy thread would crawl if there were many.
+_BETWEEN_LOOKS = 10_000
 _BETWEEN_INTERRUPTS = 0.001
 _ABORT_SECONDS = 5.0
 _CLOSE_SECONDS = 1.0
@@ -144,7 +146,6 @@ class Sqlite3Driver(DBAPIDriver):
         conn._used = False
         if conn._pragmas is not None:
             conn._pragmas = self._settings(conn)
-        conn._bound = None
         return super().adopt(conn)
 
     # ------------------------------------------------------------------------------------------ what is known
@@ -173,26 +174,26 @@ class Sqlite3Driver(DBAPIDriver):
     def touched(self, conn: Any, baseline: Any) -> bool:
         return bool(conn._touched & (Touched.SETTINGS | Touched.TEMPORARY | Touched.DATABASES))
 
+    # To touch SQLite's own handle takes its mutex, with the GIL held; a statement that runs in another thread has that
+    # mutex, and may want the GIL. So both only note what `_ready` does in the thread that is about to use the handle.
+
     def bind(self, conn: Any, until: float, reading: bool) -> None:
-        conn._bound = reading
         conn._touched = Touched.BOUND
-        if until < math.inf:
-            sqlite3.Connection.set_progress_handler(conn, lambda: monotonic() > until, _BETWEEN_LOOKS)
-        if reading:
-            self.plain_cursor(conn).execute("PRAGMA query_only = 1")
+        conn._deadline.until = until
+        conn._reading = reading
+        conn._is_ready = False
 
     def unbind(self, conn: Any) -> None:
-        reading, conn._bound = conn._bound, None
         conn._touched &= ~Touched.BOUND
-        with suppress(sqlite3.ProgrammingError):  # closed
-            sqlite3.Connection.set_progress_handler(conn, *conn._progress)
-            if reading:
-                self.plain_cursor(conn).execute("PRAGMA query_only = 0")
+        conn._deadline.until = math.inf
+        if conn._reading:
+            conn._reading = conn._is_ready = False
 
     # ------------------------------------------------------------------------------------------ what is done
 
     @contextmanager
     def transaction(self, conn: Any) -> Iterator[Any]:
+        _ready(conn)
         if not conn.in_transaction:
             self.plain_cursor(conn).execute(f"BEGIN {conn.isolation_level or ''}")
         try:
@@ -218,6 +219,7 @@ class Sqlite3Driver(DBAPIDriver):
         touched = conn._touched
         if touched & Touched.BEYOND_RESET:
             return False
+        _ready(conn)
         for name, value in zip(_ATTRIBUTES, baseline[4:], strict=True):
             if getattr(conn, name) != value:  # to set isolation_level to None is to commit
                 setattr(conn, name, value)
@@ -273,18 +275,36 @@ class _Noting(sqlite3.Connection):
     _used = False  # where a transaction is always open: whether this one may have anything in it
     _touched = Touched.NOTHING
     _progress: tuple[Any, int] = (None, 0)  # as `configure` may have set it
+    _reading = False  # whether the lease is to read only,
+    _reads_only = False  # and whether the handle has been told so
+    _watches = False  # whether the handle asks about the deadline; once it does, for good
+    _is_ready = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline = _Deadline()
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         self._used = _always_in_transaction(self)
+        _ready(self)
         if not isinstance(factory, type):  # a function, whose cursor is not seen
             self._touched |= Touched.SETTINGS | Touched.TEMPORARY | Touched.DATABASES
             return super().cursor(factory)
-        return super().cursor(tracked(factory, _touches, sqlite3.Error, ("execute", "executemany", "executescript")))
+        return super().cursor(_tracked(factory))
 
     def set_progress_handler(self, handler: Any, n: int) -> None:
         self._touched |= Touched.BEYOND_RESET
         self._progress = (handler, n)
-        super().set_progress_handler(handler, n)
+        if self._watches:
+            _watch(self)
+        else:
+            super().set_progress_handler(handler, n)
+
+    if hasattr(sqlite3.Connection, "blobopen"):  # since Python 3.11
+
+        def blobopen(self, *args: Any, **kwargs: Any) -> Any:
+            _ready(self)
+            return super().blobopen(*args, **kwargs)
 
     # The class beneath makes a cursor of its own for these.
 
@@ -296,6 +316,68 @@ class _Noting(sqlite3.Connection):
 
     def executescript(self, *args: Any) -> Any:
         return self.cursor().executescript(*args)
+
+
+class _Deadline:
+    """A thing of its own, so that the handle that asks it does not keep the connection."""
+
+    __slots__ = ("until",)
+
+    def __init__(self) -> None:
+        self.until = math.inf
+
+    def has_passed(self) -> bool:
+        return monotonic() > self.until
+
+
+def _ready(conn: Any) -> None:
+    """Make the handle what `bind` and `unbind` have noted, in the thread that is about to use it."""
+    if conn._is_ready:
+        return
+    if conn._deadline.until < math.inf and not conn._watches:
+        _watch(conn)
+        conn._watches = True
+    if conn._reading is not conn._reads_only:
+        wanted = 1 if conn._reading else (conn._pragmas or {}).get("query_only", 0)
+        sqlite3.Connection.cursor(conn).execute(f"PRAGMA query_only = {wanted}")
+        conn._reads_only = conn._reading
+    conn._is_ready = True
+
+
+def _watch(conn: Any) -> None:
+    """Have the handle ask about the deadline as it works, and whatever it was told to call besides."""
+    deadline, (handler, n) = conn._deadline, conn._progress
+    if handler is None or n < 1:
+        sqlite3.Connection.set_progress_handler(conn, deadline.has_passed, _BETWEEN_LOOKS)
+    else:
+        sqlite3.Connection.set_progress_handler(conn, lambda: deadline.has_passed() or handler(), n)
+
+
+@cache
+def _tracked(cursor_class: Any) -> Any:
+    """A statement of SQLite's runs while its rows are fetched, too: each is made when it is asked for."""
+    noting = tracked(cursor_class, _touches, sqlite3.Error, ("execute", "executemany", "executescript"))
+    if noting is cursor_class:
+        return noting
+    for name in ("fetchone", "fetchmany", "fetchall", "__next__"):
+        setattr(noting, name, _fetching(getattr(cursor_class, name)))
+    return noting
+
+
+def _fetching(method: Any) -> Any:
+    @wraps(method)
+    def fetching(self: Any, *args: Any, **kwargs: Any) -> Any:
+        conn = self.connection
+        conn._running = True
+        try:
+            return method(self, *args, **kwargs)
+        except sqlite3.Error as error:
+            conn._driver.failed(conn, error)
+            raise
+        finally:
+            end(conn)
+
+    return fetching
 
 
 def _lasting(name: str) -> Any:
