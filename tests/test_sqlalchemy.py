@@ -427,8 +427,17 @@ def test_unused_connections_are_closed_after_max_idle(engine: Engine) -> None:
 
 
 def test_a_wrong_option_says_what_it_may_be(engine: Engine) -> None:
-    with pytest.raises(ValueError, match="nested must be 'allow', 'warn' or 'raise'"):
-        engine(nested="never")
+    for given, error, words in [
+        ({"nested": "never"}, ValueError, "nested must be 'allow', 'warn' or 'raise'"),
+        ({"pool_size": "5"}, TypeError, "pool_size must be a whole number, not '5'"),
+        ({"pool_size": None}, TypeError, "pool_size must be a whole number, not None"),
+        ({"pool_size": -1}, ValueError, "pool_size must be 0 or more, not -1"),
+        ({"max_overflow": -5}, ValueError, "max_overflow must be -1 or more, not -5"),
+        ({"max_overflow": "10"}, TypeError, "max_overflow must be a whole number, not '10'"),
+        ({"pool_timeout": "5"}, TypeError, "pool_timeout must be a number of seconds, not '5'"),
+    ]:
+        with pytest.raises(error, match=words):
+            engine(**given)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -450,6 +459,48 @@ def test_a_forked_child_has_connections_of_its_own(engine: Engine) -> None:
         assert pid(connection) == parents
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("sizes", [(2, 0), (1, 1)])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_what_was_held_across_a_fork_gives_the_child_no_place(
+    engine: Engine, driver: str, sizes: tuple[int, int]
+) -> None:
+    """Of two held by the parent, one in a transaction, the child has neither after it closed them: and its own two."""
+    one = engine(driver, pool_size=sizes[0], max_overflow=sizes[1], pool_timeout=0.1)
+    idle, busy = one.connect(), one.connect()
+    parents = {pid(idle), pid(busy)}
+    idle.rollback()
+    read, write = os.pipe()
+    told: list[object] = []
+    child = os.fork()
+    if child == 0:
+        try:
+            idle.close()
+            with pytest.raises(sa.exc.DBAPIError):
+                busy.close()  # whose transaction is the parent's to end
+            told = [one.pool.checkedout(), one.pool.checkedin()]  # type: ignore[attr-defined]
+            own = [one.connect(), one.connect()]
+            told.append(parents.isdisjoint(map(pid, own)))
+            with pytest.raises(sa.exc.TimeoutError):
+                one.connect()
+            told.append(one.pool.checkedout())  # type: ignore[attr-defined]
+            for connection in own:
+                connection.close()
+            told.append(one.pool.checkedout())  # type: ignore[attr-defined]
+        except BaseException as error:
+            told = [error]
+        finally:
+            os.write(write, repr(told).encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    assert os.read(read, 1000).decode() == "[0, 0, True, 2, 0]"
+    os.close(read)
+    assert {pid(idle), pid(busy)} == parents
+    idle.close()
+    busy.close()
 
 
 @pytest.fixture
