@@ -37,7 +37,7 @@ def load(name: str | Driver, connection_class: type | None, is_async: bool) -> D
         module = name.__name__
         known = f"driver={module!r}, its name, or " if module in _DRIVERS else ""
         raise TypeError(f"driver is the module {module}: say {known}driver=DBAPIModule({module})")
-    if not isinstance(name, str) and not hasattr(name, "connect"):
+    if not isinstance(name, str) and not hasattr(name, "check_conninfo"):
         raise TypeError(
             f"driver must be one of {', '.join(map(repr, _DRIVERS))}, or an object that satisfies Driver, not {name!r}"
         )
