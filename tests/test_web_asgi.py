@@ -229,7 +229,7 @@ def litestar_wrapped(endpoint: Any) -> Any:
     async def root() -> Any:
         return await endpoint(None)
 
-    return PenstockMiddleware(litestar.Litestar([root]))
+    return PenstockMiddleware(litestar.Litestar([root], logging_config=None))
 
 
 def django_wrapped(endpoint: Any) -> Any:
