@@ -331,7 +331,8 @@ def _spell(statement: Statement) -> str:
     """The text of what is no text. One of SQLAlchemy's statements becomes text here, and has its parameters then."""
     if not hasattr(type(statement.query), "_compile_w_cache"):
         return _text(statement.query)
-    # By name: it stands above, and is loaded by those alone who have loaded SQLAlchemy.
+    # By name, the one import that goes up: who hands in one of SQLAlchemy's statements has loaded SQLAlchemy, but need
+    # never have heard of our integration, so there is nobody who would have registered it here.
     made = import_module("penstock.integrations.sqlalchemy.statements").spelled(
         statement.query, statement.params, statement.row_factory
     )

@@ -6,6 +6,7 @@ looked at here, at each checkout, and the pool beneath sees places only.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -94,7 +95,9 @@ class Record(_ConnectionRecord):
 
     def get_connection(self) -> Any:
         """The connection, opened if there is none, or none that is alive."""
-        conn = self.dbapi_connection
+        conn, terms = self.dbapi_connection, declared()
+        if terms is not None and not terms.reading and terms.until == math.inf:
+            terms = None  # there is nothing in them for the database
         if conn is not None and conn is self._met:
             owner, made = self._owner, self.starttime
             if self._probe(0):
@@ -105,13 +108,13 @@ class Record(_ConnectionRecord):
                 made >= owner._invalidate_time
                 and made >= self._soft_invalidate_time
                 and owner._recycle < 0
-                and declared() is None
+                and terms is None
             ):
                 return conn  # as SQLAlchemy would find, by the same looks
         conn = super().get_connection()
         if conn is not self._met:
             self._meet(conn)
-        if (terms := declared()) is not None:
+        if terms is not None:
             self._bind(terms.until, terms.reading)
         return conn
 
