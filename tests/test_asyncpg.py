@@ -355,6 +355,8 @@ def test_conninfo_is_a_url_or_libpq_s_pairs(postgres: EmbeddedPostgres, run: Run
         "host=somewhere password=sec ret",
         "host=somewhere password='secret",
         "postgresql://app:secret@host/db?connect_timeout=soon",
+        "postgresql://app:secret@host:soon/db",
+        "postgresql://app:secret@host:5432,other:soon/db",
     ],
 )
 def test_a_conninfo_that_does_not_parse_is_not_shown(conninfo: str) -> None:

@@ -35,6 +35,13 @@ LEFT_BEHIND = [
     ("SELECT pg_try_advisory_lock_shared(7)", LOCKS, 0),
     ("CREATE TEMP TABLE mine (x int)", TEMPORARY, 0),
     ("SELECT 1 AS x INTO TEMPORARY mine", TEMPORARY, 0),
+    ("CREATE /* why */ TEMP TABLE mine (x int)", TEMPORARY, 0),
+    ("SELECT 1 AS x INTO LOCAL TEMP mine", TEMPORARY, 0),
+    ("SELECT '/*'; CREATE TEMP TABLE mine (x int); SELECT '*/'", TEMPORARY, 0),
+    ("DO $$BEGIN SET work_mem = '7MB'; END$$", "SHOW work_mem", "4MB"),
+    ("DO $$BEGIN EXECUTE 'SE' || 'T work_mem = 7168'; END$$", "SHOW work_mem", "4MB"),
+    ("/* a /* b */ c */ SET work_mem = '7MB'", "SHOW work_mem", "4MB"),
+    ('SELECT U&"pg\\005fadvisory_lock"(7)', LOCKS, 0),
     ("DECLARE mine CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*) FROM pg_cursors", 0),
     ("SELECT 1; SET work_mem = '7MB'; LISTEN a; SELECT pg_advisory_lock(1)", "SHOW work_mem", "4MB"),
 ]

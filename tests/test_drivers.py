@@ -2,9 +2,13 @@
 
 import asyncio
 import gc
+import os
+import signal
+import socket
 import time
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from inspect import currentframe
 from typing import Any
 
@@ -13,7 +17,11 @@ import pytest
 import penstock
 from penstock import Pool, PoolExhausted
 from penstock.core import Reason
-from support.drivers import EACH, Place
+from penstock.drivers import load
+from penstock.drivers.base import Status
+from penstock.pool import steps
+from penstock.pool.terms import reading
+from support.drivers import EACH, POSTGRES, Place
 from support.either import borrowed, in_transaction, settled
 from support.waiting import aside, soon
 from test_fork import in_child
@@ -170,6 +178,45 @@ def test_hooks_and_arguments_are_asked_for_each_connection(place: Place) -> None
             async with borrowed(pool) as conn:
                 await place.case.do(conn, place.case.dialect.left_behind[0][0])
             assert told == ["configure"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_block_that_only_reads_cannot_write(place: Place, autocommit: bool) -> None:
+    """However its transaction begins: by itself, by a block, by a statement, by the driver's own method."""
+    if not place.case.reads or (autocommit and place.case.set_autocommit is None):
+        pytest.skip("this driver cannot")
+
+    async def write(conn: Any, begin: str | None) -> None:
+        if begin is not None:
+            await place.case.do(conn, begin)
+        await place.case.do(conn, insert(place))
+
+    async def begun(conn: Any) -> None:
+        await settled(conn.begin())
+        await place.case.do(conn, insert(place))
+
+    async def refused(block: Any, work: Any) -> None:
+        with reading(), pytest.raises(place.case.error):
+            async with block() as conn:
+                await work(conn)
+
+    async def scenario() -> None:
+        configure = place.case.set_autocommit if autocommit else None
+        async with place.opened(min_size=1, configure=configure) as pool:
+            for begin in (None, "BEGIN", "/* why */ begin;"):
+                await refused(lambda: borrowed(pool), lambda conn, begin=begin: write(conn, begin))
+            await refused(lambda: in_transaction(pool), lambda conn: write(conn, None))
+            async with borrowed(pool) as conn:
+                has_begin = hasattr(conn, "begin")
+            if has_begin:
+                await refused(lambda: borrowed(pool), begun)
+            assert await count(place, pool) == 0
+            async with in_transaction(pool) as conn:  # and the next can
+                await place.case.do(conn, insert(place))
+            assert await count(place, pool) == 1
+            assert pool.snapshot().closes == {}
 
     asyncio.run(scenario())
 
@@ -461,3 +508,156 @@ def test_a_lent_connection_is_the_driver_s_own(place: Place) -> None:
                 assert isinstance(conn, place.case.connection)
 
     asyncio.run(scenario())
+
+
+# ------------------------------------------------------------------------------------------ what is no loss
+
+
+async def still_serves(place: Place, pool: Any) -> None:
+    assert not pool.snapshot().sick
+    assert await count(place, pool) == 0
+
+
+def test_who_closes_ten_connections_has_made_no_database_sick(place: Place) -> None:
+    """Nor who uses them afterwards: the eleventh request is served."""
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1, max_size=1) as pool:
+            for used_again in [False, True] * 5:
+                with suppress(*place.case.errors):
+                    async with borrowed(pool, 5) as conn:
+                        await count_in(place, conn)
+                        await settled(conn.close())
+                        if used_again:
+                            await count_in(place, conn)
+            await still_serves(place, pool)
+
+    asyncio.run(scenario())
+
+
+async def count_in(place: Place, conn: Any) -> Any:
+    return await place.case.value(conn, f"SELECT count(*) FROM {place.table}")
+
+
+def test_ten_cancelled_tasks_have_made_no_database_sick(place: Place) -> None:
+    """Whatever their driver does to the connection: the eleventh request is served."""
+    if place.kind is Pool or not place.case.stops:
+        pytest.skip("a thread is not cancelled, nor what this driver does")
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1, max_size=1) as pool:
+
+            async def borrow() -> None:
+                async with borrowed(pool, 5) as conn:
+                    await place.case.do(conn, place.case.dialect.slow)
+
+            for _ in range(10):
+                task = asyncio.ensure_future(borrow())
+                await soon(lambda: pool.holders() and pool.holders()[0].status == "ACTIVE")
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            await still_serves(place, pool)
+
+    asyncio.run(scenario())
+
+
+def test_one_that_sat_idle_in_a_transaction_is_no_loss(place: Place) -> None:
+    """The server has ended it as the pool has told it to: no sign of a sick database, however many there are."""
+    if place.case.dialect.session is None or not place.case.resets:
+        pytest.skip("this driver has no such limit")
+    seconds = 0.1 if place.case.dialect is POSTGRES else 1.0  # MariaDB counts in whole ones
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1, max_size=1, idle_in_transaction_timeout=seconds) as pool:
+            conn = await settled(pool.getconn())
+            number = await place.session(conn)
+            await place.case.write(conn, insert(place))
+            assert place.ask is not None
+            await soon(lambda: not place.ask(alive(place, number)), seconds=10)
+            with pytest.raises(place.case.error):
+                await place.case.do(conn, insert(place))
+            assert pool._driver.status(conn) is Status.BROKEN
+            assert pool._driver.loss(conn) is None
+            await settled(pool.putconn(conn))
+            await still_serves(place, pool)
+
+    asyncio.run(scenario())
+
+
+def alive(place: Place, number: Any) -> str:
+    if place.case.dialect is POSTGRES:
+        return f"SELECT count(*) FROM pg_stat_activity WHERE pid = {number}"
+    return f"SELECT COUNT(*) FROM information_schema.processlist WHERE id = {number}"
+
+
+def test_three_that_the_server_ended_have_made_it_sick(place: Place) -> None:
+    """An idle limit that has not passed excuses nothing."""
+    if place.kill is None or not place.case.resets:
+        pytest.skip("there is no server, or its driver cannot tell")
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1, max_size=1, idle_in_transaction_timeout=60) as pool:
+            for _ in range(3):
+                conn = await settled(pool.getconn())
+                number = await place.session(conn)
+                await place.case.write(conn, insert(place))
+                place.kill(number)
+                with pytest.raises(place.case.error):
+                    await place.case.do(conn, insert(place))
+                await settled(pool.putconn(conn))
+            assert pool.snapshot().sick
+
+    asyncio.run(scenario())
+
+
+# ------------------------------------------------------------------------------------------ a server that has frozen
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_deadline_holds_when_the_server_has_frozen(place: Place, request: pytest.FixtureRequest) -> None:
+    """The connection is cut off half a second later, and counts as no loss; thawed, the server serves again."""
+    if place.case.name not in ("pymysql", "aiomysql", "asyncpg"):
+        pytest.skip("the deadline is the server's to keep")
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1) as pool:
+            with penstock.deadline(0.2):
+                conn = await settled(pool.getconn())
+                number = await place.session(conn)
+            pid = number if place.case.dialect is POSTGRES else request.getfixturevalue("mariadb")._process.pid
+            started = time.monotonic()
+            with frozen(pid):
+                with pytest.raises(place.case.error):
+                    await count_in(place, conn)
+                await settled(pool.putconn(conn))
+                assert 0.1 < time.monotonic() - started < 2.5
+            await still_serves(place, pool)
+
+    asyncio.run(scenario())
+
+
+# ------------------------------------------------------------------------------------------ why a connect failed
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_mysql_server_that_refuses_is_not_one_that_does_not_answer(listens: bool) -> None:
+    """Though libmariadb has the same number for both."""
+    pytest.importorskip("MySQLdb")
+    driver = load("mysqlclient", None, is_async=False)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        conninfo = f"mysql://app@127.0.0.1:{server.getsockname()[1]}/app"
+        with pytest.raises(driver.operational_error) as caught:
+            steps.run(driver.connect(conninfo, {}, timeout=1, settings={}))
+    assert driver.is_timeout(caught.value) is listens

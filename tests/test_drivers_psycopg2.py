@@ -1,12 +1,18 @@
 """psycopg2: what its users can do to a connection, and what its pool can do without a round trip."""
 
+import asyncio
 import io
 import logging
+import os
+import signal
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import psycopg2
+import psycopg2.errorcodes
 import psycopg2.extensions
 import psycopg2.extras
 import pytest
@@ -16,6 +22,7 @@ import penstock
 from penstock import AsyncPool, Pool
 from penstock.core import Reason
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.pool.steps import run
 
 
 def opened(dsn: str, **options: Any) -> Pool[Any]:
@@ -75,6 +82,105 @@ def test_what_was_registered_or_heard_is_not_the_next_user_s(dsn: str) -> None:
         with pool.connection() as conn:
             assert ask(conn, "SELECT 1") == 1
             assert not conn.notices
+
+
+def test_a_commit_sent_as_text_ends_the_transaction_for_the_next_user_too(dsn: str) -> None:
+    """psycopg2 itself does not see it, and would send no BEGIN: a rollback would take nothing back."""
+    with opened(dsn) as pool:
+        with pool.connection() as conn:
+            used = conn
+            conn.cursor().execute("CREATE TABLE committed_as_text (x int)")
+            conn.cursor().execute("COMMIT")
+        with pool.connection() as conn:
+            assert conn is used
+            conn.cursor().execute("INSERT INTO committed_as_text VALUES (1)")
+            conn.rollback()
+            assert ask(conn, "SELECT count(*) FROM committed_as_text") == 0
+            assert not conn.notices
+        assert pool.snapshot().closes == {}
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_a_transaction_prepared_and_left_is_not_the_next_user_s(
+    own_postgres: Callable[..., EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    """Such a connection does nothing but end it: it is closed. One that has ended it is lent again."""
+    monkeypatch.setitem(penstock.drill.postgres._SETTINGS, "max_prepared_transactions", "5")
+    postgres = own_postgres()
+    with Pool(postgres.dsn, driver=driver, min_size=1, max_size=1, open=True) as pool:
+        for ended in (True, False):
+            conn = pool.getconn()
+            conn.tpc_begin(conn.xid(1, f"global {ended}", "branch"))
+            conn.cursor().execute("SELECT txid_current()")
+            conn.tpc_prepare()
+            if ended:
+                conn.tpc_commit()
+            pool.putconn(conn)
+            with pool.connection() as conn:
+                conn.cursor().execute("SELECT 1")
+                conn.commit()
+            assert pool.snapshot().closes == ({} if ended else {Reason.UNCLEAN: 1})
+
+
+def declared(conn: Any) -> Any:
+    return conn.cursor("held", withhold=True)
+
+
+def declared_afterwards(conn: Any) -> Any:
+    cursor = conn.cursor("held", cursor_factory=psycopg2.extras.DictCursor)
+    cursor.withhold = True
+    return cursor
+
+
+@pytest.mark.parametrize("declare", [declared, declared_afterwards])
+def test_a_cursor_with_hold_is_closed(dsn: str, declare: Callable[[Any], Any]) -> None:
+    """It outlives its transaction, and psycopg2 says WITH HOLD by itself."""
+    with opened(dsn) as pool:
+        with pool.connection() as conn:
+            used = conn
+            declare(conn).execute("SELECT generate_series(1, 5)")
+        with pool.connection() as conn:
+            assert conn is used
+            assert ask(conn, "SELECT count(*) FROM pg_cursors WHERE is_holdable") == 0
+        assert pool.snapshot().closes == {}
+
+
+# ------------------------------------------------------------------------------------------ stopped
+
+
+def test_a_server_that_does_not_answer_a_cancel_holds_up_no_thread(
+    own_postgres: Callable[..., EmbeddedPostgres],
+) -> None:
+    """psycopg2's own cancel keeps the GIL until it has: no thread of the process would run."""
+    postgres = own_postgres()
+    postmaster = int((postgres._data / "postmaster.pid").read_text().split()[0])
+    ended: list[str | None] = []
+
+    def work(conn: Any) -> None:
+        try:
+            conn.cursor().execute("SELECT pg_sleep(30)")
+        except psycopg2.Error as error:
+            ended.append(error.pgcode)
+
+    with opened(postgres.dsn) as pool:
+        conn = pool.getconn()
+        thread = threading.Thread(target=work, args=(conn,))
+        thread.start()
+        with postgres.admin() as admin:
+            count = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)' AND state = 'active'"
+            while admin.execute(count).fetchone() != (1,):
+                pass
+        os.kill(postmaster, signal.SIGSTOP)
+        # Who lets it go on: another process, as in this one no thread may run.
+        with subprocess.Popen(["sh", "-c", f"sleep 5; kill -CONT {postmaster}"]) as later:
+            run(pool._driver.cancel(conn, 0.05))
+            in_time = later.poll() is None
+            later.kill()
+        os.kill(postmaster, signal.SIGCONT)
+        assert in_time
+        thread.join(10)
+        assert ended == [psycopg2.errorcodes.QUERY_CANCELED]
+        pool.putconn(conn)
 
 
 def test_what_kwargs_and_configure_set_is_the_baseline(dsn: str) -> None:
@@ -276,6 +382,62 @@ def test_what_was_declared_to_read_only_reads(dsn: str) -> None:
             assert ask(conn, "SHOW transaction_read_only") == "on"
         assert request(pool, "SHOW transaction_read_only") == "off"
         assert pool.snapshot().closes == {}
+
+
+def by_copy_from(conn: Any) -> None:
+    conn.cursor().copy_from(io.StringIO("1\n"), "read_only_all_the_same")
+
+
+def by_a_large_object(conn: Any) -> None:
+    conn.lobject(0, "w")
+
+
+def by_a_cursor_that_is_not_seen(conn: Any) -> None:
+    cursor = conn.cursor(cursor_factory=lambda *args, **kwargs: psycopg2.extensions.cursor(*args, **kwargs))
+    cursor.execute("INSERT INTO read_only_all_the_same VALUES (1)")
+
+
+def in_two_phases(conn: Any) -> None:
+    conn.tpc_begin(conn.xid(1, "global", "branch"))
+    conn.cursor().execute("INSERT INTO read_only_all_the_same VALUES (1)")
+
+
+@pytest.mark.parametrize("write", [by_copy_from, by_a_large_object, by_a_cursor_that_is_not_seen, in_two_phases])
+def test_no_way_to_begin_a_transaction_writes_where_reading_was_declared(
+    dsn: str, write: Callable[[Any], None]
+) -> None:
+    """psycopg2 begins one by itself with more than a cursor's execute."""
+    from penstock.pool.terms import reading
+
+    with opened(dsn) as pool:
+        with pool.connection() as conn:
+            conn.cursor().execute("CREATE TABLE IF NOT EXISTS read_only_all_the_same (x int)")
+        with pytest.raises(psycopg2.Error, match="read-only transaction"), reading(), pool.connection() as conn:
+            write(conn)
+        assert request(pool, "SELECT count(*) FROM read_only_all_the_same") == 0
+
+
+def test_the_event_loop_does_not_say_what_binds_a_lease(dsn: str) -> None:
+    """psycopg2 waits there for a lock, and in autocommit for the server."""
+    from penstock.pool.terms import reading
+
+    where: list[str] = []
+
+    class Recorded(psycopg2.extensions.connection):  # type: ignore[misc]
+        def set_session(self, *args: Any, **kwargs: Any) -> None:
+            where.append(threading.current_thread().name)
+            super().set_session(*args, **kwargs)
+
+    async def scenario() -> None:
+        pool: AsyncPool[Any]
+        async with AsyncPool(dsn, driver="psycopg2", connection_class=Recorded, min_size=1, open=False) as pool:
+            with reading():
+                async with pool.connection() as conn:
+                    cursor = await conn.execute("SHOW transaction_read_only")
+                    assert await cursor.fetchone() == ("on",)
+
+    asyncio.run(scenario())
+    assert set(where) == {"penstock-connection"}
 
 
 # ------------------------------------------------------------------------------------------ wrong arguments

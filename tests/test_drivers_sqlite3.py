@@ -4,7 +4,9 @@ import gc
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import penstock
 from penstock import Pool
 from penstock.core import Reason
+from penstock.drivers.base import Status
 
 
 @pytest.fixture
@@ -164,8 +167,111 @@ def test_what_was_declared_to_read_only_reads(file: str) -> None:
         assert pool.snapshot().closes == {}
 
 
+def test_who_reads_only_and_says_otherwise_changes_nothing_for_the_next(file: str) -> None:
+    """The handle is told so again for who reads only, and not for who writes, in whichever way."""
+    from penstock.pool.terms import reading
+
+    with opened(file, kwargs={"isolation_level": "IMMEDIATE"}) as pool:
+        with pool.connection() as conn:
+            conn.execute("CREATE TABLE t (x)")
+        with reading(), pool.connection() as conn:
+            conn.execute("PRAGMA query_only = 0")
+        with reading(), pool.connection() as conn, pytest.raises(sqlite3.OperationalError, match="readonly"):
+            conn.execute("INSERT INTO t VALUES (1)")
+        with pool.transaction() as conn:
+            conn.execute("INSERT INTO t VALUES (2)")
+        with pool.connection() as conn:
+            assert conn.execute("SELECT x FROM t").fetchall() == [(2,)]
+        assert pool.snapshot().closes == {}
+
+
+@pytest.mark.parametrize("terms", ["reading()", "penstock.deadline(60)"])
+def test_what_bound_a_lease_is_let_go_while_its_statement_runs(file: str, terms: str) -> None:
+    """The handle is its thread's: who takes it at its mutex waits with the GIL, which that thread may want."""
+    program = f"""
+import asyncio, logging, penstock, threading
+from penstock.pool.terms import reading
+logging.disable()
+begun, go_on = threading.Event(), threading.Event()
+
+def work():
+    begun.set()
+    print(go_on.wait(10), flush=True)
+
+async def main():
+    pool = penstock.AsyncPool({file!r}, driver="sqlite3", min_size=1, open=False,
+        configure=lambda conn: conn.run(lambda raw: raw.create_function("work", 0, work)))
+    async with pool:
+        with {terms}:
+            conn = await pool.getconn()
+            task = asyncio.create_task(conn.execute("SELECT work()"))
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+            giving = asyncio.create_task(pool.putconn(conn))
+            await asyncio.sleep(0)
+        go_on.set()
+        await giving
+        await asyncio.wait([task])
+
+asyncio.run(main())
+"""
+    # A process of its own: with the fault none of its threads ever runs again.
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=30)
+    assert ended.stdout == "True\n", ended.stderr
+
+
+@pytest.mark.parametrize(
+    "fetch",
+    [
+        lambda rows: [rows.fetchone(), rows.fetchone()],
+        lambda rows: rows.fetchmany(2),
+        lambda rows: rows.fetchall(),
+        lambda rows: list(rows),
+    ],
+)
+def test_a_statement_runs_while_its_rows_are_fetched(file: str, fetch: Callable[[Any], Any]) -> None:
+    """Who looks for connections held in idleness would take it from a holder that works."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(number: int) -> int:
+        if number == 2:
+            begun.set()
+            go_on.wait(10)
+        return number
+
+    with opened(file, configure=lambda conn: conn.create_function("work", 1, work)) as pool:
+        with pool.connection() as conn:
+            rows = conn.execute("SELECT work(n) FROM (SELECT 1 AS n UNION ALL SELECT 2)")
+            before = pool._driver.activity(conn).ended
+            fetched: list[Any] = []
+            thread = threading.Thread(target=lambda: fetched.extend(fetch(rows)))
+            thread.start()
+            assert begun.wait(10)
+            assert pool._driver.status(conn) is Status.ACTIVE
+            go_on.set()
+            thread.join()
+            assert fetched == [(1,), (2,)]
+            assert pool._driver.status(conn) is Status.IDLE
+            assert pool._driver.activity(conn).ended > before
+        assert pool.snapshot().closes == {}
+
+
+def test_a_deadline_and_a_progress_handler_of_configure_s_are_both_asked(file: str) -> None:
+    """Neither takes the other's place."""
+    calls: list[int] = []
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    with opened(file, configure=lambda conn: conn.set_progress_handler(lambda: calls.append(1), 100)) as pool:
+        with penstock.deadline(0.05), pool.connection() as conn:
+            with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+                conn.execute(endless)
+            assert calls
+            conn.set_progress_handler(None, 0)
+            with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+                conn.execute(endless)
+
+
 def test_a_progress_handler_of_configure_s_outlives_a_deadline(file: str) -> None:
-    """A deadline takes its place for the lease."""
+    """It is asked for as long as the connection lives."""
     calls: list[int] = []
     with opened(file, configure=lambda conn: conn.set_progress_handler(lambda: calls.append(1), 10)) as pool:
         with penstock.deadline(5), pool.connection() as conn:
@@ -240,4 +346,107 @@ def test_autocommit_false_which_always_has_a_transaction(file: str) -> None:
             conn.execute("INSERT INTO t VALUES (1)")
         with pool.connection() as conn:
             assert conn.execute("SELECT count(*) FROM t").fetchone() == (1,)
+        assert pool.snapshot().closes == {}
+
+
+@pytest.fixture
+def numbers(file: str) -> str:
+    """A file with a table."""
+    with closing(sqlite3.connect(file)) as conn:
+        conn.execute("CREATE TABLE numbers (x)")
+    return file
+
+
+def write_elsewhere(file: str) -> None:
+    """As any other writer, who waits for nobody."""
+    with closing(sqlite3.connect(file, timeout=0)) as conn, conn:
+        conn.execute("INSERT INTO numbers VALUES (9)")
+
+
+def test_one_that_is_taken_back_keeps_no_lock(numbers: str) -> None:
+    """The garbage collector may come late: writers do not wait for it."""
+    gc.disable()
+    try:
+        with opened(numbers, max_size=1) as pool:
+
+            def forget() -> None:
+                conn = pool.getconn()
+                conn.execute("BEGIN IMMEDIATE")
+                conn.execute("INSERT INTO numbers VALUES (1)")
+                conn.myself = conn  # which keeps it until the collector comes
+
+            thread = threading.Thread(target=forget)
+            thread.start()
+            thread.join()
+            with pool.connection(timeout=5) as conn:
+                assert conn.execute("SELECT count(*) FROM numbers").fetchone() == (0,)
+            write_elsewhere(numbers)
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+def test_one_that_is_taken_back_from_a_holder_does_nothing_more(numbers: str) -> None:
+    """Who comes back to it gets an error, and has no lock."""
+    with opened(numbers, max_size=1) as pool:
+        conn = pool.getconn()
+        conn.execute("BEGIN IMMEDIATE")
+        pool._driver.abandon(conn)
+        write_elsewhere(numbers)
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            conn.execute("INSERT INTO numbers VALUES (2)")
+        pool.putconn(conn)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TEMP TRIGGER mine AFTER INSERT ON main.numbers BEGIN DELETE FROM numbers; END",
+        'CREATE TABLE "temp".mine (x)',
+        "CREATE TABLE [temp].mine (x)",
+        "CREATE /* mine */ TEMP VIEW mine AS SELECT 1",
+    ],
+)
+def test_nothing_temporary_is_left_to_the_next(numbers: str, statement: str) -> None:
+    """A trigger least of all, which would act on the next user's rows."""
+    with opened(numbers) as pool:
+        with pool.connection() as conn:
+            conn.execute(statement)
+        with pool.connection() as conn:
+            assert conn.execute("SELECT count(*) FROM sqlite_temp_master").fetchone() == (0,)
+        assert pool.snapshot().closes == {}
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [
+        ("max_page_count", 100),
+        ("full_column_names", 1),
+        ("short_column_names", 0),
+        ("count_changes", 1),
+        ("empty_result_callbacks", 1),
+        ("defer_foreign_keys", 1),
+        ("journal_mode", "memory"),
+        ("main.journal_mode", "memory"),
+        ("/**/journal_mode", "memory"),
+    ],
+)
+def test_a_pragma_is_set_back_or_ends_the_connection(file: str, pragma: str, value: Any) -> None:
+    """Whichever it is: the next user has a connection as if new."""
+    with opened(file) as pool:
+        with pool.connection() as conn:
+            before = conn.execute(f"PRAGMA {pragma}").fetchone()
+        with pool.connection() as conn:
+            conn.execute(f"PRAGMA {pragma} = {value}")
+            assert conn.execute(f"PRAGMA {pragma}").fetchone() == (value,)
+        with pool.connection() as conn:
+            assert conn.execute(f"PRAGMA {pragma}").fetchone() == before
+
+
+def test_a_pragma_that_asks_costs_no_connection(file: str) -> None:
+    """Whatever it is given."""
+    with opened(file) as pool:
+        with pool.connection() as conn:
+            for asking in ("journal_mode", "table_info(none)", "main.integrity_check", "no_such_thing"):
+                conn.execute(f"PRAGMA {asking}").fetchall()
         assert pool.snapshot().closes == {}

@@ -1,8 +1,12 @@
 """Drivers that block, used from asyncio: a thread a connection, no more, and none left over."""
 
 import asyncio
+import gc
+import os
 import sqlite3
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,9 @@ import pytest
 from penstock import AsyncPool, Pool, PoolTimeout
 from penstock.core import Reason
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.drivers import load
+from penstock.drivers.sqlite3 import Sqlite3Driver
+from penstock.drivers.threaded import ThreadedDriver, Worker
 from support.waiting import soon
 
 
@@ -159,6 +166,192 @@ def test_a_cancelled_statement_is_not_overtaken(dsn: str) -> None:
             assert pool.snapshot().closes == {}
 
     asyncio.run(scenario())
+
+
+@asynccontextmanager
+async def at_work() -> AsyncIterator[tuple[Worker, asyncio.Future[Any], threading.Event]]:
+    """A worker, what it is doing, and what that one waits for."""
+    worker, begun, go_on = Worker(), threading.Event(), threading.Event()
+    first = worker.give(lambda: (begun.set(), go_on.wait(10)))
+    assert begun.wait(10)
+    try:
+        yield worker, first, go_on
+    finally:
+        go_on.set()
+        worker.end()
+        await soon(lambda: not worker.busy)
+
+
+def test_what_was_cancelled_before_it_began_is_not_done() -> None:
+    """A statement that nobody waits for would run to its end; what is due, such as to close, is done all the same."""
+
+    async def scenario() -> None:
+        done: list[str] = []
+        async with at_work() as (worker, _, go_on):
+            worker.give(lambda: done.append("statement")).cancel()
+            worker.give(lambda: done.append("close"), due=True).cancel()
+            go_on.set()
+            await worker.give(lambda: None)
+            assert done == ["close"]
+
+    asyncio.run(scenario())
+
+
+def test_only_what_was_cancelled_is_stopped() -> None:
+    """Not another task's statement, which happens to run on the same connection."""
+
+    async def scenario() -> None:
+        stopped: list[str] = []
+        async with at_work() as (worker, first, go_on):
+            second = worker.give(lambda: None)
+            worker.stop(lambda: stopped.append("second"), second)
+            go_on.set()
+            await second
+            worker.stop(lambda: stopped.append("first"), first)  # it has ended
+            await worker.give(lambda: None)
+        assert stopped == []
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_too_early_to_stop_a_statement_comes_again() -> None:
+    """A server asked to cancel before the statement has reached it does nothing."""
+
+    async def scenario() -> None:
+        came: list[None] = []
+
+        def cancel() -> None:
+            came.append(None)
+            if len(came) == 2:
+                go_on.set()
+
+        async with at_work() as (worker, first, go_on):
+            worker.stop(cancel, first)
+            await asyncio.wait_for(first, 5)
+        assert len(came) == 2
+
+    asyncio.run(scenario())
+
+
+def test_where_no_thread_can_be_had_to_stop_it_a_statement_runs_to_its_end(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection works after that, and the task that was cancelled hears of nothing else."""
+    start, begun, go_on = threading.Thread.start, threading.Event(), threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "penstock-cancel":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def work(raw: Any) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    async def scenario() -> None:
+        async with AsyncPool(file, driver="sqlite3", min_size=1, open=False) as pool:
+            async with pool.connection() as conn:
+                task = asyncio.create_task(conn.run(work))
+                await soon(begun.is_set)
+                monkeypatch.setattr(threading.Thread, "start", refuse)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                go_on.set()
+                cursor = await conn.execute("SELECT 42")
+                assert await cursor.fetchone() == (42,)
+            monkeypatch.undo()
+            assert pool.snapshot().closes == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_transaction_is_rolled_back_in_its_own_thread(dsn: str) -> None:
+    """Not as garbage, in the event loop's thread, where it would wait for the statement."""
+    where: list[str] = []
+
+    class Recorded(psycopg2.extensions.connection):  # type: ignore[misc]
+        def rollback(self) -> None:
+            where.append(threading.current_thread().name)
+            super().rollback()
+
+    async def scenario() -> None:
+        pool: AsyncPool[Any]
+        async with AsyncPool(dsn, driver="psycopg2", connection_class=Recorded, min_size=1, open=False) as pool:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1), pool.transaction() as conn:
+                    await conn.execute("SELECT pg_sleep(10)")
+            del conn
+            gc.collect()
+            await soon(lambda: pool.snapshot().closes == {Reason.BUSY: 1})
+        assert set(where) == {"penstock-connection"}
+
+    asyncio.run(scenario())
+
+
+def test_a_connect_that_fails_for_nobody_is_no_news_to_the_event_loop(dsn: str) -> None:
+    """It would log it as an error that was never retrieved."""
+    connecting, go_on = threading.Event(), threading.Event()
+
+    class Failing(psycopg2.extensions.connection):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            connecting.set()
+            go_on.wait(10)
+            raise psycopg2.OperationalError("too late")
+
+    told: list[Any] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        driver = ThreadedDriver(load("psycopg2", Failing, False))
+        task = asyncio.create_task(driver.connect(dsn, {}, timeout=5, settings={}))
+        await soon(connecting.is_set)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()  # who waits for its end is cancelled, too
+        await asyncio.wait([task])
+        go_on.set()
+        await soon(lambda: not threads())
+
+    asyncio.run(scenario())
+    gc.collect()
+    assert told == []
+
+
+def test_the_descriptor_of_a_close_that_took_too_long_is_closed(file: str) -> None:
+    """Nobody is there to take it any more."""
+    closing, go_on = threading.Event(), threading.Event()
+    reading, writing = os.pipe()
+
+    class Slow(Sqlite3Driver):
+        async def close(self, conn: Any) -> int | None:
+            await super().close(conn)
+            closing.set()
+            go_on.wait(10)
+            return reading
+
+    async def scenario() -> None:
+        driver = ThreadedDriver(Slow(None, False))
+        conn = await driver.connect(file, {}, timeout=5, settings={})
+        driver.adopt(conn)
+        task = asyncio.create_task(driver.close(conn))
+        await soon(closing.is_set)
+        task.cancel()
+        await asyncio.wait([task])
+        go_on.set()
+        await soon(is_closed)
+
+    def is_closed() -> bool:
+        try:
+            os.write(writing, b"!")
+        except BrokenPipeError:
+            return True
+        return False
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        os.close(writing)
 
 
 def test_with_close_returns_the_connection_s_end_is_the_pool_s(file: str) -> None:

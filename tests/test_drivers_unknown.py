@@ -8,16 +8,22 @@ import logging
 import sqlite3
 import time
 import types
+from contextlib import closing
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import oracledb
+import pymysql
 import pytest
 
 import penstock
 from penstock import Pool
 from penstock.core import Reason
 from penstock.drivers import oracledb as ours
+from penstock.drivers.base import Status
 from penstock.drivers.generic import DBAPIModule
+from support.mariadb import DATABASE, PASSWORD, USER, MariaDB
 from support.waiting import aside, eventually
 
 # ------------------------------------------------------------------------------------------ any module
@@ -289,3 +295,62 @@ def test_a_statement_is_stopped_when_its_connection_comes_back() -> None:
         with pool.connection() as conn, conn:  # which closes it, as oracledb has it
             pass
         assert pool.snapshot().closes == {Reason.BROKEN: 1}
+
+
+def test_what_is_done_past_all_cursors_is_seen(tmp_path: Path) -> None:
+    """By a method of the connection's own: it is committed at the block's end, and nobody else finds it open."""
+    file = str(tmp_path / "database")
+    with closing(sqlite3.connect(file)) as conn:
+        conn.execute("CREATE TABLE numbers (x)")
+    driver, kwargs = DBAPIModule(sqlite3), {"database": file, "check_same_thread": False}
+    with Pool("", driver=driver, kwargs=kwargs, min_size=1, max_size=1, open=True) as pool:
+        with pool.connection() as conn:
+            conn.execute("INSERT INTO numbers VALUES (1)")
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            conn.executemany("INSERT INTO numbers VALUES (?)", [(2,), (3,)])
+            raise ZeroDivisionError
+        with pool.connection() as conn:
+            conn.execute("SELECT 1")
+            conn.commit()
+            conn.row_factory = sqlite3.Row
+            cursor = conn.execute("INSERT INTO numbers VALUES (4)")  # and with what that has given
+            conn.commit()
+            cursor.execute("INSERT INTO numbers VALUES (5)")
+        with pool.connection() as conn:
+            assert not conn.in_transaction
+            assert [row[0] for row in conn.execute("SELECT x FROM numbers")] == [1, 4, 5]
+
+
+def test_what_is_done_past_all_cursors_is_seen_of_a_class_of_python_s(mariadb: MariaDB) -> None:
+    """Whose connection is lent as it is."""
+    table = f"of_{uuid4().hex}"
+    mariadb.ask(f"CREATE TABLE {DATABASE}.{table} (x INT)")
+    kwargs = {"host": "127.0.0.1", "port": mariadb.port, "user": USER, "password": PASSWORD, "database": DATABASE}
+    with Pool("", driver=DBAPIModule(pymysql), kwargs=kwargs, min_size=1, max_size=1, open=True) as pool:
+        with pool.connection() as conn:
+            conn.query(f"INSERT INTO {table} VALUES (1)")
+        assert mariadb.ask(f"SELECT x FROM {DATABASE}.{table}") == [(1,)]
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            conn.begin()
+            conn.query(f"INSERT INTO {table} VALUES (2)")
+            raise ZeroDivisionError
+        with pool.connection() as conn:
+            cursor = conn.cursor()
+            cursor.execute(f"SELECT x FROM {table}")
+            assert cursor.fetchall() == ((1,),)
+            conn.commit()
+            assert pool._driver.status(conn) is Status.IDLE
+
+
+@pytest.mark.parametrize(
+    ("driver", "says"),
+    [
+        (pymysql, r"say driver='pymysql', its name, or driver=DBAPIModule\(pymysql\)"),
+        (sqlite3.dbapi2, r"say driver=DBAPIModule\(sqlite3.dbapi2\)"),
+        (None, "driver must be one of 'psycopg', .* not None"),
+    ],
+)
+def test_what_is_no_driver_is_refused_and_the_way_said(driver: Any, says: str) -> None:
+    """As soon as the pool is made."""
+    with pytest.raises(TypeError, match=says):
+        Pool("", driver=driver, open=False)

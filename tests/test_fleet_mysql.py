@@ -359,6 +359,38 @@ def test_what_is_said_is_read_by_the_others(mariadb: MariaDB) -> None:
         assert not stands()
 
 
+def test_a_bit_that_another_session_holds_is_taken_when_it_lets_go(mariadb: MariaDB) -> None:
+    """And one whose taking has failed is neither missed nor held twice."""
+    with members(mariadb, a_fleet(12), 1) as [(one, conn)], mariadb.admin() as admin, admin.cursor() as other:
+        claims(one, conn, 3)
+        place = conn._held.place
+        bits = {bit for bit in range(64) if encode(0, Said(9, 3, 1, 12, 1.0)) >> bit & 1} - conn._held.bits
+        stolen = f"penstock:{one._fleet.name}:{place}:{min(bits)}"
+        other.execute("SELECT GET_LOCK(%s, 0)", (stolen,))
+        run(one.say(conn, Said(9, 3, 1, 12, 1.0), 1))
+        other.execute("SELECT RELEASE_LOCK(%s)", (stolen,))
+        run(one.say(conn, Said(9, 3, 1, 12, 1.0), 1))
+        assert word(mariadb, one, place) == encode(0, Said(9, 3, 1, 12, 1.0))
+        with patch.object(one, "_ask", failing_after(one._ask)), pytest.raises(pymysql.Error):
+            run(one._publish(conn, conn._held, Said(10, 3, 1, 12, 1.0)))
+        for number in (10, 11, 12):
+            run(one.say(conn, Said(number, 3, 1, 12, 1.0), 1))
+            assert word(mariadb, one, place) == encode(0, Said(number, 3, 1, 12, 1.0))
+
+
+def failing_after(ask: Any) -> Any:
+    async def failing(conn: Any, calls: list[str]) -> tuple[Any, ...]:
+        await ask(conn, calls)
+        raise pymysql.err.OperationalError(1317, "interrupted")
+
+    return failing
+
+
+def word(mariadb: MariaDB, ledger: mysql.MySQL, place: int) -> int:
+    names = [f"IS_USED_LOCK('penstock:{ledger._fleet.name}:{place}:{bit}') IS NOT NULL" for bit in range(64)]
+    return sum(held << bit for bit, held in enumerate(mariadb.ask(f"SELECT {', '.join(names)}")[0]))
+
+
 @pytest.mark.parametrize("demand", [0.0, 0.05, 1.0, 17.3, 900.0])
 def test_what_is_said_fits_in_sixty_four_bits(demand: float) -> None:
     """And half of it is not taken for the whole."""

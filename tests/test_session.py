@@ -1,11 +1,13 @@
 """What a statement leaves behind in its session, told from its text, and what takes it away again."""
 
+from time import process_time
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from penstock.drivers import session
 from penstock.drivers.session import Touched, reset_statement, touches
 
 NOTHING = Touched.NOTHING
@@ -87,6 +89,27 @@ TOUCHING: list[tuple[Any, Touched]] = [
     (sql.SQL("; ").join([sql.SQL("SELECT 1"), sql.SQL("CREATE TEMP TABLE t (x int)")]), TEMPORARY),
     (sql.Composed([sql.SQL("PREPARE "), sql.Identifier("p"), sql.SQL(" AS SELECT 1")]), BEYOND_RESET),
     (sql.SQL("SET \"work_mem\" = '1MB'"), SETTINGS),
+    # comments anywhere, and marks of comments and literals in one another
+    ("SET/**/work_mem = '1MB'", SETTINGS),
+    ("/* a /* nested */ b */ SET work_mem = '1MB'", SETTINGS),
+    ("SELECT '/*'; SET work_mem = '1MB'; SELECT '*/'", SETTINGS),
+    ("SELECT '--'; SET work_mem = '1MB'", SETTINGS),
+    ("SELECT $a$'$a$; SET work_mem = '1MB' --'", SETTINGS),
+    ("SELECT $A$ $a$ ' $A$; SET work_mem = '1MB' --'", SETTINGS),
+    ("SELECT E'\\''; SET work_mem = '1MB' --'", SETTINGS),
+    ("SELECT 1 AS \"'\"; SET work_mem = '1MB' --'", SETTINGS),
+    ("CREATE /* x */ TEMP TABLE t (x int)", TEMPORARY),
+    ("SELECT 1 AS x INTO LOCAL TEMP t", TEMPORARY),
+    ("SELECT 1 AS x INTO/**/LOCAL--\nTEMP t", TEMPORARY),
+    ("CREATE TABLE pg_temp.t (x int)", TEMPORARY),
+    ("DECLARE c CURSOR WITH/**/HOLD FOR SELECT 1", CURSORS),
+    # names, however they are written
+    ('SELECT "pg_advisory_lock"(1)', LOCKS),
+    ('SELECT U&"pg\\005fadvisory_lock"(3)', LOCKS),
+    # code
+    ("DO $$BEGIN SET work_mem='1MB'; END$$", SETTINGS | LOCKS | TEMPORARY | LISTENS | ROLE | CURSORS),
+    ("/* x */ do language plpgsql 'BEGIN END'", SETTINGS),
+    ("DO $$BEGIN EXECUTE 'PREPARE p AS SELECT 1'; END$$", BEYOND_RESET),
     # several at once
     ("SET a.b = 1; LISTEN news; SELECT pg_advisory_lock(1)", SETTINGS | LISTENS | LOCKS),
 ]
@@ -127,6 +150,13 @@ NOT_TOUCHING: list[Any] = [
     "SELECT pg_advisory_unlock_all()",
     "INSERT INTO temperature VALUES (1)",
     "SELECT * FROM households",
+    # and where they are only said
+    "SELECT 'so; SET it is'",
+    "SELECT 1 -- ; SET it is",
+    "SELECT $$; SET it is$$, $a$; LISTEN $$ news$a$",
+    'SELECT 1 AS "; SET it is"',
+    "SELECT /* a /* b */; SET it is */ 1",
+    "INSERT INTO t VALUES ('create temp table', E'with hold; \\\\ ')",
     b"SELECT 1",
     b"UPDATE t SET x = 1",
     sql.SQL("UPDATE {} SET x = 1").format(sql.Identifier("t")),
@@ -137,9 +167,14 @@ NOT_TOUCHING: list[Any] = [
 # Taken for more than they are, which costs a needless round trip and nothing else.
 TAKEN_FOR_MORE: list[tuple[Any, Touched]] = [
     ("SELECT set_config('work_mem', '1MB', true)", SETTINGS),
-    ("SELECT 'so; SET it is'", SETTINGS),
+    ("SELECT 'SELECT pg_advisory_lock(1)'", LOCKS),
     ("SELECT 1 -- pg_advisory_lock(1)", LOCKS),
     ("UNKNOWN; RESET ROLE", SETTINGS),
+    ("INSERT INTO temp VALUES (1)", TEMPORARY),
+    # what cannot be read, or is not read the same in every mode of the server
+    ('SELECT U&"x"', LOCKS),
+    ("SELECT 'a\\'; SET x TO 'b'", SETTINGS),
+    ("LISTEN news; SELECT 'open", LISTENS),
 ]
 
 
@@ -163,6 +198,28 @@ def test_what_leaves_nothing_costs_nothing(statement: Any) -> None:
 def test_in_doubt_it_is_reset(statement: Any, touched: Touched) -> None:
     """A reset too many is harmless; one too few is not."""
     assert touched in touches(statement)
+
+
+@pytest.mark.parametrize(
+    "unit", [";/*", "; --", "/**/", "; ", "E'\\''", "$a$ ", "$a", "create ", "'a',", 'U&"a"', "-", "''"]
+)
+@pytest.mark.parametrize("start", ["UPDATE t SET x = '", "SET ", "hold "])
+def test_reading_takes_time_by_the_length_alone(start: str, unit: str) -> None:
+    """Not by its square, with the interpreter's lock held all the time: that would take minutes here."""
+    began = process_time()
+    touches(start + unit * (300_000 // len(unit)) + "'")
+    assert process_time() - began < 5
+
+
+def test_a_long_statement_is_read_and_not_kept() -> None:
+    """It was put together with its values, and will not come again."""
+    session._remembered.cache_clear()
+    values = "INSERT INTO t VALUES " + ", ".join(["('set', 'it; is')"] * 10_000)
+    assert touches(values) is NOTHING
+    assert touches(values.encode() + b"; SET work_mem = '1MB'") is SETTINGS
+    assert session._remembered.cache_info().currsize == 0
+    assert touches("SELECT 1") is NOTHING
+    assert session._remembered.cache_info().currsize == 1
 
 
 def test_each_kind_is_told_from_the_others() -> None:

@@ -592,8 +592,17 @@ def test_unused_connections_are_closed_after_max_idle(engine: Engine) -> None:
 
 
 def test_a_wrong_option_says_what_it_may_be(engine: Engine) -> None:
-    with pytest.raises(ValueError, match="nested must be 'allow', 'warn' or 'raise'"):
-        engine(nested="never")
+    for given, error, words in [
+        ({"nested": "never"}, ValueError, "nested must be 'allow', 'warn' or 'raise'"),
+        ({"pool_size": "5"}, TypeError, "pool_size must be a whole number, not '5'"),
+        ({"pool_size": None}, TypeError, "pool_size must be a whole number, not None"),
+        ({"pool_size": -1}, ValueError, "pool_size must be 0 or more, not -1"),
+        ({"max_overflow": -5}, ValueError, "max_overflow must be -1 or more, not -5"),
+        ({"max_overflow": "10"}, TypeError, "max_overflow must be a whole number, not '10'"),
+        ({"pool_timeout": "5"}, TypeError, "pool_timeout must be a number of seconds, not '5'"),
+    ]:
+        with pytest.raises(error, match=words):
+            engine(**given)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

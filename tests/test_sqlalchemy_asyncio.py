@@ -10,11 +10,14 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+import asyncpg
+import psycopg
 import pytest
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, lazyload, mapped_column, relationship
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 import penstock
@@ -119,6 +122,158 @@ def test_cancellation_loses_no_connection(dsn: str, driver: str) -> None:
                 await connection.close()
 
     under(scenario)
+
+
+class Gate:
+    """Connects as the driver does, once it is let; counts those that came to it, and fails the first if told to."""
+
+    def __init__(self, driver: str, fails: bool = False) -> None:
+        self.came, self.opened, self._fails = 0, asyncio.Event(), fails
+        self.made: list[Any] = []
+        self._connect: Any = asyncpg.connect if driver == "asyncpg" else psycopg.AsyncConnection.connect
+        self.args = {"async_creator_fn": self, **({"ssl": False} if driver == "asyncpg" else {})}
+
+    async def __call__(self, *args: Any, **options: Any) -> Any:
+        self.came += 1
+        first = self.came == 1
+        await self.opened.wait()
+        if first and self._fails:
+            raise OSError("no way")
+        self.made.append(await self._connect(*args, **options))
+        return self.made[-1]
+
+
+async def cancelled_at(gate: Gate, engine: AsyncEngine) -> None:
+    """Somebody has asked for a connection, and was cancelled while it was made."""
+    asking = asyncio.create_task(engine.connect().start())
+    await soon(lambda: gate.came)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_connect_keeps_its_place_when_its_caller_is_cancelled_and_serves_the_next(
+    dsn: str, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        gate = Gate(driver)
+        async with engine_on(dsn, driver, pool_size=1, max_overflow=0, connect_args=gate.args) as engine:
+            pool: Any = engine.pool
+            await cancelled_at(gate, engine)
+            assert pool.checkedout() == 1
+            assert pool.holders() == []
+            asking = asyncio.create_task(engine.connect().start())
+            await soon(lambda: pool.snapshot().waiting)
+            gate.opened.set()
+            connection = await asking
+            assert await connection.scalar(sa.text("SELECT 1")) == 1
+            await connection.close()
+            assert (gate.came, pool.checkedout(), pool.checkedin()) == (1, 0, 1)
+            assert (pool.snapshot().connects, pool.snapshot().connect_errors) == (1, 0)
+
+    under(scenario)
+    assert not caplog.records
+
+
+def test_a_caller_that_gave_up_a_connect_may_ask_again(dsn: str) -> None:
+    """Its own connect, which it left, is no reason to tell it that it waits for itself."""
+
+    async def scenario() -> None:
+        gate = Gate("psycopg")
+        async with engine_on(dsn, pool_size=1, max_overflow=0, connect_args=gate.args) as engine:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(engine.connect().start(), 0.01)
+            asyncio.get_running_loop().call_soon(gate.opened.set)
+            async with engine.connect() as connection:
+                assert await connection.scalar(sa.text("SELECT 1")) == 1
+            assert gate.came == 1
+
+    under(scenario)
+
+
+def test_a_connect_that_fails_after_its_caller_was_cancelled_gives_its_place_free(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        gate = Gate("psycopg", fails=True)
+        async with engine_on(dsn, pool_size=1, max_overflow=0, connect_args=gate.args) as engine:
+            await cancelled_at(gate, engine)
+            gate.opened.set()
+            async with engine.connect() as connection:
+                assert await connection.scalar(sa.text("SELECT 1")) == 1
+            snapshot = engine.pool.snapshot()  # type: ignore[attr-defined]
+            assert (gate.came, snapshot.connects, snapshot.connect_errors) == (2, 2, 1)
+
+    under(scenario)
+    assert "no way" in caplog.text  # of which its caller heard nothing
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_dispose_leaves_no_connection_that_was_under_way(postgres: EmbeddedPostgres, driver: str) -> None:
+    async def scenario() -> None:
+        gate = Gate(driver)
+        engine = create_async_engine(
+            postgres.dsn.partition("?")[0].replace("postgresql://", f"postgresql+{driver}://"),
+            poolclass=PenstockPool,
+            connect_args=gate.args,
+        )
+        pool: Any = engine.pool
+        await cancelled_at(gate, engine)
+        asyncio.get_running_loop().call_soon(gate.opened.set)
+        await engine.dispose()
+        assert (pool.checkedout(), pool.checkedin()) == (0, 0)
+        [connection] = gate.made
+        assert connection.closed if driver == "psycopg" else connection.is_closed()
+
+    under(scenario)
+
+
+def test_dispose_does_not_wait_for_ever_for_a_connect(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        gate = Gate("psycopg")  # which never opens
+        async with engine_on(dsn, connect_args=gate.args) as engine:
+            pool: Any = engine.pool
+            await cancelled_at(gate, engine)
+            await engine.dispose()
+            assert pool.checkedout() == 0
+            assert pool.snapshot().connect_errors == 0
+
+    under(scenario)
+    assert not caplog.records  # who was cancelled has told nothing about the server
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio's, of a loop that had a transport open
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_engine_is_disposed_of_after_the_end_of_its_loop(
+    postgres: EmbeddedPostgres, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"after the loop, {driver}"
+    told = {"application_name": name} if driver == "psycopg" else {"server_settings": {"application_name": name}}
+    if driver == "asyncpg":
+        told["ssl"] = False
+    engine = create_async_engine(
+        postgres.dsn.partition("?")[0].replace("postgresql://", f"postgresql+{driver}://"),
+        poolclass=PenstockPool,
+        connect_args=told,
+    )
+
+    async def ask() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+
+    async def gone() -> None:
+        with postgres.admin() as admin:
+            left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+            await soon(lambda: admin.execute(left, (name,)).fetchone() == (0,))
+
+    asyncio.run(ask())
+    asyncio.run(engine.dispose())
+    asyncio.run(gone())
+    assert not caplog.records
+    asyncio.run(ask())
+    asyncio.run(engine.dispose())
+    gc.collect()  # while the warning is not heard
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -266,6 +421,22 @@ def test_after_the_end_of_its_loop_an_engine_starts_anew(dsn: str) -> None:
 # ------------------------------------------------------------------------------------------ fetch(select(...))
 
 
+class Base(DeclarativeBase):
+    pass
+
+
+class Keeper(Base):
+    __tablename__ = "sa_fetch_keepers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kept: Mapped[list["Kept"]] = relationship(lazy="joined")
+
+
+class Kept(Base):
+    __tablename__ = "sa_fetch_kept"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    keeper: Mapped[int] = mapped_column(sa.ForeignKey("sa_fetch_keepers.id"))
+
+
 class Colour(enum.Enum):
     RED = "r"
     BLUE = "b"
@@ -383,6 +554,17 @@ def test_defaults_and_returning_of_an_insert(dsn: str) -> None:
         (sa.insert(things), [{"id": 1}], TypeError, "one mapping of names"),
         (sa.schema.CreateTable(things), None, TypeError, "not CreateTable"),
         (things.c.id, None, TypeError, "not Column"),
+        (sa.Sequence("some"), None, TypeError, "not Sequence"),
+        (sa.select(things).compile(), None, TypeError, r"select\(\).* not StrSQLCompiler"),
+        (Session().query(things.c.id), None, TypeError, r"select\(\).* not Query"),
+        (sa.select(Keeper), None, TypeError, "joined eager loading"),
+        (sa.text("SELECT 1").execution_options(no_parameters=True), None, TypeError, "execution option no_parameters"),
+        (
+            sa.select(things).execution_options(postgresql_readonly=True),
+            None,
+            TypeError,
+            "execution option postgresql_readonly",
+        ),
         (sa.select(sa.func.currval("a")), None, penstock.NotStandalone, "currval"),
     ],
 )
@@ -391,6 +573,56 @@ def test_what_cannot_be_sent_says_why(dsn: str, statement: Any, params: Any, err
         async with penstock.AsyncPool(dsn, min_size=1) as pool:
             with pytest.raises(error, match=words):
                 await pool.execute(statement, params)
+
+    under(scenario)
+
+
+def test_a_function_is_a_statement(dsn: str) -> None:
+    async def scenario() -> None:
+        async with penstock.AsyncPool(dsn, min_size=1) as pool:
+            assert await pool.fetchval(sa.func.now()) is not None
+            assert await pool.fetch(sa.func.lower("AB")) == [("ab",)]
+
+    under(scenario)
+
+
+def test_joined_eager_loading_can_be_turned_off(dsn: str) -> None:
+    async def scenario() -> None:
+        async with penstock.AsyncPool(dsn, min_size=1) as pool:
+            await pool.execute("CREATE TABLE IF NOT EXISTS sa_fetch_keepers (id int PRIMARY KEY)")
+            assert await pool.fetch(sa.select(Keeper).options(lazyload("*"))) == []
+
+    under(scenario)
+
+
+def test_a_map_of_schemas_is_followed(postgres: EmbeddedPostgres) -> None:
+    """Also where the next map has other keys: a statement compiled for one is not sent for the other."""
+    orders = sa.Table("sa_fetch_orders", sa.MetaData(), sa.Column("id", sa.Integer))
+    named = sa.Table("sa_fetch_orders", sa.MetaData(), sa.Column("id", sa.Integer), schema="tenant")
+
+    async def scenario() -> None:
+        async with penstock.AsyncPool(postgres.dsn, min_size=1) as pool:
+            user = await pool.fetchval("SELECT current_user")
+            for number, schema in enumerate(("public", "sa_tenant_a", "sa_tenant_b")):
+                with postgres.admin() as admin:
+                    admin.execute(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {user}")
+                await pool.execute(f"CREATE TABLE {schema}.sa_fetch_orders (id int)")
+                await pool.execute(f"INSERT INTO {schema}.sa_fetch_orders VALUES ({number})")
+            for table, schemas, number in (
+                (orders, None, 0),
+                (orders, {"other": "sa_tenant_b"}, 0),
+                (orders, {None: "sa_tenant_a"}, 1),
+                (orders, {None: "sa_tenant_b"}, 2),
+                (orders, {"other": "sa_tenant_b"}, 0),
+                (named, {"tenant": "sa_tenant_a"}, 1),
+                (named, {None: "public", "tenant": "sa_tenant_b"}, 2),
+                (named, {"tenant": "sa_tenant_b"}, 2),
+            ):
+                for statement in (sa.select(table.c.id), sa.select(table.c.id).where(table.c.id.in_([0, 1, 2]))):
+                    meant = statement.execution_options(schema_translate_map=schemas) if schemas else statement
+                    assert await pool.fetchval(meant) == number
+            for schema in ("public", "sa_tenant_a", "sa_tenant_b"):
+                await pool.execute(f"DROP TABLE {schema}.sa_fetch_orders")
 
     under(scenario)
 

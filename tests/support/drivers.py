@@ -51,6 +51,7 @@ class Case:
     :ivar bounded: whether a declared deadline ends a statement.
     :ivar resets: whether what a statement leaves behind in the session is known.
     :ivar stops: whether a statement that runs can be stopped.
+    :ivar reads: whether a block that only reads is kept from writing.
     :ivar begin: opens a transaction, where a statement alone does not.
     """
 
@@ -65,6 +66,7 @@ class Case:
     bounded: bool = True
     resets: bool = True
     stops: bool = True
+    reads: bool = True
     begin: str | None = None
 
     @property
@@ -222,6 +224,7 @@ def unknown(name: str, module: Any, place: Any, dialect: Dialect, set_autocommit
         driver=lambda: DBAPIModule(module, check_after=0.0),
         bounded=False,
         resets=False,
+        reads=False,
         **more,
     )
 

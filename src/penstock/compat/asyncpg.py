@@ -20,8 +20,11 @@ from types import CodeType, TracebackType
 from typing import Any
 from weakref import ref
 
-import asyncpg  # type: ignore[import-untyped]
-from asyncpg import pool as theirs
+try:
+    import asyncpg  # type: ignore[import-untyped]
+    from asyncpg import pool as theirs
+except ModuleNotFoundError as error:
+    raise ImportError(f"penstock.compat.asyncpg needs {error.name}: pip install 'penstock[asyncpg]'") from None
 
 from .. import errors, events
 from ..core import Priority, Reason, Slot, State

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import closing
 from sys import _getframe
 from types import ModuleType, TracebackType
 from typing import Any, Self
@@ -19,7 +20,17 @@ __all__ = ["InvalidConnectionError", "PooledDB", "PooledDBConnection", "PooledDB
 PooledDBError = errors.PoolError
 TooManyConnectionsError = errors.PoolTimeout
 
-_DRIVERS = ("psycopg2", "sqlite3", "oracledb")  # what a driver of ours knows more of than PEP 249 tells
+# The modules of which a driver of ours knows more than PEP 249 tells, by its name; and how each one's connect() names
+# its first argument, where a driver of ours takes that by place.
+_DRIVERS = {
+    "psycopg": "psycopg",
+    "psycopg2": "psycopg2",
+    "pymysql": "pymysql",
+    "MySQLdb": "mysqlclient",
+    "sqlite3": "sqlite3",
+    "oracledb": "oracledb",
+}
+_CONNINFO = {"psycopg": "conninfo", "psycopg2": "dsn", "oracledb": "dsn"}
 
 
 class InvalidConnectionError(PooledDBError):
@@ -63,10 +74,13 @@ class PooledDB:
         min_size = mincached or 0
         statements = tuple(setsession or ())
         driver = _driver(creator)
-        if driver == "psycopg2" and "dsn" in kwargs:  # connect()'s first argument has a name there
-            args = (kwargs.pop("dsn"),)
+        conninfo = args[0] if args else ""
+        if (name := _CONNINFO.get(driver)) and name in kwargs:
+            conninfo = kwargs.pop(name)
+        elif args and driver in ("pymysql", "mysqlclient"):  # ours take a URL there, and theirs the host
+            conninfo, kwargs["host"] = "", args[0]
         self._pool = Pool[Any](
-            args[0] if args else "",
+            conninfo,
             driver=driver,
             kwargs=kwargs,
             min_size=min_size,
@@ -96,14 +110,46 @@ class PooledDBConnection:
     def __init__(self, pool: Pool[Any], conn: Any) -> None:
         self._pool = pool
         self._con = conn
+        self._was_autocommit = False  # until `begin` turned that off
 
     def __getattr__(self, name: str) -> Any:
+        return getattr(self._lent(), name)
+
+    def _lent(self) -> Any:
         if self._con is None:
             raise InvalidConnectionError("this connection was given back already: take another one from the pool")
-        return getattr(self._con, name)
+        return self._con
 
-    def begin(self) -> None:
-        """Accepted, and means nothing: a statement opens a transaction, unless the connection is in autocommit."""
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        """From now on to `commit`, `rollback` or `close` all is one transaction, in autocommit too.
+
+        By the driver's own ``begin(*args, **kwargs)``, where it has one; else autocommit is turned off until then.
+        """
+        conn = self._lent()
+        own = getattr(conn, "begin", None)
+        if own is not None:
+            own(*args, **kwargs)
+        elif getattr(conn, "in_transaction", None) is False and conn.isolation_level is None:
+            with closing(conn.cursor()) as cursor:  # sqlite3's older way to say autocommit
+                cursor.execute("BEGIN")
+        if getattr(conn, "autocommit", None) is True:  # oracledb's `begin` leaves it on
+            conn.autocommit = False
+            self._was_autocommit = True
+
+    def commit(self) -> None:
+        """End the transaction, and keep what it did."""
+        self._lent().commit()
+        self._ended()
+
+    def rollback(self) -> None:
+        """End the transaction, and undo what it did."""
+        self._lent().rollback()
+        self._ended()
+
+    def _ended(self) -> None:
+        if self._was_autocommit:
+            self._con.autocommit = True
+            self._was_autocommit = False
 
     def close(self) -> None:
         """Give the connection back. What was not committed is rolled back."""
@@ -121,8 +167,8 @@ class PooledDBConnection:
 
 
 def _driver(module: ModuleType) -> Any:
-    name = getattr(module, "__name__", "")
-    if name in _DRIVERS:
+    name = _DRIVERS.get(getattr(module, "__name__", ""))
+    if name is not None:
         return name
     from ..drivers.generic import DBAPIModule
 

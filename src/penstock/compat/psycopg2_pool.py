@@ -6,11 +6,15 @@ What differs is told in docs/compat.md: above all, `getconn` waits where psycopg
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import suppress
 from sys import _getframe
 from threading import Lock
 from typing import Any
 
-import psycopg2  # type: ignore[import-untyped]
+try:
+    import psycopg2  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    raise ImportError(f"penstock.compat.psycopg2_pool needs {error.name}: pip install 'penstock[psycopg2]'") from None
 
 from .. import errors
 from ..pool.sync import Pool
@@ -50,22 +54,44 @@ class AbstractConnectionPool:
         return self._pool.closed
 
     def getconn(self, key: Hashable = None) -> Any:
-        """A connection, to be given back with `putconn`; under a *key* that has one already, that one.
+        """A connection, to be given back with `putconn`; under a *key* that has one already, that one if it is open.
 
         :raises PoolError: when none can be had within 30 seconds, or the pool is closed.
         """
-        with self._lock:
-            held = None if key is None else self._by_key.get(key)
-        if held is not None:
+        if key is not None and (held := self._held(key)) is not None:
             return held
         frame = _getframe(1)
         conn = self._pool._getconn(None, frame.f_code, frame.f_lasti)
-        if key is not None:
-            with self._lock:
-                held = self._by_key.setdefault(key, conn)
-            if held is not conn:  # another thread was quicker with the same key
-                self._pool.putconn(conn)
-        return held or conn
+        if key is None:
+            return conn
+        with self._lock:
+            held = self._by_key.setdefault(key, conn)
+        if held is not conn:  # another thread was quicker with the same key
+            self._pool.putconn(conn)
+        return held
+
+    def _held(self, key: Hashable) -> Any:
+        """What *key* has. None, too, if that was closed, or the thread that took it has ended and not returned it."""
+        with self._lock:
+            held = self._by_key.get(key)
+        if held is None or self._is_good(held):
+            return held
+        with self._lock:
+            if self._by_key.get(key) is held:
+                del self._by_key[key]
+        with suppress(ValueError):  # the pool has it already
+            self._pool.putconn(held)
+        return None
+
+    def _is_good(self, held: Any) -> bool:
+        pool = self._pool
+        with suppress(ValueError):
+            taker = pool._slot_of(held).by_hand
+            if taker is not None and taker.ended:
+                pool._take_back_from(taker)  # as it is about to do itself; what another thread has used it leaves
+                pool._slot_of(held)
+            return not held.closed
+        return False  # it was taken back
 
     def putconn(self, conn: Any, key: Hashable = None, close: bool = False) -> None:
         """Give back a connection; with *close*, close it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from .base import Driver
@@ -29,8 +30,17 @@ def load(name: str | Driver, connection_class: type | None, is_async: bool) -> D
     One that is an object already is taken as it is. One that blocks (its class says so) is given threads for asyncio.
 
     :raises ValueError: when there is no such driver, or it is for asyncio alone and this is not.
+    :raises TypeError: when it is neither a name nor an object that could be one.
     :raises ImportError: when the package that it needs is not installed; the message says which.
     """
+    if isinstance(name, ModuleType):
+        module = name.__name__
+        known = f"driver={module!r}, its name, or " if module in _DRIVERS else ""
+        raise TypeError(f"driver is the module {module}: say {known}driver=DBAPIModule({module})")
+    if not isinstance(name, str) and not hasattr(name, "check_conninfo"):
+        raise TypeError(
+            f"driver must be one of {', '.join(map(repr, _DRIVERS))}, or an object that satisfies Driver, not {name!r}"
+        )
     driver = _named(name, connection_class, is_async) if isinstance(name, str) else name
     if is_async and getattr(driver, "blocking", False):
         from .threaded import ThreadedDriver

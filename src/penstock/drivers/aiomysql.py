@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from operator import attrgetter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import aiomysql  # type: ignore[import-untyped]
 from aiomysql.connection import MySQLResult  # type: ignore[import-untyped]
 
 from . import sockets
 from .dbapi import Lendable, lendable
-from .mysql import COM_RESET_CONNECTION, RUNNING, Flagged, FlaggedResult, MySQLDriver, transaction_of
+from .mysql import (
+    COM_QUERY,
+    COM_RESET_CONNECTION,
+    RUNNING,
+    START_READING,
+    Flagged,
+    FlaggedResult,
+    MySQLDriver,
+    transaction_of,
+)
 from .mysql_cursors import tracked
 from .session import Touched
 
 _CANCEL_SECONDS = 1.0  # to ask the server to stop a statement whose task was cancelled
 _ATTRIBUTES = ("cursorclass", "autocommit_mode", "encoders", "decoders", "use_unicode", "_echo")
+_QUIT = b"\x01\0\0\0\x01"  # COM_QUIT
 
 
 class AiomysqlDriver(MySQLDriver):
@@ -27,11 +39,13 @@ class AiomysqlDriver(MySQLDriver):
     blocking = False
     name = "aiomysql"
     attributes = _ATTRIBUTES
+    cursor_class = aiomysql.Cursor
     socket_of = attrgetter("_wire")
     state = attrgetter("_wire", "_flags", "_touched", *_ATTRIBUTES)
 
     def __init__(self, connection_class: Any, is_async: bool) -> None:
         super().__init__(aiomysql)
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self.connection_class = connection_class or aiomysql.Connection
         if not (isinstance(self.connection_class, type) and issubclass(self.connection_class, aiomysql.Connection)):
             raise TypeError(f"connection_class must be aiomysql.Connection or derive from it, not {connection_class!r}")
@@ -48,6 +62,9 @@ class AiomysqlDriver(MySQLDriver):
         if "database" in params:
             params["db"] = params.pop("database")
         conn = self.made_lendable(self.connection_class)(**params)
+        # Its module's own, all connections': one of them that changes its own must change no other's.
+        conn.encoders, conn.decoders = dict(conn.encoders), dict(conn.decoders)
+        conn._login_charset = conn.charset
         try:
             await conn._connect()
             await self.begin_session(conn, given, settings)
@@ -68,36 +85,35 @@ class AiomysqlDriver(MySQLDriver):
     async def check(self, conn: Any) -> None:
         await conn.ping(reconnect=False)
 
-    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        conn._ours = True
-        try:
-            async with aiomysql.Cursor(conn) as cursor:
-                await cursor.execute(query, tuple(params) or None)
-                return list(await cursor.fetchall())
-        finally:
-            conn._ours = False
-
     async def renew(self, conn: Any) -> None:
         await conn._execute_command(COM_RESET_CONNECTION, b"")
         await conn._read_ok_packet()
-        await conn.set_charset(conn._given.get("charset") or "utf8mb4")
+        await conn.set_charset(conn._login_charset)
 
-    async def cancel(self, conn: Any, timeout: float) -> None:
-        """KILL QUERY, on a second connection of *timeout* seconds: the server takes it on no other way."""
-        with suppress(aiomysql.Error, OSError, TimeoutError):
-            async with asyncio.timeout(timeout):
-                other = await self.connect("", {**conn._given, "autocommit": True}, timeout=timeout, settings={})
-                try:
-                    await other.query(f"KILL QUERY {conn.thread_id()}")
-                finally:
-                    other.close()
+    def within(self, seconds: float) -> Mapping[str, Any]:
+        return {"connect_timeout": seconds}  # `alone` bounds the rest
+
+    @asynccontextmanager
+    async def alone(self, seconds: float) -> AsyncIterator[None]:
+        """As with a blocking driver, in each event loop; *seconds* bound the block, too."""
+        turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        async with asyncio.timeout(seconds), turn:
+            yield
+
+    async def see_off(self, conn: Any, seconds: float) -> None:
+        try:
+            conn._writer.write(_QUIT)
+            await conn._reader.read()
+        finally:
+            conn.close()
 
     async def close(self, conn: Any) -> int | None:
         end: int | None = None
         if conn._end is not None:  # closed by a cancellation, which the server would see when the statement has ended
             await self.cancel(conn, _CANCEL_SECONDS)
-            end, conn._end = conn._end, None
-            return end
+            ended, conn._end = conn._end, None
+            await sockets.await_end(ended, _CANCEL_SECONDS)  # it looks broken, which nobody would wait for
+            return None
         if conn._writer is None:
             return None
         if conn._flags & RUNNING:
@@ -106,12 +122,20 @@ class AiomysqlDriver(MySQLDriver):
             return end
         with suppress(OSError):
             end = self._duplicate(conn)
-        conn._writer.write(b"\x01\0\0\0\x01")  # COM_QUIT; nobody waits until it has been sent
+        conn._writer.write(_QUIT)  # nobody waits until it has been sent
         conn.close()
         return end
 
 
 class _Lendable(Lendable):
+    def close(self) -> Any:
+        reader, had_ended = self._reader, self._ended_here  # type: ignore[attr-defined]
+        lost = reader is not None and (reader._eof or reader._exception)
+        result = super().close()
+        if lost:  # aiomysql itself closes what the server, or the network, has ended
+            self._ended_here = had_ended
+        return result
+
     def _give_back(self, pool: Any) -> asyncio.Task[None]:
         """`close` of aiomysql is no coroutine, so this is done whether anybody awaits it or not."""
         returning: asyncio.Task[None] = asyncio.ensure_future(pool.putconn(self))
@@ -143,6 +167,7 @@ class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
         return None if self._writer is None else self._writer.transport.get_extra_info("socket")
 
     def _close_on_cancel(self) -> None:
+        self._ended_here = True
         if self._activity is not None and self._wire is not None:
             with suppress(OSError):
                 self._end = sockets.send_end(self._wire.fileno())
@@ -160,21 +185,34 @@ class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
         return super().cursor(tracked(cursors[0] if len(cursors) == 1 else self.cursorclass, aiomysql.Error))
 
     async def query(self, sql: Any, unbuffered: bool = False) -> Any:
-        if self._must_begin():
-            await self._execute_command(3, "START TRANSACTION READ ONLY")
-            await self._read_ok_packet()
+        if self._must_begin(sql):
+            await self._start_reading()
         here = self._note(sql)
         try:
-            return await super().query(self._bounded(sql), unbuffered)
+            if (patience := self._patience()) == math.inf:
+                return await super().query(self._bounded(sql), unbuffered)
+            try:
+                async with asyncio.timeout(patience):
+                    return await super().query(self._bounded(sql), unbuffered)
+            except TimeoutError:
+                raise aiomysql.OperationalError(
+                    2013, "Lost connection to MySQL server during query (its deadline has passed)"
+                ) from None
         except aiomysql.Error as error:
-            if self._activity is not None and not self._ours:
-                self._driver.failed(self, error)
+            self._erred(error)
             raise
         finally:
-            streaming = self._result is not None and self._result.unbuffered_active
             self._noted(here)
-            if streaming:
-                self._flags |= RUNNING  # until the last row has come
+
+    async def begin(self) -> None:
+        if self._reads():
+            await self._start_reading()
+        else:
+            await super().begin()
+
+    async def _start_reading(self) -> None:
+        await self._execute_command(COM_QUERY, START_READING)
+        await self._read_ok_packet()
 
     async def _read_query_result(self, unbuffered: bool = False) -> None:
         # As the original, but for the class of the result.
@@ -189,10 +227,7 @@ class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
                 raise
         else:
             await result.read()
-        self._result = result
-        self._affected_rows = result.affected_rows
-        if result.server_status is not None:
-            self.server_status = result.server_status
+        self._keep(result)
 
     async def select_db(self, db: Any) -> None:
         await super().select_db(db)

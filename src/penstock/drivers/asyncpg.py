@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
+from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -30,6 +31,9 @@ from .session import Touched, reset_statement
 
 # As in `psycopg.py`: without these a peer that has vanished is waited for until the kernel gives up.
 _NETWORK = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+
+# Past a lease's deadline the server's answer to a cancel request is waited for no longer than this.
+_GRACE_SECONDS = 0.5
 
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|\Z)", re.DOTALL)
 _SCHEMES = ("postgresql", "postgres")
@@ -88,6 +92,7 @@ class AsyncpgDriver:
             conn._hearing = Hearing(conn._protocol)
             conn._transport.set_protocol(conn._hearing)
         conn._activity = Activity()
+        conn._overdue = False
         conn._touched = NOTHING
         conn._loss = None
         conn._adopted = callbacks(conn)
@@ -134,6 +139,7 @@ class AsyncpgDriver:
             conn._config = Bounded(conn._config, until)
 
     def unbind(self, conn: Any) -> None:
+        conn._overdue = conn._bounds is not None and conn._bounds[0] <= monotonic()
         conn._bounds = None
         if isinstance(conn._config, Bounded):
             conn._config = conn._config.own
@@ -154,7 +160,12 @@ class AsyncpgDriver:
         return conn.transaction()
 
     async def settle(self, conn: Any, commit: bool) -> None:
-        await conn._protocol._wait_for_cancellation()
+        try:
+            async with asyncio.timeout(_GRACE_SECONDS if conn._overdue else None):
+                await conn._protocol._wait_for_cancellation()
+        except TimeoutError:
+            conn.terminate()
+            raise
         conn._top_xact = None
         if not conn._in_transaction():
             return
@@ -244,6 +255,8 @@ def _arguments(conninfo: str) -> dict[str, Any]:
     with suppress(ValueError):
         url = _url(conninfo)
         split = urlsplit(url)
+        for each in split.netloc.rpartition("@")[2].split(","):  # there may be several hosts
+            urlsplit(f"//{each}").port  # noqa: B018  (raises for one that is no number)
         query = dict(parse_qsl(split.query, keep_blank_values=True, strict_parsing=bool(split.query)))
         if timeout := query.pop("connect_timeout", None):  # to asyncpg an argument, and no part of the URL
             given["timeout"] = float(timeout)

@@ -102,6 +102,8 @@ class Driver(Protocol):
 
         *until*: seconds of the monotonic clock, or infinity. *reading*: each transaction is read only, too. Costs no
         round trip. Until `unbind`, `state` does not equal the baseline.
+
+        Both only note it: an event loop calls them for a connection that blocks, `unbind` while a statement runs, too.
         """
 
     def unbind(self, conn: Any) -> None: ...

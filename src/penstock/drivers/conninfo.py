@@ -54,7 +54,15 @@ def added(given: Mapping[str, Any], timeout: float, settings: Mapping[str, str])
     return params
 
 
+IDLE_LIMIT = "idle_in_transaction_session_timeout"
+
+
 def limits(statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
     """PostgreSQL's settings for so many seconds, as `Driver.limits` wants them."""
-    given = {"statement_timeout": statement, "idle_in_transaction_session_timeout": idle_in_transaction}
+    given = {"statement_timeout": statement, IDLE_LIMIT: idle_in_transaction}
     return {name: f"{math.ceil(seconds * 1000)}ms" for name, seconds in given.items() if seconds is not None}
+
+
+def seconds(limit: str) -> float:
+    """What `limits` has made of so many."""
+    return int(limit.removesuffix("ms")) / 1000

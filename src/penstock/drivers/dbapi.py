@@ -8,6 +8,7 @@ statement leaves behind in a session, how to stop one. It connects a subclass of
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -18,10 +19,11 @@ from typing import Any
 
 from ..core import Reason
 from . import sockets
-from .base import Activity, Status
+from .base import Activity, Status, settled
 from .session import Touched
 
 _NOTHING = Touched.NOTHING
+NEARLY = 0.9  # the server counts from when it has sent its answer, and we from when it has come
 
 
 class Lendable:
@@ -29,11 +31,15 @@ class Lendable:
 
     :ivar _driver: who to ask about it; for `check_connection`, which is given nothing but the connection.
     :ivar _running: whether a statement has begun and not ended: another thread's, when it is asked.
+    :ivar _ended_here: whether this side has ended the connection, or brought its end about: that is no loss.
+    :ivar _idle_limit: seconds after which the server ends a session that is idle in a transaction, as the pool asked.
     """
 
     _pool: Any = None
     _driver: Any = None
     _running = False
+    _ended_here = False
+    _idle_limit = math.inf
 
     def close(self) -> Any:
         """Close the connection; lent by a pool with `close_returns`, give it back."""
@@ -41,6 +47,7 @@ class Lendable:
         if pool is not None and pool.close_returns:
             return self._give_back(pool)
         self._pool = None  # oracledb has a use of its own for this name
+        self._ended_here = True
         return super().close()  # type: ignore[misc]
 
     def _give_back(self, pool: Any) -> Any:
@@ -189,6 +196,14 @@ class DBAPIDriver:
         """For the length of a block, which begins in no transaction: a statement, or the block itself, opens one."""
         return nullcontext()
 
+    def was_in_transaction(self, conn: Any) -> bool:
+        """Of a connection that has just ended: whether it was in one when its last statement began."""
+        return False
+
+    def was_impatient(self, conn: Any, error: Exception) -> bool:
+        """Of a connection that has just ended with *error*: whether a time limit of this side's has ended it."""
+        return False
+
     def restore(self, conn: Any, touched: Touched) -> None:
         """Set back what was *touched*, on the server and on the object. The connection is in no transaction."""
 
@@ -251,13 +266,24 @@ class DBAPIDriver:
         return None
 
     def failed(self, conn: Any, error: Exception) -> None:
-        if conn._loss is None and self.status(conn) is Status.BROKEN:
+        if conn._loss is not None or conn._ended_here or self.status(conn) is not Status.BROKEN:
+            return
+        if self._sat_idle(conn) or self.was_impatient(conn, error):
+            conn._ended_here = True
+        else:
             conn._loss = type(error)(str(error))  # not the error itself: its frames keep the connection
 
     def loss(self, conn: Any) -> Exception | None:
-        if conn._loss is None and self.status(conn) is Status.BROKEN:
-            return self.operational_error("the connection was lost")
+        if conn._loss is None and not conn._ended_here and self.status(conn) is Status.BROKEN:
+            # Not by a statement: by the user's own commit, or as rows were fetched.
+            self.failed(conn, self.operational_error("the connection was lost"))
         return conn._loss  # type: ignore[no-any-return]
+
+    def _sat_idle(self, conn: Any) -> bool:
+        """Whether the server has ended the session as the pool has told it to, for its user's idling."""
+        activity: Activity = conn._activity
+        asked = activity.started if conn._running else monotonic()
+        return asked - activity.ended >= NEARLY * conn._idle_limit and self.was_in_transaction(conn)
 
     def told(self, conn: Any, setting: str) -> str | None:
         return None
@@ -283,7 +309,7 @@ class DBAPIDriver:
 
     async def settle(self, conn: Any, commit: bool) -> None:
         try:
-            (conn.commit if commit else conn.rollback)()
+            await settled(conn.commit() if commit else conn.rollback())
         except self.error as error:
             self.failed(conn, error)
             raise

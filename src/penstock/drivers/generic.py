@@ -2,8 +2,8 @@
 
 PEP 249 has no word for what a protocol knows. So of such a connection is not known, and not claimed:
 
-- whether a transaction is open: one that was used is rolled back when it comes back, unless its user has ended the
-  transaction and done nothing since. That is a round trip.
+- whether a transaction is open: one that was used, be it by a method of its own that PEP 249 does not know, is rolled
+  back when it comes back, unless its user has ended the transaction and done nothing since. That is a round trip.
 - whether it still works: one that has shown no sign of life for `check_after` seconds is asked before it is lent. That
   is a round trip, too. Where the connection tells its socket (`fileno`), the kernel is asked each time besides.
 - what a statement leaves behind in the session: nothing is reset but `autocommit`, where that is an attribute. Do it
@@ -17,7 +17,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial, wraps
+from inspect import getattr_static, isroutine
 from operator import attrgetter
 from time import monotonic, sleep
 from typing import Any
@@ -32,6 +33,8 @@ logger = logging.getLogger("penstock.drivers")
 
 _NEEDED = ("connect", "Error", "OperationalError", "ProgrammingError", "DataError")
 _NOTING = ("execute", "executemany", "callproc")
+# Of a connection's methods those that are noted elsewhere, or may be called while a statement runs.
+_NOT_NOTED = ("cursor", "commit", "rollback", "close", "fileno", "cancel", "interrupt")
 _CLOSE_SECONDS = 1.0
 _BETWEEN_LOOKS = 0.001
 _state = attrgetter("_used", "_running", "_suspect", "_gone")
@@ -161,6 +164,7 @@ class DBAPIModule(DBAPIDriver):
         return True
 
     async def check(self, conn: Any) -> None:
+        conn._running = True  # so that what the cursor calls on its connection is not taken for its user's
         try:
             cursor = self.plain_cursor(conn)
             try:
@@ -173,6 +177,8 @@ class DBAPIModule(DBAPIDriver):
         except self.error as error:
             self._is_gone(conn, error)
             raise
+        finally:
+            conn._running = False
 
     def _is_gone(self, conn: Any, error: Exception) -> None:
         conn._gone = True
@@ -218,7 +224,7 @@ class _Lent(Lendable):
         if pool is not None and pool.close_returns:
             pool.putconn(self)
             return None
-        self._gone = True
+        self._gone = self._ended_here = True
         return self._beneath("close")
 
     def _ended(self) -> None:
@@ -239,7 +245,10 @@ class Proxy(_Lent):
     def __getattr__(self, name: str) -> Any:
         if name == "_raw":  # not there yet
             raise AttributeError(name)
-        return getattr(self._raw, name)
+        raw = self._raw
+        value = getattr(raw, name)
+        its_method = getattr(value, "__self__", None) is raw and callable(value)
+        return _noting(self, name, value) if its_method and _is_noted(name) else value
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -304,6 +313,32 @@ class Cursor:
         return noting
 
 
+def _is_noted(name: str) -> bool:
+    return not name.startswith("_") and name not in _NOT_NOTED
+
+
+def _noting(conn: Any, name: str, method: Any) -> Any:
+    """*method*, one of the connection's own. It may be a statement: nobody knows, so it counts as one."""
+
+    @wraps(method)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        conn._used = True
+        if conn._running:  # a cursor calls it, for its statement
+            return method(*args, **kwargs)
+        begin(conn, args[0] if args and isinstance(args[0], str) else name, _nothing)
+        try:
+            result = method(*args, **kwargs)
+        except conn._driver.error as error:
+            conn._driver.failed(conn, error)
+            raise
+        finally:
+            end(conn)
+        is_cursor = hasattr(result, "execute") and hasattr(result, "fetchone")
+        return Cursor(conn, result) if is_cursor and not isinstance(result, (_Lent, Cursor)) else result
+
+    return noting
+
+
 def lent(raw: Any) -> Any:
     """*raw* as a pool can lend it: itself, its class changed for one that derives from it; or else behind a proxy."""
     try:
@@ -327,7 +362,26 @@ def _swapped(connection_class: Any) -> Any:
         "__doc__": connection_class.__doc__,
         "_beneath": beneath,
     }
-    return type(connection_class.__name__, (_Lent, connection_class), marks)
+    methods = {
+        name: _noting_method(name, value)
+        for name in dir(connection_class)
+        if _is_noted(name) and _is_method(value := getattr_static(connection_class, name))
+    }
+    return type(connection_class.__name__, (_Lent, connection_class), methods | marks)
+
+
+def _is_method(value: Any) -> bool:
+    return isroutine(value) and not isinstance(value, (staticmethod, classmethod))
+
+
+def _noting_method(name: str, method: Any) -> Any:
+    @wraps(method)
+    def noting_method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._driver is None:  # not adopted yet
+            return method(self, *args, **kwargs)
+        return _noting(self, name, partial(method, self))(*args, **kwargs)
+
+    return noting_method
 
 
 def _autocommit(conn: Any) -> bool | None:

@@ -11,15 +11,18 @@ import math
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from copy import copy
+from threading import Lock
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..core import Reason
+from . import sockets
 from .base import Activity, Status, settled
-from .dbapi import DBAPIDriver, begin, end
+from .dbapi import NEARLY, DBAPIDriver, begin, end
 from .mysql_session import LEFT_BEHIND, may_begin, touches
 from .session import Touched
 
@@ -30,11 +33,23 @@ DOUBT, RUNNING, GONE = 1 << 16, 1 << 17, 1 << 18
 
 # The connection has ended, or is about to: gone away, lost, lost while asked, timed out idle, killed, shutting down.
 _LOST = (2006, 2013, 2055, 4031, 1927, 1053)
+# Of mysqlclient: an answer was not read to its end. For its user to mend, but not for the next.
+_OUT_OF_SYNC = 2014
 # --read-only or its like, and innodb_read_only. 1290 is told for other options, too.
 _READ_ONLY_OPTION, _READ_ONLY_MODE = 1290, 1836
-_TIMED_OUT = re.compile(r"timed out|\(110\b|error: 110\b|\(115\b")
+# Past a lease's deadline the server's own word is waited for no longer than this; then the connection is cut off.
+GRACE_SECONDS = 0.5
+_DEADLOCK = 1213
+_TIMED_OUT = re.compile(r"timed out|\(110\b|error: 110\b")
 
-COM_RESET_CONNECTION = 0x1F
+COM_QUERY, COM_RESET_CONNECTION = 0x03, 0x1F
+START_READING = "START TRANSACTION READ ONLY"
+# What begins a transaction: BEGIN [WORK], START TRANSACTION with whatever it says. Not MariaDB's BEGIN NOT ATOMIC.
+_BEGINS = re.compile(
+    r"(?:\s|--[^\n]*+\n|\#[^\n]*+\n|(?>/\*(?!M?!).*?\*/))*+"
+    r"(?:begin\b(?!\s+not\b)|start\s+transaction\b(?P<snapshot>\s+with\s+consistent\s+snapshot\b)?)[^;]*",
+    re.IGNORECASE | re.DOTALL,
+)
 SCHEMES = ("mysql", "mariadb")
 _SHAPE = "expected 'mysql://user:password@host:3306/database'"
 # Of the parameters in a URL those that are no text.
@@ -49,8 +64,12 @@ _NETWORK = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER
 _BOUNDED = (
     "SET STATEMENT max_statement_time=IF(@@max_statement_time=0, {0:.3f}, LEAST({0:.3f}, @@max_statement_time)) FOR "
 )
+# What may take long. Not what sets the limit itself: the server would set that back after the statement.
 _BOUNDABLE = re.compile(
-    r"(?:\s|--[^\n]*\n|\#[^\n]*\n|/\*(?!M?!).*?\*/|\()*(?:select|insert|update|delete|replace|with|call)\b",
+    r"(?:[\s(]++|--[^\n]*+\n|\#[^\n]*+\n|/\*(?!M?!)(?:[^*]++|\*(?!/))*+\*/|/\*M?!\d*+)*+"
+    r"(?:(?:select|insert|update|delete|replace|with|call|do|values|analyze|load\s++data"
+    r"|(?:create(?:\s++or\s++replace)?(?:\s++temporary)?|alter)\s++table)\b"
+    r"|(?:begin\s++not\s++atomic|if|execute|set\s++@\w++)\b(?!.*max_statement_time))",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -123,25 +142,48 @@ class Session:
         if here:
             end(self)
 
+    def _erred(self, error: Exception) -> None:
+        if self._activity is not None and not self._ours:
+            self._driver.failed(self, error)
+
     def _bounded(self, sql: Any) -> Any:
-        """*sql* with the lease's deadline before it, where the server and the statement take one."""
-        if self._bounds is None or self._bounds[0] == math.inf or self._ours or not self._driver.is_mariadb(self):
+        """*sql* with the lease's deadline before it, where the server and the statement take one.
+
+        In a block that only reads, what begins a transaction begins one that is READ ONLY.
+        """
+        if self._bounds is None or self._ours:
+            return sql
+        if self._bounds[1] and (begins := _begins(sql)):
+            sql = _start_reading(sql, begins)
+        if self._bounds[0] == math.inf or not self._driver.is_mariadb(self):
             return sql
         left = max(0.001, self._bounds[0] - monotonic())
         if isinstance(sql, (bytes, bytearray)):
-            start = bytes(sql[:2000]).decode(errors="replace")
-            return _BOUNDED.format(left).encode() + sql if _BOUNDABLE.match(start) else sql
+            text = sql.decode(errors="replace")
+            return _BOUNDED.format(left).encode() + sql if _BOUNDABLE.match(text) else sql
         return _BOUNDED.format(left) + sql if _BOUNDABLE.match(sql) else sql
 
-    def _must_begin(self) -> bool:
+    def _patience(self) -> float:
+        """How many seconds to wait for an answer: to the lease's deadline, and a little more. Or infinity."""
+        if self._bounds is None or self._bounds[0] == math.inf:
+            return math.inf
+        return max(0.0, self._bounds[0] - monotonic()) + GRACE_SECONDS
+
+    def _reads(self) -> bool:
+        """Whether whoever has it now is to read only."""
+        return self._bounds is not None and self._bounds[1] and not self._ours
+
+    def _must_begin(self, sql: Any) -> bool:
         """Whether a READ ONLY transaction is to be begun first."""
-        return self._bounds is not None and self._bounds[1] and not self._ours and not self._flags & (IN_TRANS | DOUBT)
+        return self._reads() and not self._flags & IN_TRANS and not _begins(sql)
 
 
 class Flagged(Session):
     """Of drivers in Python: whatever the server says of itself is kept."""
 
     _server_status = 0
+    _result: Any
+    _affected_rows: Any
 
     def _connected(self) -> None:
         self.server_status = vars(self).pop("server_status", self._server_status)
@@ -154,6 +196,19 @@ class Flagged(Session):
     def server_status(self, value: int) -> None:
         self._server_status = value
         self._flags = value & KEPT  # the answer has come: nothing runs, nothing is in doubt
+
+    def _noted(self, here: bool) -> None:
+        super()._noted(here)
+        if self._result is not None and self._result.unbuffered_active:
+            self._flags |= RUNNING  # until the last row has come
+
+    def _keep(self, result: Any) -> Any:
+        """The end of the original's `_read_query_result`."""
+        self._result = result
+        self._affected_rows = result.affected_rows
+        if result.server_status is not None:
+            self.server_status = result.server_status
+        return result.affected_rows
 
 
 class FlaggedResult:
@@ -179,14 +234,67 @@ class MySQLDriver(DBAPIDriver):
 
     socket_of: Callable[[Any], Any]  # an object with a `fileno`; None once the connection is closed
 
+    cursor_class: Any  # the driver's own, giving tuples
+
     @staticmethod
     def made_lendable(connection_class: Any) -> Any:
         """*connection_class* fit to be lent, by `dbapi.lendable`."""
         raise NotImplementedError
 
     async def renew(self, conn: Any) -> None:
-        """Have the server reset the session, and set the character set again."""
+        """Have the server reset the session, and set the character set again as `_login_charset` has it."""
         raise NotImplementedError
+
+    def renewable(self, conn: Any) -> bool:
+        """Whether enough is known of the login for that."""
+        return True
+
+    def within(self, seconds: float) -> Mapping[str, Any]:
+        """The arguments of `connect` that bound everything done on a connection."""
+        return {"connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds}
+
+    # ------------------------------------------------------------------------------------------ one KILL at a time
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self._killing = Lock()
+
+    @asynccontextmanager
+    async def alone(self, seconds: float) -> AsyncIterator[None]:
+        """For the length of a block, nobody else is in one. Waits *seconds* for that: TimeoutError."""
+        if not self._killing.acquire(timeout=seconds):
+            raise TimeoutError
+        try:
+            yield
+        finally:
+            self._killing.release()
+
+    async def see_off(self, conn: Any, seconds: float) -> None:
+        """Close the connection, and wait, *seconds* at most, until the server has."""
+        end = await self.close(conn)
+        if end is not None:
+            sockets.wait_for_end(end, seconds)
+
+    async def cancel(self, conn: Any, timeout: float) -> None:
+        """KILL QUERY, on a second connection: the server takes it on no other way.
+
+        That one counts at the server too, so there is never more than one; waiting for one's turn is part of *timeout*.
+        """
+        until = monotonic() + timeout
+        given = {name: value for name, value in conn._given.items() if name not in ("init_command", "sql_mode")}
+        with suppress(self.error, OSError, TimeoutError):
+            async with self.alone(timeout):
+                left = max(0.1, until - monotonic())
+                kwargs = {**given, **self.within(left), "autocommit": True}
+                other = await self.connect("", kwargs, timeout=left, settings={})
+                try:
+                    await settled(other.query(f"KILL QUERY {self.backend(conn)}"))
+                finally:
+                    await self.see_off(other, max(0.1, until - monotonic()))
+
+    def silence(self, conn: Any) -> None:
+        self._killing = Lock()  # the parent may have held it at the fork
+        super().silence(conn)
 
     # ------------------------------------------------------------------------------------------ connecting
 
@@ -217,8 +325,11 @@ class MySQLDriver(DBAPIDriver):
         It costs a round trip to know whether the server can be written to, and one more if there are limits.
         """
         conn._given = dict(given)
-        asked = await self.ask(conn, "SELECT @@global.read_only, @@global.innodb_read_only", ())
-        conn._born_writable = all(str(each) in ("0", "OFF") for each in asked[0])
+        asked = await self.ask(conn, "SELECT @@global.read_only, @@global.innodb_read_only, DATABASE()", ())
+        *read_only, database = asked[0]
+        conn._born_writable = all(str(each) in ("0", "OFF") for each in read_only)
+        # Asked, as a file that the driver reads may have named it.
+        conn._database = database.decode() if isinstance(database, bytes) else database
         conn._limit = self._limit(conn, settings)
         if conn._limit:
             await self._send(conn, conn._limit)
@@ -231,6 +342,7 @@ class MySQLDriver(DBAPIDriver):
             mine = f"max_statement_time={milliseconds / 1000}" if mariadb else f"max_execution_time={milliseconds}"
             wanted.append(f"SESSION {mine}")
         if "idle" in settings:
+            conn._idle_limit = float(math.ceil(float(settings["idle"])))
             if not mariadb:
                 raise self.operational_error(
                     f"idle_in_transaction_timeout ({float(settings['idle']):g}) cannot be had from MySQL, only from"
@@ -245,9 +357,11 @@ class MySQLDriver(DBAPIDriver):
     def adopt(self, conn: Any) -> Any:
         if not isinstance(conn, Session):  # somebody else has connected
             conn.__class__ = self.made_lendable(type(conn))
+            conn._given = {}  # nobody knows
             conn._connected()
         conn._bounds = None
-        return super().adopt(conn)
+        # Of its tables of converters a copy: who changes one does so in place.
+        return tuple(copy(part) if isinstance(part, dict) else part for part in super().adopt(conn))
 
     # ------------------------------------------------------------------------------------------ what is known
 
@@ -264,7 +378,7 @@ class MySQLDriver(DBAPIDriver):
         return Status.INTRANS if flags & (IN_TRANS | DOUBT) else Status.IDLE
 
     def touched(self, conn: Any, baseline: Any) -> bool:
-        return bool(conn._touched & LEFT_BEHIND)
+        return bool(conn._touched & (LEFT_BEHIND | Touched.BEYOND_RESET))
 
     def bind(self, conn: Any, until: float, reading: bool) -> None:
         """Each statement takes what is left along (MariaDB alone); with *reading* each transaction is begun first."""
@@ -284,11 +398,26 @@ class MySQLDriver(DBAPIDriver):
         code, text = _code(error), str(error).lower()
         if code in _LOST:
             conn._flags |= GONE
+        elif code == _OUT_OF_SYNC:
+            conn._flags |= GONE
+            conn._ended_here = True
         elif code == _READ_ONLY_MODE or (code == _READ_ONLY_OPTION and ("read-only" in text or "read_only" in text)):
             conn._touched |= Touched.READ_ONLY
-        if not conn._flags & AUTOCOMMIT or may_begin(conn._activity.statement or ""):
-            conn._flags |= DOUBT
         super().failed(conn, error)
+        if code == _DEADLOCK:  # its transaction has been rolled back; a new one may be open all the same
+            conn._flags = conn._flags & ~IN_TRANS | DOUBT
+        elif not conn._flags & AUTOCOMMIT or may_begin(conn._activity.statement or ""):
+            conn._flags |= DOUBT
+
+    def was_in_transaction(self, conn: Any) -> bool:
+        return bool(conn._flags & (IN_TRANS | DOUBT))  # as the server has said before
+
+    def was_impatient(self, conn: Any, error: Exception) -> bool:
+        # PyMySQL's own. The kernel's, of a peer that has vanished, has a number.
+        if isinstance(error.__context__, TimeoutError) and error.__context__.errno is None:
+            return True
+        limit = conn._given.get("read_timeout")
+        return limit is not None and conn._running and monotonic() - conn._activity.started >= NEARLY * limit
 
     def backend(self, conn: Any) -> int:
         return int(conn.thread_id())
@@ -299,20 +428,22 @@ class MySQLDriver(DBAPIDriver):
 
     # ------------------------------------------------------------------------------------------ what is done
 
-    async def settle(self, conn: Any, commit: bool) -> None:
-        try:
-            await settled(conn.commit() if commit else conn.rollback())
-        except self.error as error:
-            self.failed(conn, error)
-            raise
+    @contextmanager
+    def beginning(self, conn: Any) -> Iterator[None]:
+        if conn._flags & AUTOCOMMIT:
+            conn.begin()
+        yield
 
     async def reset(self, conn: Any, baseline: Any) -> bool:
         if self.socket_of(conn) is not baseline[0]:
             return False  # it has been connected anew, past the pool
-        if conn._in_fleet and conn._touched & LEFT_BEHIND:
+        if conn._touched & Touched.BEYOND_RESET:
+            return False
+        if conn._touched & LEFT_BEHIND and (conn._in_fleet or not self.renewable(conn)):
             return False
         for name, value in zip(self.attributes, baseline[-len(self.attributes) :], strict=True):
-            setattr(conn, name, value)
+            if getattr(conn, name) != value:
+                setattr(conn, name, copy(value) if isinstance(value, dict) else value)
         if conn._touched & LEFT_BEHIND:
             await self._reset_session(conn)
         if (conn._flags ^ baseline[1]) & AUTOCOMMIT:
@@ -324,8 +455,8 @@ class MySQLDriver(DBAPIDriver):
         """As after the login, whatever of it the server has kept and whatever not: that differs from one to another."""
         given = conn._given
         await self.renew(conn)
-        if database := given.get("database"):
-            await settled(conn.select_db(database))
+        if conn._database is not None:
+            await settled(conn.select_db(conn._database))
         elif await self.ask(conn, "SELECT DATABASE()", ()) != [(None,)]:
             raise self.operational_error("a database was chosen with USE on a connection that had none")
         if (mode := given.get("sql_mode")) is not None:
@@ -334,6 +465,18 @@ class MySQLDriver(DBAPIDriver):
             await self._send(conn, first)
         if conn._limit:
             await self._send(conn, conn._limit)
+
+    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        conn._ours = True
+        try:
+            cursor = self.cursor_class(conn)
+            try:
+                await settled(cursor.execute(query, tuple(params) or None))
+                return list(await settled(cursor.fetchall()))
+            finally:
+                await settled(cursor.close())
+        finally:
+            conn._ours = False
 
     async def _send(self, conn: Any, statement: str) -> None:
         conn._ours = True
@@ -372,6 +515,19 @@ async def transaction_of(conn: Any, error: type[Exception]) -> AsyncIterator[Any
             await conn.rollback()
         raise
     await conn.commit()
+
+
+def _begins(sql: Any) -> re.Match[str] | None:
+    """What of *sql*, its start, begins a transaction."""
+    start = sql[:2000]
+    # Of bytes each is one character, so that what is found can be cut off.
+    return _BEGINS.match(bytes(start).decode("latin-1") if isinstance(start, (bytes, bytearray)) else str(start))
+
+
+def _start_reading(sql: Any, begins: re.Match[str]) -> Any:
+    """*sql*, whose start *begins* a transaction, with one that is READ ONLY instead."""
+    start = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY" if begins["snapshot"] else START_READING
+    return (start if isinstance(sql, str) else start.encode()) + sql[begins.end() :]
 
 
 def _code(error: Exception) -> int | None:

@@ -6,23 +6,24 @@ of autocommit every one but COMMIT and ROLLBACK opens one, in autocommit those t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from operator import attrgetter
+from time import monotonic
 from typing import Any
 
 import MySQLdb  # type: ignore[import-untyped]
 from MySQLdb.connections import Connection  # type: ignore[import-untyped]
-from MySQLdb.cursors import Cursor, CursorUseResultMixIn  # type: ignore[import-untyped]
+from MySQLdb.cursors import Cursor  # type: ignore[import-untyped]
 
-from .dbapi import lendable
-from .mysql import AUTOCOMMIT, DOUBT, IN_TRANS, RUNNING, MySQLDriver, Session
+from .dbapi import NEARLY, lendable
+from .mysql import AUTOCOMMIT, DOUBT, IN_TRANS, RUNNING, START_READING, MySQLDriver, Session
 from .mysql_cursors import tracked
 from .mysql_session import ends, may_begin
 from .session import Touched
 
 _AFTER_THE_END = ~(IN_TRANS | DOUBT)  # of the flags, when a transaction has ended
 _ATTRIBUTES = ("cursorclass", "encoders", "converter", "executemany_fallback", "_binary_prefix")
+_FILES = {"read_default_file", "read_default_group"}
 
 
 class MySQLClientDriver(MySQLDriver):
@@ -30,6 +31,7 @@ class MySQLClientDriver(MySQLDriver):
 
     name = "mysqlclient"
     attributes = _ATTRIBUTES
+    cursor_class = Cursor
     socket_of = attrgetter("_wire")
     state = attrgetter("_wire", "_flags", "_touched", *_ATTRIBUTES)
 
@@ -52,9 +54,17 @@ class MySQLClientDriver(MySQLDriver):
         self, conninfo: str, kwargs: Mapping[str, Any], *, timeout: float, settings: Mapping[str, str]
     ) -> Any:
         params = {"connect_timeout": max(1, round(timeout)), **self.given(conninfo, kwargs)}
-        conn = self.made_lendable(self.connection_class)(**params)
+        started = monotonic()
+        try:
+            conn = self.made_lendable(self.connection_class)(**params)
+        except MySQLdb.OperationalError as error:
+            # libmariadb says 115, "in progress", of a server that refuses and of one that does not answer.
+            if "(115" in str(error) and monotonic() - started >= NEARLY * params["connect_timeout"]:
+                raise error from TimeoutError()
+            raise
         try:
             conn._connected()
+            conn._login_charset = params.get("charset") or conn.character_set_name(), params.get("collation")
             await self.begin_session(conn, params, settings)
             self.keep_alive(conn)
         except BaseException:
@@ -62,36 +72,19 @@ class MySQLClientDriver(MySQLDriver):
             raise
         return conn
 
-    @contextmanager
-    def beginning(self, conn: Any) -> Iterator[None]:
-        if conn._flags & AUTOCOMMIT:
-            conn.begin()
-        yield
-
-    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        conn._ours = True
-        try:
-            with Cursor(conn) as cursor:
-                cursor.execute(query, tuple(params) or None)
-                return list(cursor.fetchall())
-        finally:
-            conn._ours = False
+    def renewable(self, conn: Any) -> bool:
+        """What a file said, its password for one, the library tells nobody."""
+        return bool(conn._given.get("user")) and not _FILES & conn._given.keys()
 
     async def renew(self, conn: Any) -> None:
         # It has no COM_RESET_CONNECTION. COM_CHANGE_USER does the same, and logs in again.
         given = conn._given
-        conn.change_user(given.get("user") or "", given.get("password") or "", given.get("database") or "")
-        if given.get("charset"):
-            conn.set_character_set(given["charset"], given.get("collation"))
+        Connection.change_user(conn, given["user"], given.get("password") or "", given.get("database") or "")
+        conn.set_character_set(*conn._login_charset)
         conn._flags = AUTOCOMMIT if conn.get_autocommit() else 0
 
-    async def cancel(self, conn: Any, timeout: float) -> None:
-        """KILL QUERY, on a second connection of *timeout* seconds, one at least: the server takes it no other way."""
-        params = {name: value for name, value in conn._given.items() if name not in ("init_command", "sql_mode")}
-        seconds = max(1, round(timeout))
-        bounds = {"connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds, "autocommit": True}
-        with suppress(MySQLdb.Error), Connection(**params | bounds) as other:
-            other.query(f"KILL QUERY {conn._number}")
+    def within(self, seconds: float) -> Mapping[str, Any]:
+        return dict.fromkeys(super().within(seconds), max(1, round(seconds)))
 
     def backend(self, conn: Any) -> int:
         return conn._number  # type: ignore[no-any-return]
@@ -118,24 +111,21 @@ class _Noting(Session, Connection):  # type: ignore[misc]
         super().close()
 
     def cursor(self, cursorclass: Any = None) -> Any:
-        chosen = cursorclass or self.cursorclass
-        if isinstance(chosen, type) and issubclass(chosen, CursorUseResultMixIn):
-            self._touched |= Touched.CURSORS  # whether all its rows have been read cannot be seen
-        return super().cursor(tracked(chosen, MySQLdb.Error))
+        return super().cursor(tracked(cursorclass or self.cursorclass, MySQLdb.Error))
 
     def query(self, query: Any) -> None:
-        if self._must_begin():
-            super().query(b"START TRANSACTION READ ONLY")
+        if self._must_begin(query):
+            super().query(START_READING.encode())
             self._flags |= IN_TRANS
         here = self._note(query)
         try:
             super().query(self._bounded(query))
         except MySQLdb.Error as error:
-            if self._activity is not None and not self._ours:
-                self._driver.failed(self, error)
+            self._erred(error)
             raise
         finally:
             self._noted(here)
+        self._left(bool(self.field_count()))
         if not self._ours and self._activity is not None:
             self._follow(query)
 
@@ -146,6 +136,37 @@ class _Noting(Session, Connection):  # type: ignore[misc]
             self._flags &= _AFTER_THE_END
         elif not autocommit or may_begin(query):
             self._flags |= IN_TRANS
+
+    def _left(self, unread: bool) -> None:
+        """An answer with rows must be fetched, and so must the other answers to one query: no more is taken before."""
+        if unread or self.more_results():
+            self._flags |= RUNNING
+        else:
+            self._flags &= ~RUNNING
+
+    def store_result(self) -> Any:
+        self._flags &= ~RUNNING  # as is so with an error, too, which is the last of all answers
+        result = super().store_result()
+        self._left(False)
+        return result
+
+    def use_result(self) -> Any:
+        self._flags &= ~RUNNING
+        self._touched |= Touched.CURSORS  # whether all its rows have been read cannot be seen
+        result = super().use_result()
+        self._left(False)
+        return result
+
+    def next_result(self) -> int:
+        self._flags &= ~RUNNING
+        found: int = super().next_result()
+        self._left(found == 0 and bool(self.field_count()))
+        return found
+
+    def discard_result(self) -> None:
+        self._flags &= ~RUNNING
+        super().discard_result()
+        self._left(False)
 
     def begin(self) -> None:
         super().begin()
@@ -170,3 +191,16 @@ class _Noting(Session, Connection):  # type: ignore[misc]
     def set_character_set(self, charset: Any, collation: Any = None) -> None:
         super().set_character_set(charset, collation)
         self._touched |= Touched.SETTINGS
+
+    def change_user(self, *args: Any, **kwargs: Any) -> None:
+        self._touched |= Touched.BEYOND_RESET
+        super().change_user(*args, **kwargs)
+        self._flags = AUTOCOMMIT if self.get_autocommit() else 0
+
+    def set_server_option(self, option: Any) -> Any:
+        self._touched |= Touched.BEYOND_RESET
+        return super().set_server_option(option)
+
+    def send_query(self, query: Any) -> None:
+        self._touched |= Touched.BEYOND_RESET  # what it does is not followed
+        super().send_query(query)

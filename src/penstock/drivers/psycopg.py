@@ -168,7 +168,7 @@ class PsycopgDriver:
 
     async def reset(self, conn: Any, baseline: Any) -> bool:
         touched = self._touched(conn, baseline)
-        if touched & Touched.BEYOND_RESET:
+        if touched & Touched.BEYOND_RESET or conn._tpc is not None:
             return False
         self._restore(conn)
         if statement := reset_statement(touched):
@@ -313,6 +313,7 @@ def _watch(conn: Any) -> None:
     """
     # psycopg's setters of autocommit, isolation level, read only and deferrable all begin with this check.
     conn._check_intrans_gen = _marking(conn, conn._check_intrans_gen)
+    conn.tpc_prepare = _marking(conn, conn.tpc_prepare)  # after which psycopg refuses all but its end
     conn.add_notice_handler = _marking(conn, conn.add_notice_handler)
     conn.add_notify_handler = _marking(conn, conn.add_notify_handler)
     conn._prepared.__class__ = _watched(conn._prepared.__class__)

@@ -16,8 +16,9 @@ from psycopg2 import errors, extensions, sql
 from ..core import Reason
 from . import sockets
 from .base import Status
-from .conninfo import added, limits, read
+from .conninfo import IDLE_LIMIT, added, limits, read, seconds
 from .dbapi import DBAPIDriver, lendable, tracked, within
+from .libpq import Cancel
 from .session import (
     ANYTHING,
     LIMITS,
@@ -43,7 +44,8 @@ _attributes = attrgetter("encoding", *_ATTRIBUTES)
 _SETTING = ("set_client_encoding", "set_isolation_level", "set_session")
 # And what is put into these, by the server or by `register_type`, cannot be noted.
 _COLLECTIONS = ("notices", "notifies", "string_types", "binary_types")
-_noted = attrgetter("_touched", *_COLLECTIONS)
+# psycopg2's own status differs from the server's after a COMMIT that was sent as text, and after `tpc_prepare`.
+_noted = attrgetter("_touched", "status", *_COLLECTIONS)
 _autocommit = extensions.connection.autocommit  # past our noting
 
 _NOTING = ("execute", "executemany", "callproc", "copy_expert")
@@ -106,7 +108,10 @@ class Psycopg2Driver(DBAPIDriver):
             )
         params = {**kwargs, **added({**_parse(conninfo), **kwargs}, timeout, settings)}
         self.noting(params)
-        return psycopg2.connect(conninfo, **params)
+        conn = psycopg2.connect(conninfo, **params)
+        if limit := settings.get(IDLE_LIMIT):
+            conn._idle_limit = seconds(limit)
+        return conn
 
     def noting(self, params: dict[str, Any]) -> None:
         """Have psycopg2's own ``connect``, given these arguments, make a connection that can be adopted."""
@@ -118,11 +123,12 @@ class Psycopg2Driver(DBAPIDriver):
     def adopt(self, conn: Any) -> Any:
         if conn._driver is None:
             conn._born_writable = not _refuses_to_write(conn)
+            conn._cancel = Cancel(conn)
         conn._bounds = None
         conn._own_limit = None
         conn._adopted = _attributes(conn)
-        status, (touched, *collections) = super().adopt(conn)
-        return status, (touched, *map(copy, collections))
+        status, (touched, own_status, *collections) = super().adopt(conn)
+        return status, (touched, own_status, *map(copy, collections))
 
     # ------------------------------------------------------------------------------------------ what is known
 
@@ -149,11 +155,9 @@ class Psycopg2Driver(DBAPIDriver):
     def bind(self, conn: Any, until: float, reading: bool) -> None:
         conn._bounds = (until, reading)
         conn._touched = Touched.BOUND
-        if reading:
-            _read_only(conn)
 
     def unbind(self, conn: Any) -> None:
-        # What `reading` has set stays until the transaction has ended: within one it cannot be set.
+        # What `reading` has had set stays until the transaction has ended: within one it cannot be set.
         reading = conn._bounds[1]
         conn._bounds = None
         if not reading:
@@ -176,6 +180,9 @@ class Psycopg2Driver(DBAPIDriver):
     def loss(self, conn: Any) -> Exception | None:
         return None if conn._limited else super().loss(conn)
 
+    def was_in_transaction(self, conn: Any) -> bool:
+        return conn._was_open or not conn._running  # outside of one nothing but a statement reaches the server
+
     def told(self, conn: Any, setting: str) -> str | None:
         return conn.get_parameter_status(setting)  # type: ignore[no-any-return]
 
@@ -190,8 +197,10 @@ class Psycopg2Driver(DBAPIDriver):
 
     async def reset(self, conn: Any, baseline: Any) -> bool:
         touched = conn._touched
-        if touched & Touched.BEYOND_RESET:
+        if touched & Touched.BEYOND_RESET or conn.status == extensions.STATUS_PREPARED:
             return False
+        if conn.status != extensions.STATUS_READY:  # its next user's first statements would be in no transaction
+            conn.rollback()
         with self.in_autocommit(conn):
             if statement := reset_statement(touched):
                 self.plain_cursor(conn).execute(statement)
@@ -200,13 +209,14 @@ class Psycopg2Driver(DBAPIDriver):
         return True
 
     async def cancel(self, conn: Any, timeout: float) -> None:
-        within(timeout, conn.cancel, psycopg2.Error)  # libpq's has no time limit of its own
+        within(timeout, conn._cancel, psycopg2.Error)  # libpq's has no time limit of its own
 
 
 class _Noting(extensions.connection):  # type: ignore[misc]
     """Its cursors' classes take note of what they are given, whatever classes they are."""
 
     _limited = False
+    _was_open = False  # whether a transaction was open when the last statement began, if there is an idle limit
     _touched = Touched.NOTHING
     _bounds: tuple[float, bool] | None = None
 
@@ -219,10 +229,25 @@ class _Noting(extensions.connection):  # type: ignore[misc]
     ) -> Any:
         factory = cursor_factory or self.cursor_factory or extensions.cursor
         if isinstance(factory, type):
-            factory = _tracked(_bounded(factory) if self._bounds is not None else factory)
+            if self._bounds is not None:
+                factory = _bounded(factory)
+            if self._idle_limit < math.inf:
+                factory = _looking(factory)
+            factory = _tracked(factory)
+            if name is not None:
+                factory = _declaring(factory)
         else:  # a function, whose cursor is not seen
             self._touched |= ANYTHING
+            _ready(self)
         return super().cursor(name, factory, withhold, scrollable)
+
+    def lobject(self, *args: Any, **kwargs: Any) -> Any:
+        _ready(self)
+        return super().lobject(*args, **kwargs)
+
+    def tpc_begin(self, *args: Any) -> None:
+        _ready(self)
+        super().tpc_begin(*args)
 
 
 def _noting(name: str) -> Any:
@@ -258,6 +283,19 @@ def _tracked(cursor_class: Any) -> Any:
     return tracked(cursor_class, _touches, psycopg2.Error, _NOTING)
 
 
+@cache
+def _declaring(cursor_class: Any) -> Any:
+    """A named cursor says WITH HOLD by itself, so its user's statement does not tell that it stays until closed."""
+
+    def execute(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.withhold:
+            self.connection._touched |= Touched.CURSORS
+        return cursor_class.execute(self, *args, **kwargs)
+
+    marks = {"__module__": cursor_class.__module__, "__doc__": cursor_class.__doc__}
+    return type(cursor_class.__name__, (cursor_class,), {"execute": execute, **marks})
+
+
 def _touches(statement: Any) -> Touched:
     return touches(_text(statement) if isinstance(statement, sql.Composable) else statement)
 
@@ -288,9 +326,28 @@ def _bounded(cursor_class: Any) -> Any:
 
         return bounded
 
-    others = {name: first(getattr(cursor_class, name)) for name in ("executemany", "callproc", "copy_expert")}
+    names = ("executemany", "callproc", "copy_expert", "copy_from", "copy_to")
+    others = {name: first(getattr(cursor_class, name)) for name in names}
     marks = {"__module__": cursor_class.__module__, "__doc__": cursor_class.__doc__}
     return type(cursor_class.__name__, (cursor_class,), {"execute": execute, **others, **marks})
+
+
+@cache
+def _looking(cursor_class: Any) -> Any:
+    """*cursor_class*, whose statements first note whether a transaction is open."""
+
+    def first(method: Any) -> Any:
+        @wraps(method)
+        def looking(self: Any, *args: Any, **kwargs: Any) -> Any:
+            conn = self.connection
+            conn._was_open = conn.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE
+            return method(self, *args, **kwargs)
+
+        return looking
+
+    methods = {name: first(getattr(cursor_class, name)) for name in _NOTING}
+    marks = {"__module__": cursor_class.__module__, "__doc__": cursor_class.__doc__}
+    return type(cursor_class.__name__, (cursor_class,), methods | marks)
 
 
 def _begun(cursor: Any, query: Any) -> Any:
@@ -303,11 +360,10 @@ def _begun(cursor: Any, query: Any) -> Any:
     conn = cursor.connection
     if conn._bounds is None:  # the cursor has outlived its lease
         return query
-    until, reading = conn._bounds
+    until, _ = conn._bounds
     if conn.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE:
         return query
-    if reading:  # whatever its user may have set
-        _read_only(conn)
+    _ready(conn)
     if until == math.inf or conn.autocommit:
         return query
     if conn._own_limit is None or conn._touched & Touched.SETTINGS:
@@ -329,8 +385,12 @@ def _parse(conninfo: str) -> dict[str, Any]:
     return read(conninfo, extensions.parse_dsn, psycopg2.Error)
 
 
-def _read_only(conn: Any) -> None:
-    conn.set_session(readonly=True, autocommit=False)  # in autocommit there would be no transaction to be read only
+def _ready(conn: Any) -> None:
+    """Before what may begin a transaction: let it be read only if the lease is, whatever its user may have set."""
+    if conn._bounds is None or not conn._bounds[1]:
+        return
+    if conn.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE:
+        conn.set_session(readonly=True, autocommit=False)  # in autocommit there would be none
 
 
 def _restore(conn: Any, baseline: Any) -> None:
@@ -339,7 +399,7 @@ def _restore(conn: Any, baseline: Any) -> None:
         conn.set_client_encoding(encoding)
     conn.set_session(*map(_or_default, (isolation_level, readonly, deferrable)), autocommit)
     conn.cursor_factory = cursor_factory
-    _, (_, notices, notifies, string_types, binary_types) = baseline
+    _, (_, _, notices, notifies, string_types, binary_types) = baseline
     conn.notices, conn.notifies = copy(notices), copy(notifies)
     for now, then in ((conn.string_types, string_types), (conn.binary_types, binary_types)):
         now.clear()

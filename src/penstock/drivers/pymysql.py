@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import math
+from collections.abc import Mapping
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -11,11 +12,13 @@ import pymysql  # type: ignore[import-untyped]
 from pymysql.connections import Connection, MySQLResult  # type: ignore[import-untyped]
 from pymysql.cursors import Cursor  # type: ignore[import-untyped]
 
+from . import sockets
 from .dbapi import lendable
-from .mysql import AUTOCOMMIT, COM_RESET_CONNECTION, RUNNING, Flagged, FlaggedResult, MySQLDriver
+from .mysql import COM_QUERY, COM_RESET_CONNECTION, RUNNING, START_READING, Flagged, FlaggedResult, MySQLDriver
 from .mysql_cursors import tracked
 from .session import Touched
 
+_CANCEL_SECONDS = 1.0  # to ask the server to stop a statement whose time is over
 _ATTRIBUTES = (
     "cursorclass",
     "autocommit_mode",
@@ -33,6 +36,7 @@ class PyMySQLDriver(MySQLDriver):
 
     name = "PyMySQL"
     attributes = _ATTRIBUTES
+    cursor_class = Cursor
     socket_of = attrgetter("_sock")
     state = attrgetter("_sock", "_flags", "_touched", *_ATTRIBUTES)
 
@@ -56,6 +60,7 @@ class PyMySQLDriver(MySQLDriver):
         limits = conn._read_timeout, conn._write_timeout
         conn._read_timeout, conn._write_timeout = (min(limit or timeout, timeout) for limit in limits)  # for the login
         conn.connect()
+        conn._login_charset = conn.charset, conn.collation
         try:
             await self.begin_session(conn, params, settings)
             self.keep_alive(conn)
@@ -65,34 +70,24 @@ class PyMySQLDriver(MySQLDriver):
         conn._read_timeout, conn._write_timeout = limits
         return conn
 
-    @contextmanager
-    def beginning(self, conn: Any) -> Iterator[None]:
-        if conn._flags & AUTOCOMMIT:
-            conn.begin()
-        yield
-
-    async def ask(self, conn: Any, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        conn._ours = True
-        try:
-            with Cursor(conn) as cursor:
-                cursor.execute(query, tuple(params) or None)
-                return list(cursor.fetchall())
-        finally:
-            conn._ours = False
-
     async def renew(self, conn: Any) -> None:
         conn._execute_command(COM_RESET_CONNECTION, b"")
         conn._read_ok_packet()
-        conn.set_character_set(conn._given.get("charset") or "utf8mb4", conn._given.get("collation"))
+        conn.set_character_set(*conn._login_charset)
 
-    async def cancel(self, conn: Any, timeout: float) -> None:
-        """KILL QUERY, on a second connection of *timeout* seconds: the server takes it on no other way."""
-        params = {name: value for name, value in conn._given.items() if name not in ("init_command", "sql_mode")}
-        bounds = {"connect_timeout": timeout, "read_timeout": timeout, "write_timeout": timeout, "autocommit": True}
-        with suppress(pymysql.Error, OSError), _Noting(**params | bounds) as other:
-            other.query(f"KILL QUERY {conn.thread_id()}")
+    def bind(self, conn: Any, until: float, reading: bool) -> None:
+        super().bind(conn, until, reading)
+        conn._own_timeouts = conn._read_timeout, conn._write_timeout
+
+    def unbind(self, conn: Any) -> None:
+        super().unbind(conn)
+        conn._read_timeout, conn._write_timeout = conn._own_timeouts
 
     async def close(self, conn: Any) -> int | None:
+        if conn._end is not None:  # cut off at a deadline, which the server would see when the statement has ended
+            await self.cancel(conn, _CANCEL_SECONDS)
+            end, conn._end = conn._end, None
+            return end  # type: ignore[no-any-return]
         if conn._result is not None:
             conn._result.unbuffered_active = False  # or its finalizer would read what is left, from nowhere
         return await super().close(conn)
@@ -105,6 +100,8 @@ class _Result(FlaggedResult, MySQLResult):  # type: ignore[misc]
 class _Noting(Flagged, Connection):  # type: ignore[misc]
     """Takes note of each statement, and of how the session is after it."""
 
+    _own_timeouts: tuple[float | None, float | None] = (None, None)  # while a lease's deadline shortens them
+    _end: int | None = None  # reads as ended once the server has let go of what a deadline has cut off
     _preferred: ClassVar[Any] = None  # TLS if the server has it: PyMySQL makes this anew for each connection
 
     def fileno(self) -> int:
@@ -117,25 +114,47 @@ class _Noting(Flagged, Connection):  # type: ignore[misc]
             _Noting._preferred = super()._create_ssl_ctx(sslp)  # reads all certificates of the system: 30 ms and more
         return _Noting._preferred
 
+    def __del__(self) -> None:
+        if self._end is not None:
+            sockets.close(self._end)
+        super().__del__()
+
+    def _execute_command(self, command: Any, sql: Any) -> None:
+        if (patience := self._patience()) < math.inf:
+            own = self._own_timeouts
+            self._read_timeout, self._write_timeout = (min(limit or patience, patience) for limit in own)
+        super()._execute_command(command, sql)
+
+    def _force_close(self) -> None:
+        if self._bounds is not None and self._flags & RUNNING and self._sock is not None:
+            with suppress(OSError):
+                self._end = sockets.send_end(self._sock.fileno())
+        super()._force_close()
+
     def cursor(self, cursor: Any = None) -> Any:
         return super().cursor(tracked(cursor or self.cursorclass, pymysql.Error))
 
     def query(self, sql: Any, unbuffered: bool = False) -> Any:
-        if self._must_begin():
-            self._execute_command(3, "START TRANSACTION READ ONLY")
-            self._read_ok_packet()
+        if self._must_begin(sql):
+            self._start_reading()
         here = self._note(sql)
         try:
             return super().query(self._bounded(sql), unbuffered)
         except pymysql.Error as error:
-            if self._activity is not None and not self._ours:
-                self._driver.failed(self, error)
+            self._erred(error)
             raise
         finally:
-            streaming = self._result is not None and self._result.unbuffered_active
             self._noted(here)
-            if streaming:
-                self._flags |= RUNNING  # until the last row has come
+
+    def begin(self) -> None:
+        if self._reads():
+            self._start_reading()
+        else:
+            super().begin()
+
+    def _start_reading(self) -> None:
+        self._execute_command(COM_QUERY, START_READING)
+        self._read_ok_packet()
 
     def _read_query_result(self, unbuffered: bool = False) -> Any:
         # As the original, but for the class of the result.
@@ -145,10 +164,7 @@ class _Noting(Flagged, Connection):  # type: ignore[misc]
             result.init_unbuffered_query()
         else:
             result.read()
-        self._result = result
-        if result.server_status is not None:
-            self.server_status = result.server_status
-        return result.affected_rows
+        return self._keep(result)
 
     def select_db(self, db: Any) -> None:
         super().select_db(db)

@@ -2,18 +2,21 @@
 
 A pool cannot ask the server after each use: that would be a round trip. It reads the statements instead, as PgBouncer's
 documentation lists what breaks transaction pooling: SET, LISTEN, session advisory locks, temporary tables, WITH HOLD
-cursors, PREPARE, LOAD. A statement wrongly taken for one of these costs a needless reset; what a function does to the
-session behind its call's back cannot be seen.
+cursors, PREPARE, LOAD, and DO, which may hold any of them. A statement wrongly taken for one of these costs a needless
+reset; what a function does to the session behind its call's back cannot be seen.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from enum import Flag, auto
 from functools import lru_cache
 from time import monotonic
 from typing import Any
+
+from .visible import in_postgresql
 
 
 class Touched(Flag):
@@ -45,25 +48,35 @@ _UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_
 _TIME = re.compile(r"(\d+)(\w*)")
 _LONGEST_LIMIT = 2**31 - 1
 
-# A statement begins at the start, after a semicolon, or after comments.
-_START = r"(?:\A|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-_PATTERNS = {
-    # SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with their transaction.
-    Touched.SETTINGS: (
-        rf"{_START}(?:set(?!\s+(?:local|transaction|constraints)\b)|reset)\b|\b(?:set_config|pg_settings)\b"
-    ),
-    Touched.ROLE: rf"{_START}set\s+(?:session\s+)?(?:role|authorization|session\s+authorization)\b",
-    Touched.LISTENS: rf"{_START}listen\b",
-    Touched.LOCKS: r"\bpg_(?:try_)?advisory_lock(?:_shared)?\b",
-    Touched.TEMPORARY: (
-        r"\b(?:create\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?|into\s+)temp(?:orary)?\b|\bpg_temp\b"
-    ),
-    Touched.CURSORS: r"\bwith\s+hold\b",
-    Touched.BEYOND_RESET: rf"{_START}(?:prepare(?!\s+transaction\b)|load)\b",
+# Longer texts were most likely generated, and will not be seen again: characters.
+LONGEST_REMEMBERED = 4000
+
+# The names of functions and views count wherever they stand, even in a literal, which may be executed.
+_NAMES = {
+    Touched.SETTINGS: re.compile(r"\b(?:set_config|pg_settings)\b"),
+    Touched.LOCKS: re.compile(r"\bpg_(?:try_)?advisory_lock(?:_shared)?\b"),
+    Touched.TEMPORARY: re.compile(r"\bpg_temp(?:_\d+)?\b"),
 }
-_COMPILED = {kind: re.compile(pattern, re.IGNORECASE | re.DOTALL) for kind, pattern in _PATTERNS.items()}
-# Most statements have none of these words at all: one pass tells.
-_ANY = re.compile(r"\b(?:re)?set\b|set_config|pg_settings|listen|advisory_lock|temp|hold|prepare|load", re.IGNORECASE)
+_NAME_HINTS = ("set_config", "pg_settings", "advisory_lock", "pg_temp")
+_ESCAPED_NAME = 'u&"'  # U&"pg\005fadvisory_lock"
+
+# Everything else counts where it can be a statement's own word: these read what `visible` leaves.
+_START = r"(?:\A|;)\s*+"
+_WORDS = {
+    # SET LOCAL, SET TRANSACTION and SET CONSTRAINTS end with their transaction.
+    Touched.SETTINGS: re.compile(rf"{_START}(?:set(?!\s++(?:local|transaction|constraints)\b)|reset)\b"),
+    Touched.ROLE: re.compile(rf"{_START}set\s++(?:session\s++)?(?:role|authorization)\b"),
+    Touched.LISTENS: re.compile(rf"{_START}listen\b"),
+    Touched.TEMPORARY: re.compile(r"\b(?:create|replace|local|global|into)\s++temp(?:orary)?\b"),
+    Touched.CURSORS: re.compile(r"\bwith\s++hold\b"),
+    Touched.BEYOND_RESET: re.compile(rf"{_START}(?:prepare(?!\s++transaction\b)|load)\b"),
+}
+_CODE = re.compile(rf"{_START}do\b")  # what it puts together and executes cannot be read
+_BEYOND_RESET = re.compile(r"\b(?:prepare|load)\b")
+# A text without any of these need not be made visible.
+_FIRST = r"\s*+(?:(?:set|reset|listen|prepare|load|do)\b|--|/\*)"
+_FIRST_HINT, _LATER_HINT = re.compile(_FIRST), re.compile(f";{_FIRST}")  # apart, as the second is so found faster
+_PHRASE_HINTS = ("temp", "hold")
 
 _RESETS = {
     Touched.ROLE: "RESET SESSION AUTHORIZATION; RESET ROLE",
@@ -78,23 +91,44 @@ _RESETS = {
 def touches(statement: Any) -> Touched:
     """What *statement* (text, bytes, or an object with SQL in it) leaves behind in the session that runs it."""
     if type(statement) is str:
-        return _touches(statement)
+        return _remembered(statement) if len(statement) <= LONGEST_REMEMBERED else _touches(statement)
     if isinstance(statement, bytes):
-        return _touches(statement.decode(errors="replace"))
+        return touches(statement.decode(errors="replace"))
     try:
-        return _touches(statement.as_string())  # psycopg's composed SQL
+        return touches(str(statement.as_string()))  # psycopg's composed SQL
     except Exception:
         return ANYTHING  # it is the driver's to say what is wrong with it
 
 
-@lru_cache(maxsize=1024)
 def _touches(statement: str) -> Touched:
+    text = statement.lower()
+    if _ESCAPED_NAME in text:
+        return _unreadable(text)
     found = Touched.NOTHING
-    if _ANY.search(statement):
-        for kind, pattern in _COMPILED.items():
-            if pattern.search(statement):
-                found |= kind
+    if any(hint in text for hint in _NAME_HINTS):
+        found |= _matching(_NAMES, text)
+    if not (_FIRST_HINT.match(text) or _LATER_HINT.search(text) or any(hint in text for hint in _PHRASE_HINTS)):
+        return found
+    # A quote after a backslash ends a literal, or does not: that is a setting.
+    visible = None if "\\'" in statement else in_postgresql(statement)  # the marks of $Literals$ have a case
+    if visible is None or _CODE.search(visible := visible.lower()):
+        return found | _unreadable(text)
+    return found | _matching(_WORDS, visible)
+
+
+_remembered = lru_cache(maxsize=1024)(_touches)
+
+
+def _matching(patterns: Mapping[Touched, re.Pattern[str]], text: str) -> Touched:
+    found = Touched.NOTHING
+    for kind, pattern in patterns.items():
+        if pattern.search(text):
+            found |= kind
     return found
+
+
+def _unreadable(text: str) -> Touched:
+    return ANYTHING | Touched.BEYOND_RESET if _BEYOND_RESET.search(text) else ANYTHING
 
 
 def reset_statement(touched: Touched) -> str:

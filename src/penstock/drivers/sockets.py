@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 
@@ -30,6 +32,19 @@ def wait_for_end(fd: int, seconds: float) -> None:
         while poller.poll(max(0.0, deadline - monotonic()) * 1000) and not at_end(fd) and monotonic() < deadline:
             pass
     finally:
+        close(fd)
+
+
+async def await_end(fd: int, seconds: float) -> None:
+    """As `wait_for_end`, in an event loop."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, lambda: ended.set() if at_end(fd) else None)
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await ended.wait()
+    finally:
+        loop.remove_reader(fd)
         close(fd)
 
 

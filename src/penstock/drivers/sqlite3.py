@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import cache, lru_cache, wraps
 from operator import attrgetter
 from threading import Thread
 from time import monotonic, sleep
@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from .base import Status
-from .dbapi import DBAPIDriver, lendable, tracked
-from .session import Touched
+from .dbapi import DBAPIDriver, end, lendable, tracked
+from .session import LONGEST_REMEMBERED, Touched
 
 # What a user can set on a connection and the next one would find there. The last came with Python 3.12.
 _ATTRIBUTES = [
@@ -42,18 +42,24 @@ _PRAGMAS = (
     "cache_spill",
     "cell_size_check",
     "checkpoint_fullfsync",
+    "count_changes",
+    "defer_foreign_keys",
+    "empty_result_callbacks",
     "foreign_keys",
+    "full_column_names",
     "fullfsync",
     "ignore_check_constraints",
     "journal_size_limit",
     "legacy_alter_table",
     "locking_mode",
+    "max_page_count",
     "mmap_size",
     "query_only",
     "read_uncommitted",
     "recursive_triggers",
     "reverse_unordered_selects",
     "secure_delete",
+    "short_column_names",
     "synchronous",
     "temp_store",
     "threads",
@@ -61,9 +67,44 @@ _PRAGMAS = (
     "wal_autocheckpoint",
     "writable_schema",
 )
+# Those that set nothing of a connection's own: what is asked, what is done, what is written in the file.
+_PASSING = (
+    "application_id",
+    "auto_vacuum",
+    "collation_list",
+    "compile_options",
+    "data_version",
+    "database_list",
+    "encoding",
+    "foreign_key_check",
+    "foreign_key_list",
+    "freelist_count",
+    "function_list",
+    "incremental_vacuum",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "module_list",
+    "optimize",
+    "page_count",
+    "page_size",
+    "pragma_list",
+    "quick_check",
+    "schema_version",
+    "shrink_memory",
+    "stats",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+    "user_version",
+    "wal_checkpoint",
+)
+# What each PRAGMA names, and whether it is given anything; nothing where comments hide it.
+_PRAGMA = re.compile(r"\bpragma\b(?:\s+(?:(?:\w+|\"\w+\"|\[\w+\])\s*\.\s*)?(\w+)\s*([=(])?)?", re.IGNORECASE)
 _PATTERNS = {
     Touched.SETTINGS: r"\bpragma\b",
-    Touched.TEMPORARY: r"\b(?:create\s+temp(?:orary)?\b|temp\s*\.)",
+    Touched.TEMPORARY: r"\btemp(?:orary)?\b",  # CREATE TEMP, or a name in "temp"; a look too many costs little
     Touched.DATABASES: r"\b(?:attach|detach)\b",
     Touched.BEYOND_RESET: r"\b(?:load_extension|case_sensitive_like)\b",
 }
@@ -82,7 +123,9 @@ _LASTING = (
     "setconfig",
     "setlimit",
 )
-_BETWEEN_LOOKS = 1000  # instructions of SQLite's machine after which a deadline is looked at: some microseconds
+# Instructions of SQLite's machine after which a deadline is looked at: a tenth of a millisecond. Each look waits for
+# the GIL, so that a statement beside a busy thread would crawl if there were many.
+_BETWEEN_LOOKS = 10_000
 _BETWEEN_INTERRUPTS = 0.001
 _ABORT_SECONDS = 5.0
 _CLOSE_SECONDS = 1.0
@@ -144,7 +187,6 @@ class Sqlite3Driver(DBAPIDriver):
         conn._used = False
         if conn._pragmas is not None:
             conn._pragmas = self._settings(conn)
-        conn._bound = None
         return super().adopt(conn)
 
     # ------------------------------------------------------------------------------------------ what is known
@@ -173,26 +215,26 @@ class Sqlite3Driver(DBAPIDriver):
     def touched(self, conn: Any, baseline: Any) -> bool:
         return bool(conn._touched & (Touched.SETTINGS | Touched.TEMPORARY | Touched.DATABASES))
 
+    # To touch SQLite's own handle takes its mutex, with the GIL held; a statement that runs in another thread has that
+    # mutex, and may want the GIL. So both only note what `_ready` does in the thread that is about to use the handle.
+
     def bind(self, conn: Any, until: float, reading: bool) -> None:
-        conn._bound = reading
         conn._touched = Touched.BOUND
-        if until < math.inf:
-            sqlite3.Connection.set_progress_handler(conn, lambda: monotonic() > until, _BETWEEN_LOOKS)
-        if reading:
-            self.plain_cursor(conn).execute("PRAGMA query_only = 1")
+        conn._deadline.until = until
+        conn._reading = reading
+        conn._is_ready = False
 
     def unbind(self, conn: Any) -> None:
-        reading, conn._bound = conn._bound, None
         conn._touched &= ~Touched.BOUND
-        with suppress(sqlite3.ProgrammingError):  # closed
-            sqlite3.Connection.set_progress_handler(conn, *conn._progress)
-            if reading:
-                self.plain_cursor(conn).execute("PRAGMA query_only = 0")
+        conn._deadline.until = math.inf
+        if conn._reading:
+            conn._reading = conn._is_ready = False
 
     # ------------------------------------------------------------------------------------------ what is done
 
     @contextmanager
     def transaction(self, conn: Any) -> Iterator[Any]:
+        _ready(conn)
         if not conn.in_transaction:
             self.plain_cursor(conn).execute(f"BEGIN {conn.isolation_level or ''}")
         try:
@@ -218,13 +260,15 @@ class Sqlite3Driver(DBAPIDriver):
         touched = conn._touched
         if touched & Touched.BEYOND_RESET:
             return False
+        _ready(conn)
         for name, value in zip(_ATTRIBUTES, baseline[4:], strict=True):
             if getattr(conn, name) != value:  # to set isolation_level to None is to commit
                 setattr(conn, name, value)
         execute = self.plain_cursor(conn).execute
         if touched & Touched.TEMPORARY:
-            for kind, name in execute(
-                "SELECT type, name FROM sqlite_temp_master WHERE type IN ('table', 'view')"
+            for kind, name in execute(  # triggers first: one may be on a table of the file, and stay
+                "SELECT type, name FROM sqlite_temp_master WHERE type IN ('trigger', 'table', 'view')"
+                " ORDER BY type = 'trigger' DESC"
             ).fetchall():
                 execute(f"DROP {kind} IF EXISTS temp.{_quoted(name)}")
         if touched & Touched.DATABASES:
@@ -258,8 +302,10 @@ class Sqlite3Driver(DBAPIDriver):
         Thread(target=_interrupt, args=(conn, _ABORT_SECONDS), name="penstock-abort", daemon=True).start()
 
     def abandon(self, conn: Any) -> int | None:
-        with suppress(sqlite3.ProgrammingError):
-            conn.interrupt()
+        if conn._running:  # in another thread, which may take until it has noticed
+            Thread(target=_let_go, args=(conn,), name="penstock-abort", daemon=True).start()
+        else:
+            _let_go(conn)
         return None
 
     # In a forked child (`silence`): SQLite's locks are the process's, and to close the parent's handle there, even as
@@ -273,18 +319,36 @@ class _Noting(sqlite3.Connection):
     _used = False  # where a transaction is always open: whether this one may have anything in it
     _touched = Touched.NOTHING
     _progress: tuple[Any, int] = (None, 0)  # as `configure` may have set it
+    _reading = False  # whether the lease is to read only,
+    _reads_only = False  # and whether the handle has been told so
+    _watches = False  # whether the handle asks about the deadline; once it does, for good
+    _is_ready = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline = _Deadline()
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         self._used = _always_in_transaction(self)
+        _ready(self)
         if not isinstance(factory, type):  # a function, whose cursor is not seen
             self._touched |= Touched.SETTINGS | Touched.TEMPORARY | Touched.DATABASES
             return super().cursor(factory)
-        return super().cursor(tracked(factory, _touches, sqlite3.Error, ("execute", "executemany", "executescript")))
+        return super().cursor(_tracked(factory))
 
     def set_progress_handler(self, handler: Any, n: int) -> None:
         self._touched |= Touched.BEYOND_RESET
         self._progress = (handler, n)
-        super().set_progress_handler(handler, n)
+        if self._watches:
+            _watch(self)
+        else:
+            super().set_progress_handler(handler, n)
+
+    if hasattr(sqlite3.Connection, "blobopen"):  # since Python 3.11
+
+        def blobopen(self, *args: Any, **kwargs: Any) -> Any:
+            _ready(self)
+            return super().blobopen(*args, **kwargs)
 
     # The class beneath makes a cursor of its own for these.
 
@@ -296,6 +360,68 @@ class _Noting(sqlite3.Connection):
 
     def executescript(self, *args: Any) -> Any:
         return self.cursor().executescript(*args)
+
+
+class _Deadline:
+    """A thing of its own, so that the handle that asks it does not keep the connection."""
+
+    __slots__ = ("until",)
+
+    def __init__(self) -> None:
+        self.until = math.inf
+
+    def has_passed(self) -> bool:
+        return monotonic() > self.until
+
+
+def _ready(conn: Any) -> None:
+    """Make the handle what `bind` and `unbind` have noted, in the thread that is about to use it."""
+    if conn._is_ready:
+        return
+    if conn._deadline.until < math.inf and not conn._watches:
+        _watch(conn)
+        conn._watches = True
+    if conn._reading is not conn._reads_only:
+        wanted = 1 if conn._reading else (conn._pragmas or {}).get("query_only", 0)
+        sqlite3.Connection.cursor(conn).execute(f"PRAGMA query_only = {wanted}")
+        conn._reads_only = conn._reading
+    conn._is_ready = True
+
+
+def _watch(conn: Any) -> None:
+    """Have the handle ask about the deadline as it works, and whatever it was told to call besides."""
+    deadline, (handler, n) = conn._deadline, conn._progress
+    if handler is None or n < 1:
+        sqlite3.Connection.set_progress_handler(conn, deadline.has_passed, _BETWEEN_LOOKS)
+    else:
+        sqlite3.Connection.set_progress_handler(conn, lambda: deadline.has_passed() or handler(), n)
+
+
+@cache
+def _tracked(cursor_class: Any) -> Any:
+    """A statement of SQLite's runs while its rows are fetched, too: each is made when it is asked for."""
+    noting = tracked(cursor_class, _touches, sqlite3.Error, ("execute", "executemany", "executescript"))
+    if noting is cursor_class:
+        return noting
+    for name in ("fetchone", "fetchmany", "fetchall", "__next__"):
+        setattr(noting, name, _fetching(getattr(cursor_class, name)))
+    return noting
+
+
+def _fetching(method: Any) -> Any:
+    @wraps(method)
+    def fetching(self: Any, *args: Any, **kwargs: Any) -> Any:
+        conn = self.connection
+        conn._running = True
+        try:
+            return method(self, *args, **kwargs)
+        except sqlite3.Error as error:
+            conn._driver.failed(conn, error)
+            raise
+        finally:
+            end(conn)
+
+    return fetching
 
 
 def _lasting(name: str) -> Any:
@@ -314,16 +440,28 @@ for _name in _LASTING:
 
 
 def _touches(statement: Any) -> Touched:
-    return _found(statement) if type(statement) is str else Touched.NOTHING  # it is the driver's to say what is wrong
+    if type(statement) is not str:
+        return Touched.NOTHING  # it is the driver's to say what is wrong
+    return _remembered(statement) if len(statement) <= LONGEST_REMEMBERED else _found(statement)
 
 
-@lru_cache(maxsize=1024)
 def _found(statement: str) -> Touched:
     found = Touched.NOTHING
     for kind, pattern in _COMPILED.items():
         if pattern.search(statement):
             found |= kind
+    if found & Touched.SETTINGS and not all(map(_is_known, _PRAGMA.finditer(statement))):
+        found |= Touched.BEYOND_RESET
     return found
+
+
+def _is_known(pragma: re.Match[str]) -> bool:
+    """Whether it can be set back, or does not have to be."""
+    name, given = pragma[1], pragma[2]
+    return name is not None and (given is None or name.lower() in _PRAGMAS or name.lower() in _PASSING)
+
+
+_remembered = lru_cache(maxsize=1024)(_found)
 
 
 def _interrupt(conn: Any, seconds: float) -> None:
@@ -334,6 +472,20 @@ def _interrupt(conn: Any, seconds: float) -> None:
         while conn._running and monotonic() < until:
             sleep(_BETWEEN_INTERRUPTS)
             conn.interrupt()  # a statement that was about to begin when it was called first
+
+
+def _let_go(conn: Any) -> None:
+    """Give up the locks that it has on its file, and let nothing more begin on it.
+
+    It is not closed: its holder, if there is one, may just begin a statement, and that would end the process. Who
+    has nothing of it but locks has no use for its place in the file, and the garbage collector ends the rest.
+    """
+    _interrupt(conn, _ABORT_SECONDS)
+    with suppress(sqlite3.Error):  # closed, or in no transaction
+        if conn.in_transaction:
+            sqlite3.Cursor(conn).execute("ROLLBACK")
+    with suppress(sqlite3.ProgrammingError):
+        sqlite3.Connection.set_progress_handler(conn, lambda: True, 1)
 
 
 def _never(milliseconds: int) -> bool:

@@ -1,7 +1,8 @@
 """Connections that block, for asyncio: each has a thread of its own, which ends with it.
 
-So there are never more threads than connections, and a connection is only ever used in the thread that made it, which
-is what sqlite3 asks for. What takes no I/O (the connection's status, its socket's) is asked where it is needed.
+So there are never more threads than connections, and whatever may wait is done in the thread that made the connection,
+by one after the other. What cannot wait the event loop does itself: to ask for the connection's status, to note what
+binds a lease, to read what has come for an idle connection.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
+from threading import Condition, Thread
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CANCEL_SECONDS = 1.0  # to ask the server to stop a statement
+_BETWEEN_CANCELS = 0.05  # and twice as long after each
 _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 
 
@@ -36,6 +39,9 @@ class Worker:
     def __init__(self) -> None:
         self._given = 0  # counted by the event loop alone,
         self._done = 0  # and this one by the thread alone
+        # Held for a moment only, never while a call is made. Guards what is under way, and who is stopping that.
+        self._turn = Condition()
+        self._under_way: asyncio.Future[Any] | None = None
         self._stopping: Thread | None = None
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         Thread(target=_work, args=(self._queue,), name="penstock-connection", daemon=True).start()
@@ -45,32 +51,63 @@ class Worker:
         """Whether anything is under way, be it that nobody waits for it any more."""
         return self._given != self._done
 
-    def give(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Have *call* done. To cancel the future is to cease waiting for it; it is done all the same."""
+    def give(self, call: Callable[[], T], due: bool = False) -> asyncio.Future[T]:
+        """Have *call* done. To cancel the future is to cease waiting for it.
+
+        It is done all the same if it has begun. If it has not, it is only when it is *due*.
+        """
         loop = get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._given += 1
-        self._queue.put((loop, future, partial(self._do, call)))
+        self._queue.put((loop, future, partial(self._do, future, call, due)))
         return future
 
-    def stop_by(self, call: Callable[[], object]) -> None:
-        """Have *call* stop what is under way, in a thread of its own; nothing else begins before it has ended."""
-        if self.busy and self._stopping is None:
-            self._stopping = Thread(target=call, name="penstock-cancel", daemon=True)
-            self._stopping.start()
+    def stop(self, call: Callable[[], object], future: asyncio.Future[Any] | None = None) -> None:
+        """Have *call* stop what is under way, in a thread of its own; nothing else begins before that has ended.
+
+        With *future*: if it is this one. Should *call* come before there is anything to stop, it is made again.
+        """
+        with self._turn:
+            under_way = self._under_way
+            if under_way is None or self._stopping is not None or future not in (None, under_way):
+                return
+            stopping = Thread(target=self._stop, args=(under_way, call), name="penstock-cancel", daemon=True)
+            with suppress(RuntimeError):  # no thread to be had: then it runs to its end
+                stopping.start()
+                self._stopping = stopping
 
     def end(self) -> None:
         """After what it has been given so far."""
         self._queue.put(None)
 
-    def _do(self, call: Callable[[], T]) -> T:
-        if self._stopping is not None:  # it was meant for what went before
-            self._stopping.join()
-            self._stopping = None
+    def _stop(self, future: asyncio.Future[Any], call: Callable[[], object]) -> None:
+        until, pause = monotonic() + _CANCEL_SECONDS, _BETWEEN_CANCELS
+        while self._under_way is future and monotonic() < until:
+            call()
+            with self._turn:
+                self._turn.wait_for(lambda: self._under_way is not future, pause)
+            pause *= 2
+
+    def _do(self, future: asyncio.Future[T], call: Callable[[], T], due: bool) -> T | None:
         try:
-            return call()
+            with self._turn:
+                if future.cancelled() and not due:
+                    return None
+                self._under_way = future
+            try:
+                return call()
+            finally:
+                self._ended()
         finally:
             self._done += 1
+
+    def _ended(self) -> None:
+        with self._turn:
+            self._under_way = None
+            stopping, self._stopping = self._stopping, None
+            self._turn.notify_all()
+        if stopping is not None:
+            stopping.join()  # or it would stop what comes next
 
 
 def _work(queue: SimpleQueue[_Job | None]) -> None:
@@ -124,11 +161,14 @@ class Connection:
         When the task is cancelled it is so at once; the server is asked to stop the statement, where the driver can
         ask. The connection is fit for use again when the function has ended; one given back before is closed.
         """
-        call = partial(copy_context().run, function, self.raw, *args, **kwargs)
+        return await self._run(partial(function, self.raw, *args, **kwargs))
+
+    async def _run(self, call: Callable[[], T], due: bool = False) -> T:
+        running = self._give(partial(copy_context().run, call), due)
         try:
-            return await self._call(call)
+            return await running
         except asyncio.CancelledError:
-            self._driver.stop(self)
+            self._driver.stop(self, running)
             raise
 
     def cursor(self, *args: Any, **kwargs: Any) -> Cursor:
@@ -151,13 +191,15 @@ class Connection:
         if pool is not None and pool.close_returns:
             await pool.putconn(self)
         elif self._worker is not None:
-            await self._call(self.raw.close)
-            self._end()
+            try:
+                await self._give(self.raw.close, due=True)
+            finally:
+                self._end()
 
-    async def _call(self, call: Callable[[], T]) -> T:
+    def _give(self, call: Callable[[], T], due: bool = False) -> asyncio.Future[T]:
         if self._worker is None:
             raise self._driver.operational_error("the connection is closed")
-        return await self._worker.give(call)
+        return self._worker.give(call, due)
 
     def _end(self) -> None:
         if self._worker is not None:
@@ -268,10 +310,13 @@ class ThreadedDriver:
         """Whether its thread is at work: for nobody, if the one who asks has the connection to himself."""
         return conn._worker is not None and conn._worker.busy
 
-    def stop(self, conn: Connection) -> None:
-        """A task has ceased to wait for what runs on the connection: ask the server to end it, and do not wait."""
+    def stop(self, conn: Connection, running: asyncio.Future[Any] | None = None) -> None:
+        """Nobody waits any more for what runs on the connection: ask the server to end it, and do not wait.
+
+        *running*: what is meant, if that is not whatever runs.
+        """
         if conn._worker is not None:
-            conn._worker.stop_by(lambda: _drive(self.driver.cancel(conn.raw, _CANCEL_SECONDS)))
+            conn._worker.stop(lambda: _drive(self.driver.cancel(conn.raw, _CANCEL_SECONDS)), running)
 
     # ------------------------------------------------------------------------------------------ connecting
 
@@ -287,11 +332,12 @@ class ThreadedDriver:
         worker, made = Worker(), list[Any]()
         dial = partial(self.driver.connect, conninfo, kwargs, timeout=timeout, settings=settings)
         connecting = worker.give(lambda: made.append(_drive(dial())))
+        connecting.add_done_callback(_seen)
         try:
             await asyncio.shield(connecting)
         except asyncio.CancelledError:
             # It may still reach the server, so its place is taken until it has ended; unless that is cancelled, too.
-            worker.give(lambda: _part_with(self.driver, made))
+            worker.give(lambda: _part_with(self.driver, made), due=True).cancel()
             worker.end()
             await asyncio.wait([connecting])
             raise
@@ -356,34 +402,42 @@ class ThreadedDriver:
     @asynccontextmanager
     async def transaction(self, conn: Connection) -> AsyncIterator[Any]:
         block: Any = self.driver.transaction(conn.raw)
-        await conn.run(_enter, block)
         try:
+            await conn.run(_enter, block)
             yield conn
         except BaseException as error:
-            # A statement that nobody waits for any more may still run: then the pool closes the connection.
-            if not self.busy(conn):
-                await conn.run(_exit, block, error)
+            # It is left in its thread whatever happens: as garbage it would roll back where it is dropped, in the event
+            # loop's thread, and what the connection's next user has done.
+            if self.busy(conn):  # with what nobody waits for any more: then the pool closes the connection
+                conn._give(partial(_exit, block, asyncio.CancelledError()), due=True).cancel()
+            elif conn._worker is not None:
+                await conn._run(partial(_exit, block, error), due=True)
             raise
-        await conn.run(_exit, block, None)
+        await conn._run(partial(_exit, block, None), due=True)
 
     async def settle(self, conn: Connection, commit: bool) -> None:
-        await conn._call(lambda: _drive(self.driver.settle(conn.raw, commit)))
+        await conn._give(lambda: _drive(self.driver.settle(conn.raw, commit)))
 
     async def reset(self, conn: Connection, baseline: Any) -> bool:
-        return await conn._call(lambda: _drive(self.driver.reset(conn.raw, baseline[1])))
+        return await conn._give(lambda: _drive(self.driver.reset(conn.raw, baseline[1])))
 
     async def ask(self, conn: Connection, query: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return await conn._call(lambda: _drive(self.driver.ask(conn.raw, query, params)))
+        return await conn._give(lambda: _drive(self.driver.ask(conn.raw, query, params)))
 
     async def check(self, conn: Connection) -> None:
-        await conn._call(lambda: _drive(self.driver.check(conn.raw)))
+        await conn._give(lambda: _drive(self.driver.check(conn.raw)))
 
     async def cancel(self, conn: Connection, timeout: float) -> None:
         self.stop(conn)
 
     async def close(self, conn: Connection) -> int | None:
         try:
-            return await conn._call(lambda: _drive(self.driver.close(conn.raw)))
+            closing = conn._give(lambda: _drive(self.driver.close(conn.raw)), due=True)
+            try:
+                return await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                closing.add_done_callback(_close_end)
+                raise
         finally:
             conn._end()
 
@@ -415,9 +469,21 @@ def _part_with(driver: Driver, unwanted: list[Any]) -> None:
             sockets.close(end)
 
 
+def _seen(future: asyncio.Future[Any]) -> None:
+    """An error that nobody waits for any more is no news to the event loop."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _close_end(closing: asyncio.Future[int | None]) -> None:
+    """What the closing of a connection has returned to nobody."""
+    if not closing.cancelled() and closing.exception() is None and (end := closing.result()) is not None:
+        sockets.close(end)
+
+
 def _enter(raw: Any, block: Any) -> None:
     block.__enter__()
 
 
-def _exit(raw: Any, block: Any, error: BaseException | None) -> None:
+def _exit(block: Any, error: BaseException | None) -> None:
     block.__exit__(type(error) if error is not None else None, error, None)

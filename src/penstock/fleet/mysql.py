@@ -73,14 +73,14 @@ class Held:
 
     :ivar place: the one that it has; None before it has one.
     :ivar claims: those that it claims, for itself and for others of the pool.
-    :ivar bits: of what the member says, those that are set.
+    :ivar bits: of what the member says, those that are set; None when it is not known, as to set them has failed.
     """
 
     conn: ref[Any]
     thread: int
     place: int | None = None
     claims: set[int] = field(default_factory=set)
-    bits: set[int] = field(default_factory=set)
+    bits: set[int] | None = field(default_factory=set)
 
 
 class MySQL:
@@ -217,11 +217,15 @@ class MySQL:
         """One statement: what is set no more is let go, what is newly set is taken."""
         word = encode(int(self._member[:4], 16), said)
         bits = {bit for bit in range(_BITS) if word >> bit & 1}
-        calls = [f"RELEASE_LOCK({self._name(held.place, bit)})" for bit in sorted(held.bits - bits)]
-        calls += [_get(self._name(held.place, bit)) for bit in sorted(bits - held.bits)]
-        held.bits = bits
-        if calls:
-            await self._ask(conn, calls)
+        known, held.bits = held.bits, None
+        cleared = sorted((set(range(_BITS)) if known is None else known) - bits)
+        kept = bits & (known or set())
+        newly = sorted(bits - kept)
+        calls = [f"RELEASE_LOCK({self._name(held.place, bit)})" for bit in cleared]
+        calls += [_get_once(self._name(held.place, bit)) for bit in newly]
+        answers = await self._ask(conn, calls) if calls else ()
+        # One that somebody else holds is tried for again with the next word; until then the check digits are wrong.
+        held.bits = kept | {bit for bit, got in zip(newly, answers[len(cleared) :], strict=True) if got == 1}
 
     async def _look(self, conn: Any) -> dict[int, bool]:
         """The places that are not free, and of each whether its connection says something of its member.
@@ -287,6 +291,11 @@ class MySQL:
 
 def _get(name: str) -> str:
     return f"GET_LOCK({name}, 0)"
+
+
+def _get_once(name: str) -> str:
+    """Of a lock that may be held already: to get it twice would need two releases."""
+    return f"IF(IS_USED_LOCK({name}) = CONNECTION_ID(), 1, {_get(name)})"
 
 
 def _places(all_held: Iterable[Held]) -> set[int]:

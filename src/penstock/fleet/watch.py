@@ -99,7 +99,7 @@ class TaskWatch:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def wait_for_end(self, pool: Any, fd: int) -> None:
-        await pool._wait_for_end(fd, LINGER)
+        await sockets.await_end(fd, LINGER)
 
 
 async def _look_after_task(weak: ref[Member], stir: asyncio.Event) -> None:

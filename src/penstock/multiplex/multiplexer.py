@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .pipeline import Common, Pipeline
 
 
+# By name, the one import that goes up: who hands in one of SQLAlchemy's statements has loaded SQLAlchemy, but need
+# never have heard of our integration, so there is nobody who would have registered it here.
+_STATEMENTS = "penstock.integrations.sqlalchemy.statements"
+
 logger = logging.getLogger("penstock.pool")
 
 
@@ -331,11 +335,7 @@ def _spell(statement: Statement) -> str:
     """The text of what is no text. One of SQLAlchemy's statements becomes text here, and has its parameters then."""
     if not hasattr(type(statement.query), "_compile_w_cache"):
         return _text(statement.query)
-    # By name, the one import that goes up: who hands in one of SQLAlchemy's statements has loaded SQLAlchemy, but need
-    # never have heard of our integration, so there is nobody who would have registered it here.
-    made = import_module("penstock.integrations.sqlalchemy.statements").spelled(
-        statement.query, statement.params, statement.row_factory
-    )
+    made = import_module(_STATEMENTS).spelled(statement.query, statement.params, statement.row_factory)
     statement.query, statement.params, statement.row_factory = made
     return statement.query  # type: ignore[no-any-return]
 
@@ -357,4 +357,6 @@ def _text(query: Any) -> str:
         return query.as_string(None)
     if type(query).__name__ == "Template":
         return sql.as_string(query)
+    if any(kind.__module__.startswith("sqlalchemy.") for kind in type(query).__mro__):
+        raise import_module(_STATEMENTS).not_taken(query)
     raise TypeError(f"query must be text, bytes or an object of psycopg.sql, not {type(query).__name__}")

@@ -4,14 +4,16 @@ A statement stands alone when it opens no transaction and leaves nothing in the 
 take other callers' writes into its transaction, so what is allowed is listed, and what is not known is refused. What a
 function, a procedure or a trigger does to the session behind its call's back cannot be seen.
 
-The text is read as PostgreSQL 15 to 18 read it (src/backend/parser/scan.l and gram.y), with standard_conforming_strings
-on, which is the default. Where it is off, a literal with a backslash in it may hide a call, but never the first word.
+The text is read as PostgreSQL 15 to 18 read it (`drivers.visible`, and gram.y), with standard_conforming_strings on,
+which is the default. Where it is off, a literal with a backslash in it may hide a call, but never the first word.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+
+from ..drivers.visible import in_postgresql
 
 _LONGEST_REMEMBERED = 10_000  # characters: a longer text was most likely generated, and will not be seen again
 
@@ -106,26 +108,8 @@ _TOUCHES = (
 # Whose rows go into a table, which may be named temp.
 _INSERT = re.compile(r"(?:\A|[()] ?)(?:insert|merge) into ")
 
-# Whatever hides what it holds: first the mark that it begins with, then the rest. A literal may go on in the next line,
-# E'' as E''.
-_NAME = r"A-Za-z0-9_$\x80-\U0010ffff"
-_ESCAPING = r"(?:[^'\\]++|\\.|'')*+'"
-_NEXT_LINE = r"(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f\v]++|--[^\n\r]*+[\n\r])*+'"
-_HIDING = re.compile(
-    rf"""['"$/-](?:"""
-    rf"""(?P<line>(?<=-)-[^\n\r]*+)"""
-    rf"""|(?P<comment>(?<=/)\*)"""
-    rf"""|(?P<dollar>(?<=\$)(?<![{_NAME}]\$)[{_NAME.replace("$", "")}]*+\$)"""
-    rf"""|(?P<escaping>(?<=(?<![{_NAME}])[eE]'){_ESCAPING}(?:{_NEXT_LINE}{_ESCAPING})*+)"""
-    rf"""|(?P<literal>(?<=')(?<!(?<![{_NAME}])[eE]')(?:[^']++|'')*+')"""
-    rf"""|(?P<name>(?<=")(?<!(?<![{_NAME}])[uU]&")(?:[^"]++|"")*+")"""
-    rf"""|(?P<unreadable>(?<=['"])))""",
-    re.DOTALL,
-)
 # psycopg's own; a quote in a placeholder's name is not one for the server.
 _PLACEHOLDER = re.compile(r"%(?:%|[sbt]|\([^)]*+(?:\)[sbt])?)")
-_COMMENT_BOUND = re.compile(r"/\*|\*/")
-_ORDINARY_NAME = re.compile(r'"[\w$]+"')
 
 
 def refusal(statement: str, placeholders: bool = False) -> str | None:
@@ -141,7 +125,7 @@ def refusal(statement: str, placeholders: bool = False) -> str | None:
 def _refusal(statement: str, placeholders: bool) -> str | None:
     if placeholders:
         statement = _PLACEHOLDER.sub(lambda found: "%" if found[0] == "%%" else "$1", statement)
-    visible = _visible(statement)
+    visible = in_postgresql(statement)
     if visible is None:
         return 'cannot be read (it has an open quote or comment, a NUL, or a name like U&"...")'
     text = " ".join(visible.lower().split()).strip("; ")
@@ -155,50 +139,6 @@ def _refusal(statement: str, placeholders: bool) -> str | None:
 
 
 _remembered = lru_cache(maxsize=1024)(_refusal)
-
-
-def _visible(statement: str) -> str | None:
-    """*statement* without comments, and without what its literals and odd names hold; None if that cannot be told."""
-    if "\0" in statement:  # the server would read to there
-        return None
-    visible, end = [], 0
-    while found := _HIDING.search(statement, end):
-        visible.append(statement[end : found.start()])
-        hidden = _hidden(statement, found)
-        if hidden is None:
-            return None
-        end, instead = hidden
-        visible.append(instead)
-    visible.append(statement[end:])
-    return "".join(visible)
-
-
-def _hidden(statement: str, found: re.Match[str]) -> tuple[int, str] | None:
-    """Where what begins with *found* ends, and what to read in its place."""
-    match found.lastgroup:
-        case "line":
-            return found.end(), " "
-        case "comment":
-            return (end, " ") if (end := _comment_end(statement, found.start())) else None
-        case "dollar":
-            end = statement.find(found[0], found.end())
-            return (end + len(found[0]), "''") if end >= 0 else None
-        case "literal" | "escaping":
-            return found.end(), "''"
-        case "name":  # quoted or not, it may be a function's
-            return found.end(), found[0] if _ORDINARY_NAME.fullmatch(found[0]) else '"?"'
-        case _:
-            return None
-
-
-def _comment_end(statement: str, start: int) -> int | None:
-    """They nest."""
-    depth = 0
-    for bound in _COMMENT_BOUND.finditer(statement, start):
-        depth += 1 if bound[0] == "/*" else -1
-        if not depth:
-            return bound.end()
-    return None
 
 
 def _verb(text: str) -> tuple[str, str | None]:

@@ -629,25 +629,12 @@ class AsyncPool(BasePool[C]):
                 async with asyncio.timeout(2 * LINGER):
                     end = await steps.close(self._kit, conn, effect.reason)
                 if end is not None:
-                    await self._wait_for_end(end, 0 if effect.reason in NO_LINGER else LINGER)
+                    await sockets.await_end(end, 0 if effect.reason in NO_LINGER else LINGER)
         except TimeoutError:
             self._driver.abort(conn)
         finally:
             self._event(self._core.closed_slot, slot)
             self._log_closed(effect, repr(conn))
-
-    async def _wait_for_end(self, fd: int, seconds: float) -> None:
-        """Wait, *seconds* at most, until the server has closed *fd*; then close it here."""
-        assert self._loop is not None
-        ended = asyncio.Event()
-        self._loop.add_reader(fd, lambda: ended.set() if sockets.at_end(fd) else None)
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await ended.wait()
-        finally:
-            self._loop.remove_reader(fd)
-            sockets.close(fd)
 
     # ------------------------------------------------------------------------------------------ the pool as a whole
 

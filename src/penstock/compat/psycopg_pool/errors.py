@@ -1,6 +1,9 @@
 """psycopg_pool's exceptions. What Penstock's pools raise derives from them: PoolExhausted is a PoolTimeout here too."""
 
-import psycopg
+try:
+    import psycopg
+except ModuleNotFoundError as error:
+    raise ImportError(f"penstock.compat.psycopg_pool needs {error.name}: pip install 'penstock[postgres]'") from None
 
 from ... import errors
 

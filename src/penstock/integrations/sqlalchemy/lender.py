@@ -27,7 +27,7 @@ from ...core.pace import Pace
 from ...drivers import sockets
 from ...drivers.base import Activity, Driver, Status
 from ...pool import aio, events, steps, sync
-from ...pool.base import BasePool, one_line
+from ...pool.base import LINGER, BasePool, one_line
 from ...pool.terms import declared
 from ..caller import caller
 from .record import Record
@@ -188,11 +188,17 @@ class Lender(BasePool[Any]):
         self._emit(events.Opened(self.name, seconds))
 
     def connect_failed(self, error: BaseException, seconds: float) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            return  # the end of its event loop, or of the engine: it says nothing of the server
         self._core.connects += 1
         self._core.connect_errors += 1
         self._core.connect_seconds += seconds
         self._log_failure(one_line(error), seconds)
         self._emit(events.ConnectFailed(self.name, error, seconds))
+
+    def goes_on_without(self, record: Record) -> bool:
+        """Whether its holder has gone while it was prepared, and it comes back by itself."""
+        return False
 
     def lost(self) -> None:
         """A connection was found dead before it was lent."""
@@ -284,6 +290,10 @@ class ThreadLender(Lender, sync.Pool[Any]):
 class TaskLender(Lender, aio.AsyncPool[Any]):
     """For asyncio engines. Called within SQLAlchemy's greenlets."""
 
+    def _start_anew(self) -> None:
+        super()._start_anew()
+        self._left: set[asyncio.Task[Any]] = set()  # what is prepared for nobody any more
+
     def lend(self) -> Record:
         code, lasti = caller(sys._getframe(2))
         slot = None
@@ -306,6 +316,54 @@ class TaskLender(Lender, aio.AsyncPool[Any]):
             dropped()
         else:
             self._tell(dropped)
+
+    def prepare(self, record: Record) -> Any:
+        """In a task of its own: whoever is cancelled meanwhile leaves no connection half made on the server."""
+        record.under_way = task = self._spawn(greenlet_spawn(self._prepare, record))
+        try:
+            conn = await_only(asyncio.shield(task))
+        except asyncio.CancelledError:
+            raise  # SQLAlchemy has the record brought back: see `goes_on_without`
+        except BaseException:
+            record.under_way = None
+            raise
+        record.under_way = None
+        return conn
+
+    def _prepare(self, record: Record) -> Any:
+        try:
+            conn = record.prepare()
+        except BaseException as error:
+            if record.under_way is not None:
+                raise
+            record._checkin_failed(error, _fairy_was_created=False)
+            if not isinstance(error, Exception):
+                raise
+            return None  # nobody is left to hear of it
+        if record.under_way is None:
+            record.checkin(_fairy_was_created=False)
+        return conn
+
+    def goes_on_without(self, record: Record) -> bool:
+        task, record.under_way = record.under_way, None
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            return False
+        if task.done():  # in the same instant
+            record.checkin(_fairy_was_created=False)
+        else:
+            record.slot.owner = record.slot.by_hand = record.fairy_ref = None
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+        return True
+
+    async def settle_down(self) -> None:
+        """At the end: wait a moment for what is prepared for nobody. It is closed when it comes."""
+        if self._left:
+            _, late = await asyncio.wait(self._left, timeout=LINGER)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     def begin(self) -> None:
         self._open()

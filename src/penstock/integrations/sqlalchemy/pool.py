@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sys
-from asyncio import get_running_loop
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +15,12 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, PoolProxiedConnection, QueuePool
 from sqlalchemy.pool.base import _ConnectionFairy
-from sqlalchemy.util import safe_reraise
+from sqlalchemy.util import await_only, safe_reraise
+from sqlalchemy.util.concurrency import in_greenlet
 
 from ... import errors
 from ...core import Overload
+from ...core.settings import check_count, check_seconds
 from ...drivers import sockets
 from ...pool import events
 from ...pool.base import LINGER
@@ -97,6 +99,10 @@ class PenstockPool(QueuePool):
         max_idle: float = math.inf,
         **kw: Any,
     ) -> None:
+        check_count("pool_size", pool_size, at_least=0)
+        check_count("max_overflow", max_overflow, at_least=-1)
+        if timeout is not None:
+            check_seconds("pool_timeout", timeout)
         Pool.__init__(self, creator, **kw)
         if isinstance(self._dialect, Dialect) and not event.contains(self._dialect, "do_connect", note):
             event.listen(self._dialect, "do_connect", note)
@@ -151,6 +157,9 @@ class PenstockPool(QueuePool):
     def _do_get(self) -> Record:
         lender: ThreadLender = self._lender
         return lender.lend()
+
+    def _prepare(self, record: Record) -> Any:
+        return record.prepare()
 
     def _do_return_conn(self, record: Any) -> None:
         record.lender.settle(record)
@@ -261,7 +270,7 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
     def _do_get(self) -> Record:
         lender: TaskLender = self._lender
         try:
-            loop = get_running_loop()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             raise exc.MissingGreenlet(
                 f"{lender.name}: a connection of an asyncio engine was asked for outside of any event loop"
@@ -269,6 +278,19 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
         if loop is not lender.loop:
             lender = self._lender = self._settle_in(lender)
         return lender.lend()
+
+    def _prepare(self, record: Record) -> Any:
+        lender = cast("TaskLender", record.lender)
+        return lender.prepare(record)
+
+    def dispose(self) -> None:
+        lender: TaskLender = self._lender
+        if lender.loop is not None and lender.loop.is_closed():
+            lender.let_go()
+            self._lender = self._make_lender()
+        super().dispose()
+        if lender.loop is asyncio._get_running_loop() and in_greenlet():
+            await_only(lender.settle_down())
 
     def _settle_in(self, lender: TaskLender) -> TaskLender:
         """In the running event loop: the first, or one after the end of that."""

@@ -25,6 +25,8 @@ from ...drivers.base import Activity, Driver, Status
 from ...pool.terms import declared
 
 if TYPE_CHECKING:
+    from asyncio import Task
+
     from .lender import Lender
     from .pool import PenstockPool
 
@@ -57,6 +59,7 @@ class Record(_ConnectionRecord):
         would do nothing.
     :ivar bound: its transactions begin with the limits of this lease.
     :ivar rested: since when it was in nobody's hands, by the monotonic clock.
+    :ivar under_way: what prepares it for its holder, where that is a task of its own.
     """
 
     __slots__ = (
@@ -73,6 +76,7 @@ class Record(_ConnectionRecord):
         "rested",
         "slot",
         "state",
+        "under_way",
     )
 
     baseline: Any
@@ -91,31 +95,38 @@ class Record(_ConnectionRecord):
         self.opened = False
         self.bound = False
         self.rested = 0.0
+        self.under_way: Task[Any] | None = None
         self._part()
 
     def get_connection(self) -> Any:
         """The connection, opened if there is none, or none that is alive."""
-        conn, terms = self.dbapi_connection, declared()
-        if terms is not None and not terms.reading and terms.until == math.inf:
-            terms = None  # there is nothing in them for the database
+        conn, owner, made = self.dbapi_connection, self._owner, self.starttime
+        if (
+            conn is None
+            or conn is not self._met
+            or self._probe(0)
+            or ((owner._pre_ping or self.rested <= owner._doubted) and self._must_be_asked())
+            or made < owner._invalidate_time
+            or made < self._soft_invalidate_time
+            or (owner._recycle >= 0 and time() - made > owner._recycle)
+        ):
+            conn = owner._prepare(self)
+        terms = declared()
+        if terms is not None and (terms.reading or terms.until < math.inf):  # or it holds nothing for the database
+            self._bind(terms.until, terms.reading)
+        return conn
+
+    def prepare(self) -> Any:
+        """The same, by asking the server, or SQLAlchemy, which replaces it where it must."""
+        conn = self.dbapi_connection
         if conn is not None and conn is self._met:
-            owner, made = self._owner, self.starttime
             if self._probe(0):
                 self._look()
-            elif owner._pre_ping or self.rested <= owner._doubted:
-                self._trust()
-            elif (
-                made >= owner._invalidate_time
-                and made >= self._soft_invalidate_time
-                and owner._recycle < 0
-                and terms is None
-            ):
-                return conn  # as SQLAlchemy would find, by the same looks
+            elif self._must_be_asked():
+                self._ask()
         conn = super().get_connection()
         if conn is not self._met:
             self._meet(conn)
-        if terms is not None:
-            self._bind(terms.until, terms.reading)
         return conn
 
     def settled(self) -> None:
@@ -136,6 +147,8 @@ class Record(_ConnectionRecord):
                 self.baseline = driver.adopt(self.real)
 
     def _checkin_failed(self, err: BaseException, _fairy_was_created: bool = True) -> None:
+        if self.lender.goes_on_without(self):
+            return
         if self.dbapi_connection is None and not _fairy_was_created:
             self.lender.connect_failed(err, time() - self.starttime)
         super()._checkin_failed(err, _fairy_was_created)
@@ -193,14 +206,15 @@ class Record(_ConnectionRecord):
         elif not alive:
             self._found_dead()
 
-    def _trust(self) -> None:
+    def _must_be_asked(self) -> bool:
         """What the kernel has nothing against is asked all the same where there is reason to; with a round trip."""
-        if self.driver is None:
-            return  # SQLAlchemy's own pre-ping asks, each time
-        if self.rested > self._owner._doubted and monotonic() - self.rested < PING_AFTER:
+        owner = self._owner
+        if self.driver is None or not (owner._pre_ping or self.rested <= owner._doubted):
+            return False  # where the driver is not known, SQLAlchemy's own pre-ping asks, each time
+        if self.rested > owner._doubted and monotonic() - self.rested < PING_AFTER:
             self.fresh = True  # which spares it that
-        else:
-            self._ask()
+            return False
+        return True
 
     def _ask(self) -> None:
         dialect = self._owner._dialect

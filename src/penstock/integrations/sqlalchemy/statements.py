@@ -16,6 +16,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.util import LRUCache
 
 MOST_COMPILED = 500  # as an engine keeps
@@ -25,6 +26,9 @@ Convert = Callable[[Any], Any]
 
 _dialect: Any = PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]
 _compiled: LRUCache[Any, Any] = LRUCache(MOST_COMPILED)
+# Compiled for a map of schemas without one for None: SQLAlchemy's key does not tell it from a map with one.
+_compiled_without_none: LRUCache[Any, Any] = LRUCache(MOST_COMPILED)
+_NOT_OURS = ("no_parameters", "postgresql_readonly", "postgresql_deferrable")  # execution options that change meaning
 _plans: WeakKeyDictionary[SQLCompiler, Plan] = WeakKeyDictionary()
 
 
@@ -40,17 +44,23 @@ def spelled(statement: Any, params: Mapping[str, Any] | None, row_factory: Any) 
     """*statement* in SQL, with its values and *params*, and the row factory that gives what its types promise.
 
     :raises sqlalchemy.exc.SQLAlchemyError: when it cannot be compiled, or a value is missing.
-    :raises TypeError: when *params* is no mapping, or this is DDL or a part of a statement.
+    :raises TypeError: when *params* is no mapping, or this is DDL or a part of a statement, or one of its options asks
+        for what only an engine or a session does.
     """
+    if isinstance(statement, FunctionElement):
+        statement = statement.select()  # as an engine does
     if isinstance(statement, ExecutableDDLElement) or not statement.supports_execution:
-        kind = type(statement).__name__
-        raise TypeError(f"of SQLAlchemy's this takes select(), insert(), update(), delete() and text(), not {kind}")
+        raise not_taken(statement)
     if params is not None and not isinstance(params, Mapping):
         raise TypeError(f"params of a statement of SQLAlchemy's must be one mapping of names, not {params!r}")
     if getattr(statement, "is_insert", False) and not statement._returning and not statement._inline:
         statement = statement.inline()  # or it would return the key that an engine wants to know
+    schemas = _schemas(statement._execution_options)
     compiled, extracted, *collected, _ = statement._compile_w_cache(
-        _dialect, compiled_cache=_compiled, column_keys=sorted(params or ())
+        _dialect,
+        compiled_cache=_compiled_without_none if schemas and None not in schemas else _compiled,
+        column_keys=sorted(params or ()),
+        schema_translate_map=schemas,
     )
     more = {"_collected_params": collected[0]} if collected else {}  # SQLAlchemy 2.0 has none
     values = compiled.construct_params(params, extracted_parameters=extracted, escape_names=False, **more)
@@ -59,13 +69,43 @@ def spelled(statement: Any, params: Mapping[str, Any] | None, row_factory: Any) 
         plan = _plans[compiled] = Plan(compiled)
     if plan.defaults:
         Filling(values).fill(plan.defaults)
-    return Spelled(*plan.fill_in(compiled, values), plan.rows(row_factory))
+    text, ordered = plan.fill_in(compiled, values)
+    if schemas:
+        text = compiled.preparer._render_schema_translates(text, dict(schemas))
+    return Spelled(text, ordered, plan.rows(row_factory))
+
+
+def not_taken(thing: Any) -> TypeError:
+    """Of SQLAlchemy, but nothing that can be sent."""
+    takes = "select(), insert(), update(), delete(), text() and functions"
+    return TypeError(f"of SQLAlchemy's this takes {takes}, not {type(thing).__name__}")
+
+
+def _schemas(options: Mapping[str, Any]) -> Mapping[str | None, str | None] | None:
+    """The statement's `schema_translate_map`.
+
+    :raises TypeError: when another of its options changes what it means.
+    """
+    if not options:
+        return None
+    for name in _NOT_OURS:
+        if options.get(name):
+            raise TypeError(
+                f"the execution option {name} is not for a statement that holds no connection: leave it out, or execute"
+                " this with SQLAlchemy's engine"
+            )
+    return options.get("schema_translate_map")
 
 
 class Plan:
     """What is known of a compiled statement, worked out once. It does not keep it."""
 
     def __init__(self, compiled: SQLCompiler) -> None:
+        if getattr(compiled.compile_state, "eager_joins", None):
+            raise TypeError(
+                "joined eager loading adds columns and rows of which only a session makes objects: select columns, or"
+                ' turn it off with .options(lazyload("*"))'
+            )
         self._text = compiled.string
         self._expands = bool(compiled.literal_execute_params or compiled.post_compile_params)
         self._names: Sequence[str] = compiled.positiontup or ()
