@@ -6,7 +6,9 @@ import os
 import sqlite3
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from sqlalchemy.pool import QueuePool
 
 import penstock
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.events import Opened
 from penstock.integrations.sqlalchemy import PenstockPool
+from penstock.integrations.wsgi import PenstockMiddleware
 from support.waiting import aside, eventually
 
 Engine = Callable[..., sa.Engine]
@@ -231,6 +235,167 @@ def test_a_dropped_connection_comes_back(engine: Engine) -> None:
     gc.collect()
     with one.connect() as connection:
         assert connection.scalar(sa.text("SELECT 1")) == 1
+
+
+def test_connections_in_garbage_come_back_while_the_pool_works_under_its_lock() -> None:
+    """The garbage collector runs at any allocation, those of the pool itself included."""
+    one = sa.create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(":memory:", check_same_thread=False),
+        poolclass=PenstockPool,
+        pool_size=300,
+    )
+    one.pool.listen(lambda told: None)  # type: ignore[attr-defined]  # so that each checkout takes the lock
+
+    def use() -> None:
+        for threshold in range(3, 60):  # one or the other has it run under the lock
+            gc.set_threshold(threshold, 1, 1)
+            for _ in range(4):
+                circle: list[Any] = [one.raw_connection()]
+                circle.append(circle)
+                del circle
+                one.raw_connection().close()
+
+    before = gc.get_threshold()
+    user = threading.Thread(target=use, daemon=True)
+    try:
+        user.start()
+        user.join(20)
+    finally:
+        gc.set_threshold(*before)
+    assert not user.is_alive()
+    gc.collect()
+    eventually(lambda: one.pool.checkedout() == 0)  # type: ignore[attr-defined]
+    one.dispose()
+
+
+def test_who_dropped_a_connection_waits_for_it_and_not_for_ever(dsn: str) -> None:
+    """Dropped under the pool's lock it comes back by the keeper; until then it is not its holder's any more."""
+    one = sa.create_engine(url(dsn), poolclass=PenstockPool, pool_size=1, max_overflow=0, pool_timeout=5)
+    lender = one.pool._lender  # type: ignore[attr-defined]
+    one.pool.listen(lambda told: None)  # type: ignore[attr-defined]
+    idle = threading.Event()
+
+    def drop() -> None:
+        lent = [one.raw_connection()]
+        lender._tell(lambda: idle.wait(10))  # what the keeper is busy with
+        with lender._lock:
+            lent.clear()
+            gc.collect()
+        aside(lambda: (eventually(lambda: lender._core.waiters.size), idle.set()))
+        with one.connect(), pytest.raises(penstock.PoolDeadlock):
+            one.connect()
+
+    aside(drop).result(20)
+    one.dispose()
+
+
+def test_ctrl_c_amidst_dispose_loses_no_place(engine: Engine) -> None:
+    one = engine(pool_size=3, max_overflow=0, pool_timeout=1)
+    for connection in [one.connect() for _ in range(3)]:
+        connection.close()
+
+    @event.listens_for(one, "close")
+    def interrupt(*args: Any) -> None:
+        event.remove(one, "close", interrupt)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one.dispose()
+    assert len([one.connect() for _ in range(3)]) == 3
+
+
+def test_listeners_and_name_outlive_dispose(engine: Engine) -> None:
+    one = engine()
+    heard: list[Any] = []
+    stop = one.pool.listen(heard.append)  # type: ignore[attr-defined]
+    name = one.pool.snapshot().name  # type: ignore[attr-defined]
+    one.dispose()
+    one.dispose()
+    one.connect().close()
+    assert {each.pool for each in heard} == {name}
+    assert Opened in map(type, heard)
+    stop()
+    heard.clear()
+    one.connect().close()
+    assert not heard
+
+
+def test_what_was_passed_to_another_thread_is_named_and_not_what_ran_it(engine: Engine) -> None:
+    one = engine()
+    with ThreadPoolExecutor(1) as executor:
+        connection = executor.submit(one.connect).result()
+    (holder,) = one.pool.holders()  # type: ignore[attr-defined]
+    assert holder.site.function == "Engine.connect"
+    connection.close()
+
+
+def within(request: Callable[[], None]) -> str:
+    """The status of a response to a *request* that is answered with 500, behind the middleware."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        request()
+        start_response("500 Internal Server Error", [])
+        return [b""]
+
+    statuses: list[str] = []
+    environ = {"PATH_INFO": "/here", "REQUEST_METHOD": "GET"}
+    body = PenstockMiddleware(app)(environ, lambda status, headers, error=None: statuses.append(status))
+    b"".join(body)
+    getattr(body, "close", lambda: None)()
+    return statuses[-1]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_connection_that_outlives_its_request_is_reported(
+    engine: Engine, plain: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = engine()
+    if not plain:
+        one.pool.listen(lambda told: None)  # type: ignore[attr-defined]
+    kept: list[sa.Connection] = []
+    within(lambda: one.connect().close())
+    assert not caplog.records
+    within(lambda: kept.append(one.connect()))  # outlives
+    (record,) = caplog.records
+    assert "a connection outlives its request, GET /here" in record.message
+    assert f"{__file__}:{here('outlives')}" in record.message
+    kept[0].close()
+
+
+def test_a_refusal_that_was_got_over_is_not_what_the_request_failed_of(engine: Engine) -> None:
+    one = engine(pool_size=1, max_overflow=0, pool_timeout=0.05)
+
+    def refused() -> None:
+        holder = aside(one.connect)
+        connection = holder.result()
+        with pytest.raises(penstock.PoolExhausted):
+            one.connect()
+        connection.close()
+
+    def got_over() -> None:
+        refused()
+        one.connect().close()
+
+    assert within(refused).startswith("503")
+    assert within(got_over).startswith("500")
+
+
+def test_a_request_without_a_deadline_costs_a_connection_no_reset(engine: Engine) -> None:
+    """Of a lease in a request, and with nothing declared for the database, SQLAlchemy's reset would do nothing."""
+    one = engine(pool_size=1, max_overflow=0)
+    one.connect().close()
+    calls: list[str] = []
+
+    def look() -> None:
+        connection = one.raw_connection()
+        calls.append(f"bound: {connection._connection_record.bound}")  # type: ignore[attr-defined]
+        connection.close()
+
+    within(look)
+    with penstock.deadline(5):
+        look()
+    assert calls == ["bound: False", "bound: True"]
 
 
 def test_dispose_closes_what_is_idle_now_and_what_is_lent_on_its_return(
@@ -451,10 +616,14 @@ def test_a_forked_child_has_connections_of_its_own(engine: Engine) -> None:
         try:
             with one.connect() as connection:
                 os.write(write, str(pid(connection)).encode())
+        except BaseException:
+            os.write(write, traceback.format_exc().encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert int(os.read(read, 20)) != parents
+    told = os.read(read, 65536).decode()
+    assert told.isdigit(), told
+    assert int(told) != parents
     with one.connect() as connection:
         assert pid(connection) == parents
     os.close(read)

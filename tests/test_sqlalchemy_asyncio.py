@@ -4,6 +4,7 @@ import asyncio
 import enum
 import gc
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -21,6 +22,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 import penstock
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.integrations.asgi import PenstockMiddleware
 from penstock.integrations.sqlalchemy import AsyncPenstockPool, PenstockPool, statements
 from support.waiting import soon
 
@@ -272,6 +274,100 @@ def test_an_engine_is_disposed_of_after_the_end_of_its_loop(
     asyncio.run(ask())
     asyncio.run(engine.dispose())
     gc.collect()  # while the warning is not heard
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_cancelled_dispose_loses_no_place(dsn: str, driver: str) -> None:
+    async def scenario() -> None:
+        async with engine_on(dsn, driver, pool_size=3, max_overflow=0, pool_timeout=1) as engine:
+            for turns in range(6):
+                for connection in [await engine.connect() for _ in range(3)]:
+                    await connection.close()
+                disposal = asyncio.create_task(engine.dispose())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                disposal.cancel()
+                await asyncio.wait([disposal])
+                for connection in [await engine.connect() for _ in range(3)]:
+                    await connection.close()
+
+    under(scenario)
+
+
+def test_a_connection_that_is_dropped_comes_back_once_nothing_else_is_under_way(dsn: str) -> None:
+    """The garbage collector may come amidst the pool's own work."""
+
+    async def scenario() -> None:
+        async with engine_on(dsn, "asyncpg", pool_size=1, max_overflow=0) as engine:
+            lent = [await engine.connect()]
+            core = engine.pool._lender._core  # type: ignore[attr-defined]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", sa.exc.SAWarning)  # SQLAlchemy's, of what it does not expect
+                lent.clear()
+                gc.collect()
+                assert core.leased == 1
+                await soon(lambda: core.leased == 0)
+            async with engine.connect() as connection:
+                assert await connection.scalar(sa.text("SELECT 1")) == 1
+
+    under(scenario)
+
+
+def test_a_connection_handed_on_to_another_task_is_waited_for(dsn: str) -> None:
+    async def scenario() -> None:
+        async with engine_on(dsn, pool_size=1, max_overflow=0, pool_timeout=5) as engine:
+            connection = await engine.connect()
+
+            async def use() -> None:
+                await connection.execute(sa.text("SELECT pg_sleep(0.1)"))
+                await connection.close()
+
+            user = asyncio.create_task(use())
+            await soon(lambda: engine.pool.holders()[0].status == "ACTIVE")  # type: ignore[attr-defined]
+            await (await engine.connect()).close()  # which is no wait for oneself
+            await user
+
+    under(scenario)
+
+
+def test_listeners_and_name_outlive_a_loop(dsn: str) -> None:
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+psycopg://"), poolclass=PenstockPool)
+    heard: list[Any] = []
+    engine.pool.listen(heard.append)  # type: ignore[attr-defined]
+
+    async def ask() -> None:
+        async with engine.connect() as connection:
+            assert await connection.scalar(sa.text("SELECT 1")) == 1
+
+    asyncio.run(ask())
+    before = len(heard)
+    asyncio.run(ask())
+    assert len(heard) > before
+    assert len({each.pool for each in heard}) == 1
+    asyncio.run(engine.dispose())
+
+
+def test_a_connection_that_outlives_its_request_is_reported(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with engine_on(dsn) as engine:
+            kept = []
+
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                kept.append(await engine.connect())  # outlives
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+
+            async def send(message: Any) -> None:
+                pass
+
+            scope = {"type": "http", "path": "/here", "method": "GET", "headers": []}
+            await PenstockMiddleware(app)(scope, None, send)  # type: ignore[arg-type]
+            (record,) = caplog.records
+            assert "a connection outlives its request, GET /here" in record.message
+            assert f"{__file__}:{here('outlives')}" in record.message
+            await kept[0].close()
+
+    under(scenario)
 
 
 def test_a_timeout_is_sqlalchemys_and_names_the_holder(dsn: str) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from types import CodeType
 from typing import Any
 
@@ -48,9 +48,12 @@ class Core:
     """
 
     def __init__(
-        self, settings: Settings, random: Callable[[], float], handed_on: Callable[[Slot], bool] = lambda _: False
+        self,
+        settings: Settings,
+        random: Callable[[], float],
+        handed_on: Callable[[Collection[Slot]], bool] = lambda _: False,
     ) -> None:
-        self._handed_on = handed_on  # whether a lease may be ended by somebody other than its owner
+        self._handed_on = handed_on  # whether one of these leases may be ended by somebody other than its owner
         self.min_size = settings.min_size
         self.max_size = settings.max_size
         self.max_waiting = settings.max_waiting
@@ -710,7 +713,7 @@ class Core:
             if slot.state is not LEASED or slot.dropped or slot.owner is None or slot.owner not in self._waiting_owners:
                 return False
             holds = holds or slot.owner == waiter.owner
-        return holds and not any(self._handed_on(slot) for slot in self.slots.values())
+        return holds and not self._handed_on(self.slots.values())
 
     def _ask_again(self, waiter: Waiter, now: float) -> None:
         """A caller meets a database that is known to be down: have it tried again now, or tell the caller now."""

@@ -17,6 +17,7 @@ _NOT_THEIRS = {
     *("wsgiref", "socketserver", "http", "unittest"),
 }
 _PLUMBING = ("sqlalchemy", "django.db", "django.utils", "penstock", "contextlib")  # which says nothing of who asked
+_THREADS = ("concurrent", "threading", "asyncio", "asgiref.sync", "multiprocessing")  # nor do those who run it
 _files: set[str] = set()  # known to be not theirs: a look by file costs a third of one by module
 
 
@@ -57,11 +58,12 @@ def _awaiting(greenlet: Any) -> Any:
 
 
 def _telling(frame: FrameType) -> tuple[CodeType, int]:
-    asked: FrameType | None = frame
-    while asked is not None and _module(asked).startswith(_PLUMBING):
-        asked = asked.f_back
-    found = asked or frame
-    return found.f_code, found.f_lasti
+    passed, asked = frame, frame.f_back
+    while asked is not None and _module(passed).startswith(_PLUMBING):
+        if _module(asked).startswith(_THREADS):
+            break  # `submit(engine.connect)`: what tells most is what was passed
+        passed, asked = asked, asked.f_back
+    return passed.f_code, passed.f_lasti
 
 
 def _module(frame: FrameType) -> str:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from .pipeline import Common, Pipeline
 
 
-# By name: it stands above, and is loaded by those alone who have loaded SQLAlchemy.
+# By name, the one import that goes up: who hands in one of SQLAlchemy's statements has loaded SQLAlchemy, but need
+# never have heard of our integration, so there is nobody who would have registered it here.
 _STATEMENTS = "penstock.integrations.sqlalchemy.statements"
 
 logger = logging.getLogger("penstock.pool")

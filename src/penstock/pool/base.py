@@ -9,7 +9,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
 from inspect import iscoroutinefunction
 from time import monotonic
@@ -409,8 +409,11 @@ class BasePool(Generic[C]):
         """Should the block last past *deadline*, its connection's traffic is ended, and the block with an error."""
         raise NotImplementedError
 
-    def _handed_on(self, slot: Slot) -> bool:
-        """Whether somebody other than its owner, who waits, has the connection of this lease in hand."""
+    def _handed_on(self, slots: Collection[Slot]) -> bool:
+        """Whether somebody other than its owner, who waits, has the connection of one of these leases in hand."""
+        return any(map(self._is_handed_on, slots))
+
+    def _is_handed_on(self, slot: Slot) -> bool:
         conn = slot.ref() if slot.by_hand is not None and slot.ref is not None else None
         return conn is not None and self._driver.status(conn) is Status.ACTIVE
 
@@ -620,11 +623,15 @@ class BasePool(Generic[C]):
 
     def _bind(self, slot: Slot, conn: Any, terms: Terms) -> None:
         """The lease has begun."""
-        if terms.origin is not None:
-            terms.origin.was_lent(slot, self)
+        self._note_lent(slot, terms)
         if terms.reading or terms.until < math.inf:
             slot.bound = True
             self._driver.bind(conn, terms.until, terms.reading)
+
+    def _note_lent(self, slot: Slot, terms: Terms) -> None:
+        """For whomever the work is done for."""
+        if terms.origin is not None:
+            terms.origin.was_lent(slot, self)
 
     def _goes_as_it_is(self, slot: Slot, conn: Any) -> bool:
         """Whether a connection that comes back need not be reset: it is to be closed, and nobody will see it."""

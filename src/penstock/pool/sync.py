@@ -783,9 +783,9 @@ class Pool(BasePool[C]):
         handed_on = activity.started >= slot.since and activity.thread != slot.owner
         return handed_on and any(alive.ident == activity.thread for alive in threading.enumerate())
 
-    def _handed_on(self, slot: Slot) -> bool:
+    def _is_handed_on(self, slot: Slot) -> bool:
         by_hand: registry.Token | None = slot.by_hand
-        return by_hand is not None and (by_hand.ended or super()._handed_on(slot) or self._used_elsewhere(slot))
+        return by_hand is not None and (by_hand.ended or super()._is_handed_on(slot) or self._used_elsewhere(slot))
 
     def _owner_name(self, owner: Any) -> str:
         return thread_name(owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -39,7 +40,6 @@ class Lease(_ConnectionFairy):
             record is None
             or not record.idle_is_clean
             or record.state(record.real) != record.baseline
-            or record.fairy_ref is not self._finalizer  # it is not this lease's any more
             or self.dbapi_connection is None
             or record.finalize_callback
             or self._echo
@@ -76,8 +76,14 @@ _BY_REF = "ref" in signature(_finalize_fairy).parameters  # how SQLAlchemy 2.0 i
 
 
 def _dropped(watch: Any) -> None:
+    """Called by the garbage collector in the midst of anything, our own work on the pool included."""
     record, watch.record = watch.record, None
     if record is not None:
-        pool = record._owner
-        told = {"ref": watch} if _BY_REF else {"is_gc_cleanup": True}
-        _finalize_fairy(None, record, pool, echo=pool._should_log_debug(), **told)
+        record.slot.dropped = True  # before anybody asks who holds it
+        record.lender.take_up(partial(_bring_back, watch, record))
+
+
+def _bring_back(watch: Any, record: Record) -> None:
+    pool = record._owner
+    told = {"ref": watch} if _BY_REF else {"is_gc_cleanup": True}
+    _finalize_fairy(None, record, pool, echo=pool._should_log_debug(), **told)

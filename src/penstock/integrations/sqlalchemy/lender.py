@@ -11,7 +11,7 @@ import asyncio
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from random import random
 from threading import get_ident
 from time import monotonic
@@ -131,8 +131,14 @@ class Lender(BasePool[Any]):
         for slot in foreign:  # the parent's: a child that closes what it inherited gives no place of its own back
             slot.state = State.GONE
 
+    def heed(self, former: Lender) -> None:
+        """Whoever listens to the *former* one listens to this one too."""
+        self._listeners = former._listeners
+        self._update_plain()
+
     def settle(self, record: Record) -> None:
         """The record comes back, clean as SQLAlchemy understands it."""
+        record.slot.dropped = False
         record.settled()
         if record.opened or record.slot.state is not State.LEASED:
             self.rest(record)
@@ -165,9 +171,15 @@ class Lender(BasePool[Any]):
 
     def dispose(self) -> None:
         """Close what is idle now, what is lent when it comes back."""
-        for slot in self._claim_idle():
-            record, slot.conn = slot.conn, None
-            self._remove(record, Reason.DRAINED)
+        claimed = self._claim_idle()
+        try:
+            while claimed:
+                self._remove(claimed[-1].conn, Reason.DRAINED)
+                claimed.pop()
+        except BaseException:  # cancelled, or Ctrl-C: what is not closed yet goes on
+            for slot in claimed:
+                self._event(self._core.unused, slot)
+            raise
         self._event(self._core.drain)
 
     def connected(self, seconds: float) -> None:
@@ -194,6 +206,10 @@ class Lender(BasePool[Any]):
     def lost(self) -> None:
         """A connection was found dead before it was lent."""
         self._core.lost += 1
+
+    def take_up(self, dropped: Callable[[], None]) -> None:
+        """Bring back what was *dropped*: at once, or by whoever looks after the pool if that is not safe here."""
+        raise NotImplementedError
 
     def _claim_idle(self) -> list[Slot]:
         raise NotImplementedError
@@ -238,12 +254,14 @@ class ThreadLender(Lender, sync.Pool[Any]):
         code, lasti = caller(sys._getframe(2))
         slot = None
         try:
-            if declared() is not None:
+            if (terms := declared()) is not None:
                 self._arrive(None, code, lasti)
-            elif self._plain:
+            if self._plain:
                 slot = self._core.take(get_ident(), code, lasti, monotonic())
             if slot is None:
                 slot = self._acquire(None, None, code, lasti)
+            if terms is not None:
+                self._note_lent(slot, terms)
             record: Record = slot.conn
             slot.conn = None  # last: until then `_salvage` finds it where it was
             return record
@@ -256,13 +274,20 @@ class ThreadLender(Lender, sync.Pool[Any]):
             self._open()
         return super()._wait_for(waiter, timeout, again)
 
+    def take_up(self, dropped: Callable[[], None]) -> None:
+        if self._lock.acquire(blocking=False):  # or it may be this thread that has it, and would wait for itself
+            self._lock.release()
+            dropped()
+        else:
+            self._tell(dropped)
+
     def _claim_idle(self) -> list[Slot]:
         with self._lock:
             return self._core.doubt()
 
-    def _handed_on(self, slot: Slot) -> bool:
+    def _handed_on(self, slots: Collection[Slot]) -> bool:
         """Where there is an event loop, requests wander from thread to thread: whoever waits may not be who holds."""
-        return self._used_elsewhere(slot) or any(map(_runs_event_loop, sys._current_frames().values()))
+        return any(map(self._used_elsewhere, slots)) or any(map(_runs_event_loop, sys._current_frames().values()))
 
 
 class TaskLender(Lender, aio.AsyncPool[Any]):
@@ -276,22 +301,24 @@ class TaskLender(Lender, aio.AsyncPool[Any]):
         code, lasti = caller(sys._getframe(2))
         slot = None
         assert self._loop is not None
-        if declared() is not None:
+        if (terms := declared()) is not None:
             self._arrive(None, code, lasti)
-        elif self._plain:
+        if self._plain:
             slot = self._core.take(aio._owner(self._loop), code, lasti, monotonic())
         if slot is None:
             slot = await_only(self._acquire(None, None, code, lasti))
+        if terms is not None:
+            self._note_lent(slot, terms)
         slot.by_hand = slot.owner  # it may be handed on to another task
         record: Record = slot.conn
         slot.conn = None
         return record
 
-    def settle(self, record: Record) -> None:
-        if self._loop is asyncio._get_running_loop() or self._loop is None or self._loop.is_closed():
-            super().settle(record)
-        else:  # the garbage collector, in another thread: it has taken the connection out of the record
-            self._tell(lambda: super(TaskLender, self).settle(record))
+    def take_up(self, dropped: Callable[[], None]) -> None:
+        if self._loop is None or self._loop.is_closed():  # then nothing is under way that this could come amidst
+            dropped()
+        else:
+            self._tell(dropped)
 
     def prepare(self, record: Record) -> Any:
         """In a task of its own: whoever is cancelled meanwhile leaves no connection half made on the server."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
+from weakref import WeakSet
 
 from sqlalchemy import event, exc
 from sqlalchemy.engine.interfaces import Dialect
@@ -73,6 +75,7 @@ class PenstockPool(QueuePool):
 
     _is_asyncio = False
     _lender: Any = None
+    _lender_class: type[Lender] = ThreadLender
 
     def __new__(cls, creator: Any, *args: Any, dialect: Any = None, **kw: Any) -> PenstockPool:
         """Named to `create_async_engine`, it is the one for asyncio."""
@@ -118,7 +121,9 @@ class PenstockPool(QueuePool):
             "max_waiting": max_waiting,
             "max_idle": max_idle,
         }
+        self._lenders: WeakSet[Lender] = WeakSet()  # all that were ever beneath this engine, one after the other
         self._lender = self._make_lender()  # opened with the first connection: an unused engine starts no thread
+        self._options["name"] = self._lender.name  # also of those that follow it
 
     # ------------------------------------------------------------------------------------------ as SQLAlchemy asks
 
@@ -170,7 +175,7 @@ class PenstockPool(QueuePool):
 
     def recreate(self) -> PenstockPool:
         self.logger.info("Pool recreating")
-        return self.__class__(
+        anew = self.__class__(
             self._creator,
             pool_size=self._size,
             max_overflow=self._max_overflow,
@@ -185,6 +190,10 @@ class PenstockPool(QueuePool):
             dialect=self._dialect,
             **self._options,
         )
+        anew._lenders = self._lenders
+        self._lenders.add(anew._lender)
+        anew._lender.heed(self._lender)
+        return anew
 
     def dispose(self) -> None:
         self._lender.dispose()
@@ -213,8 +222,12 @@ class PenstockPool(QueuePool):
         return self._lender.snapshot()  # type: ignore[no-any-return]
 
     def listen(self, callback: Callable[[events.Event], object]) -> Callable[[], None]:
-        """Call *callback* with each `penstock.events.Event` from now on; returns what ends that."""
-        return self._lender.listen(callback)  # type: ignore[no-any-return]
+        """Call *callback* with each `penstock.events.Event` from now on; returns what ends that.
+
+        After `engine.dispose()` it hears of the pool that the engine has then.
+        """
+        self._lender.listen(callback)
+        return partial(_stop_listening, self._lenders, callback)
 
     # ------------------------------------------------------------------------------------------ QueuePool's privates
 
@@ -229,7 +242,11 @@ class PenstockPool(QueuePool):
     # ------------------------------------------------------------------------------------------
 
     def _make_lender(self) -> Lender:
-        return ThreadLender(self, **self._lender_options())
+        lender = self._lender_class(self, **self._lender_options())
+        if self._lender is not None:
+            lender.heed(self._lender)
+        self._lenders.add(lender)
+        return lender
 
     def _lender_options(self) -> dict[str, Any]:
         unlimited = self._max_overflow < 0
@@ -247,6 +264,7 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
     """
 
     _is_asyncio = True
+    _lender_class = TaskLender
     _dialect = AsyncAdaptedQueuePool._dialect
 
     def _do_get(self) -> Record:
@@ -283,9 +301,11 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
                     " make an engine for each loop, or `await engine.dispose()` there before it is used here"
                 )
             lender.let_go()
-            lender = self._make_lender()
+            lender = cast("TaskLender", self._make_lender())
         lender.begin()
         return lender
 
-    def _make_lender(self) -> TaskLender:
-        return TaskLender(self, **self._lender_options())
+
+def _stop_listening(lenders: Iterable[Lender], callback: Callable[[events.Event], object]) -> None:
+    for lender in list(lenders):
+        lender._stop_listening(callback)

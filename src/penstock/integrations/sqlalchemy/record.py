@@ -6,6 +6,7 @@ looked at here, at each checkout, and the pool beneath sees places only.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -110,10 +111,9 @@ class Record(_ConnectionRecord):
             or (owner._recycle >= 0 and time() - made > owner._recycle)
         ):
             conn = owner._prepare(self)
-        if (terms := declared()) is not None:
+        terms = declared()
+        if terms is not None and (terms.reading or terms.until < math.inf):  # or it holds nothing for the database
             self._bind(terms.until, terms.reading)
-            if terms.origin is not None:
-                terms.origin.was_lent(self.slot, self.lender)
         return conn
 
     def prepare(self) -> Any:
