@@ -28,7 +28,6 @@ from .mysql import (
 from .mysql_cursors import tracked
 from .session import Touched
 
-_CANCEL_SECONDS = 1.0  # to ask the server to stop a statement whose task was cancelled
 _ATTRIBUTES = ("cursorclass", "autocommit_mode", "encoders", "decoders", "use_unicode", "_echo")
 _QUIT = b"\x01\0\0\0\x01"  # COM_QUIT
 
@@ -109,11 +108,9 @@ class AiomysqlDriver(MySQLDriver):
 
     async def close(self, conn: Any) -> int | None:
         end: int | None = None
-        if conn._end is not None:  # closed by a cancellation, which the server would see when the statement has ended
-            await self.cancel(conn, _CANCEL_SECONDS)
-            ended, conn._end = conn._end, None
-            await sockets.await_end(ended, _CANCEL_SECONDS)  # it looks broken, which nobody would wait for
-            return None
+        if conn._end is not None:  # closed by a cancellation
+            end, conn._end = conn._end, None
+            return end
         if conn._writer is None:
             return None
         if conn._flags & RUNNING:
@@ -152,7 +149,6 @@ class _Noting(Flagged, aiomysql.Connection):  # type: ignore[misc]
 
     _writer: Any
     _reader: Any
-    _end: int | None = None  # reads as ended once the server has let go of what a cancellation has closed
 
     def __del__(self) -> None:
         if self._end is not None:

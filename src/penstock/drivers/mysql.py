@@ -122,6 +122,7 @@ class Session:
     _loss: Exception | None = None
     _bounds: tuple[float, bool] | None = None
     _in_fleet = False  # it holds locks that a reset would give away
+    _end: int | None = None  # of one closed here while a statement ran: reads as ended once the server has let go
     _ours = False  # what is being sent now is the pool's own, and nobody's statement
     _born_writable = True  # where the login did not ask
 
@@ -371,6 +372,8 @@ class MySQLDriver(DBAPIDriver):
 
     def status(self, conn: Any) -> Status:
         flags = conn._flags
+        if conn._end is not None:
+            return Status.ACTIVE  # the server does not look whether anybody is left before the statement has ended
         if flags & GONE or self.socket_of(conn) is None:
             return Status.BROKEN
         if flags & RUNNING:

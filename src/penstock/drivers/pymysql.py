@@ -18,7 +18,6 @@ from .mysql import COM_QUERY, COM_RESET_CONNECTION, RUNNING, START_READING, Flag
 from .mysql_cursors import tracked
 from .session import Touched
 
-_CANCEL_SECONDS = 1.0  # to ask the server to stop a statement whose time is over
 _ATTRIBUTES = (
     "cursorclass",
     "autocommit_mode",
@@ -84,8 +83,7 @@ class PyMySQLDriver(MySQLDriver):
         conn._read_timeout, conn._write_timeout = conn._own_timeouts
 
     async def close(self, conn: Any) -> int | None:
-        if conn._end is not None:  # cut off at a deadline, which the server would see when the statement has ended
-            await self.cancel(conn, _CANCEL_SECONDS)
+        if conn._end is not None:  # cut off at a deadline
             end, conn._end = conn._end, None
             return end  # type: ignore[no-any-return]
         if conn._result is not None:
@@ -101,7 +99,6 @@ class _Noting(Flagged, Connection):  # type: ignore[misc]
     """Takes note of each statement, and of how the session is after it."""
 
     _own_timeouts: tuple[float | None, float | None] = (None, None)  # while a lease's deadline shortens them
-    _end: int | None = None  # reads as ended once the server has let go of what a deadline has cut off
     _preferred: ClassVar[Any] = None  # TLS if the server has it: PyMySQL makes this anew for each connection
 
     def fileno(self) -> int:
