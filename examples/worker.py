@@ -5,7 +5,7 @@
     .venv/bin/celery --workdir examples -A worker worker --concurrency 2
     .venv/bin/python examples/worker.py "buy milk"
 
-The jobs go through a folder, ./jobs unless JOBS names another, so that no broker is needed to try it.
+The jobs go through a folder, examples/jobs unless JOBS names another, so that no broker is needed to try it.
 """
 
 import os
@@ -20,7 +20,7 @@ from penstock.integrations.celery import close_with_worker
 pool = Pool(os.environ["DSN"], min_size=1, max_size=2, open=True, name="worker")
 close_with_worker(pool)
 
-jobs = Path(os.environ.get("JOBS", "jobs"))
+jobs = Path(os.environ.get("JOBS", Path(__file__).parent / "jobs"))
 jobs.mkdir(exist_ok=True)
 app = Celery("worker", broker="filesystem://")
 app.conf.broker_transport_options = {"data_folder_in": jobs, "data_folder_out": jobs, "control_folder": jobs}

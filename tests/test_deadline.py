@@ -431,15 +431,30 @@ def test_a_statement_is_ended_when_the_time_is_over(kind: Kind, dsn: str) -> Non
             session = await request(pool, "SELECT pg_backend_pid()")
             for way in ("connection", "getconn", "transaction"):
                 started = time.monotonic()
-                with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
+                with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout") as ended:
                     async with lent(pool, way, deadline=0.3) as conn:
                         await settled(conn.execute("SELECT pg_sleep(20)"))
+                assert "penstock.deadline" in ended.value.__notes__[0]
                 assert 0.25 <= time.monotonic() - started < 1.5
                 assert await request(pool, LIMIT) == 0
             assert await request(pool, "SELECT pg_backend_pid()") == session
             assert not pool.snapshot().sick
 
     asyncio.run(scenario())
+
+
+def test_a_statement_ended_by_another_limit_is_not_laid_to_the_deadline(dsn: str) -> None:
+    with Pool(dsn, min_size=1, statement_timeout=0.05) as pool, penstock.deadline(30):
+        with pytest.raises(psycopg.errors.QueryCanceled) as ended, pool.connection() as conn:
+            conn.execute("SELECT pg_sleep(20)")
+    assert not hasattr(ended.value, "__notes__")
+
+
+def test_psycopg2_s_error_tells_whose_timeout_it_was_too(dsn: str) -> None:
+    with Pool(dsn, driver="psycopg2", min_size=1) as pool, penstock.deadline(0.3):
+        with pytest.raises(Exception, match="statement timeout") as ended, pool.connection() as conn:
+            conn.cursor().execute("SELECT pg_sleep(20)")
+    assert "penstock.deadline" in ended.value.__notes__[0]
 
 
 @both

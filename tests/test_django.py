@@ -1,5 +1,6 @@
 """Django's connections, lent by a pool: what comes back, when, as what, and what Django's users go on to rely on."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -16,13 +17,16 @@ from typing import Any, cast
 import django
 import psycopg
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import CommandError
+from django.core.management import call_command
+from django.core.management.base import CommandError, SystemCheckError
 
 import penstock
 from penstock.core import Reason
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.pool import terms
 from support.waiting import aside, eventually
 
 if not settings.configured:
@@ -248,6 +252,65 @@ def test_workers_that_have_nothing_to_do_let_others_have_their_connections(datab
     assert pool_of(alias).snapshot().connects == 2
 
 
+def in_deadline(seconds: float | None, job: Callable[[], Any]) -> Any:
+    with penstock.deadline(seconds):
+        return job()
+
+
+def test_workers_that_worked_under_a_deadline_let_others_have_their_connections(database: Database) -> None:
+    """Whether those wait, or would be refused rather than wait, and however long ago that deadline passed."""
+    alias = database({"max_size": 2, "timeout": 5, "overload": penstock.Overload()})
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(lambda _: in_deadline(30, lambda: ask(alias)), range(8)))
+        ask(alias)
+        connections[alias].close()
+        list(workers.map(lambda _: in_deadline(30, lambda: ask(alias)), range(8)))
+        in_deadline(0.5, lambda: ask(alias))
+    assert pool_of(alias).snapshot().connects == 2
+    assert not any(pool_of(alias).snapshot().refusals.values())
+
+
+def test_a_request_that_would_be_refused_has_an_idle_worker_s_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never waits, so nobody looks round for it: it looks itself before it is judged."""
+    alias = database({"max_size": 1, "timeout": 5})
+    with ThreadPoolExecutor(1) as worker:
+        worker.submit(ask, alias).result(10)
+        pool = pool_of(alias)
+        leased = []
+        late = pool._core.admission.comes_late
+        monkeypatch.setattr(
+            pool._core.admission, "comes_late", lambda *of: leased.append(pool._core.leased) or late(*of)
+        )
+        in_deadline(5, lambda: ask(alias))
+    assert leased == [0]
+
+
+def test_threads_that_end_under_a_deadline_give_back(database: Database) -> None:
+    alias = database({"max_size": 2, "timeout": 5})
+    for _ in range(6):
+        in_thread(lambda: in_deadline(30, lambda: ask(alias)))
+    eventually(lambda: pool_of(alias).snapshot().leased == 0)
+    assert (pool_of(alias).snapshot().connects, pool_of(alias).snapshot().closes) == (1, {})
+
+
+def test_a_deadline_is_not_a_later_transaction_s(database: Database) -> None:
+    """A request keeps its connection beyond the block that it borrowed it in, and a worker's thread does for ever."""
+    alias = database({"max_size": 1})
+    for seconds in (0.01, 30):
+        in_deadline(5, lambda: ask(alias))
+        with penstock.deadline(seconds), transaction.atomic(using=alias):
+            assert ask(alias, "SHOW statement_timeout") == "0"
+        with terms.reading(), transaction.atomic(using=alias):
+            assert ask(alias, "SHOW transaction_read_only") == "off"
+        connections[alias].close()
+    with terms.reading():
+        ask(alias)
+    with transaction.atomic(using=alias):
+        assert ask(alias, "SHOW transaction_read_only") == "off"
+
+
 def test_workers_keep_what_cannot_be_had_elsewhere(database: Database) -> None:
     """What a worker has set, or begun, is there for its next piece of work, although others wait in vain."""
     alias = database({"max_size": 1, "timeout": 0.2})
@@ -454,6 +517,40 @@ def test_where_there_is_no_line_of_the_user_s_django_s_own_is_named() -> None:
     assert site("threading", "django.db.models.query") == "django.db.models.query"  # which was passed to the thread
 
 
+@pytest.mark.parametrize("sensitive", [True, False])
+def test_who_awaits_is_named_where_django_works_in_a_thread(database: Database, sensitive: bool) -> None:
+    """Alone, gathered, and in a task of its own: the thread itself has no line of the user's."""
+    alias = database({"max_size": 1})
+    query = {"__name__": "django.db.models.query", "connections": connections}
+    exec("def count(alias): connections[alias].ensure_connection()", query)
+
+    def connect() -> Any:
+        return sync_to_async(query["count"], thread_sensitive=sensitive)(alias)
+
+    def named() -> str:
+        [holder] = pool_of(alias).holders()
+        return holder.site.function.split(".")[-1]
+
+    async def my_view() -> None:
+        await connect()
+
+    async def my_gathering_view() -> None:
+        await asyncio.gather(connect(), asyncio.sleep(0))
+
+    async def my_task_view() -> None:
+        await asyncio.create_task(connect())
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        for view in (my_view, my_gathering_view, my_task_view):
+            for _ in range(5):
+                await view()
+                assert named() == view.__name__
+                await sync_to_async(lambda: connections[alias].close(), thread_sensitive=sensitive)()
+
+    asyncio.run(scenario())
+
+
 def test_a_declared_deadline_holds_for_queries(database: Database) -> None:
     """And what comes too late is `Overloaded`, with all that it says."""
     alias = database({"max_size": 1, "timeout": 5})
@@ -489,7 +586,8 @@ def test_a_database_that_is_down_is_told_with_its_cause(database: Database) -> N
     ("pool", "said"),
     [
         ({"max_size": 0}, "max_size must be 1 or more"),
-        ({"max_sise": 3}, "max_sise"),
+        ({"max_sise": 3}, r"\]: penstock.Pool has no option 'max_sise': did you mean 'max_size'\?"),
+        ({"colour": 3}, "has no option 'colour'$"),
         ({"kwargs": {}}, "cannot have 'kwargs'"),
         ("yes", "must be True, False, or a dictionary"),
     ],
@@ -502,6 +600,17 @@ def test_a_wrong_option_is_named_with_its_place(database: Database, pool: object
 
 
 # ------------------------------------------------------------------------------------------ settings that change
+
+
+def test_a_wrong_option_is_found_by_manage_check(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by the first request."""
+    right, wrong, none = database({"max_size": 3}), database({"max_sise": 3}), database(False)
+    monkeypatch.setattr(type(connections), "__iter__", lambda _: iter([right, wrong, none]))
+    with pytest.raises(SystemCheckError, match=rf"penstock.E001.*DATABASES\['{wrong}'\].*max_sise") as found:
+        call_command("check")
+    assert right not in str(found.value)
+    monkeypatch.setattr(type(connections), "__iter__", lambda _: iter([right, none]))
+    call_command("check", stderr=StringIO(), stdout=StringIO())
 
 
 def test_another_database_name_is_another_pool(database: Database, postgres: EmbeddedPostgres) -> None:

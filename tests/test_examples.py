@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -74,10 +73,10 @@ def test_a_script_runs_and_keeps_below_its_line(dsn: str, example: str) -> None:
     assert 1 <= opened <= 4
 
 
-def test_a_worker_s_processes_have_a_pool_each(postgres: EmbeddedPostgres, notes: str, tmp_path: Path) -> None:
+def test_a_worker_s_processes_have_a_pool_each(postgres: EmbeddedPostgres, notes: str) -> None:
     """Of the one that their parent had opened before the fork. All say goodbye: a process of Celery's would not."""
     worker, send = commands("worker.py")
-    env = {"DSN": notes, "JOBS": str(tmp_path / "jobs")}
+    env = {"DSN": notes}
 
     def kept() -> list[Any]:
         return conn.execute("SELECT note FROM notes WHERE note LIKE 'job,%'").fetchall()

@@ -256,7 +256,11 @@ def test_a_grandchild_works_too(dsn: str) -> None:
 
 
 def _multiprocess(pool: Pool[Any], answers: Any) -> None:
-    answers.put(session(pool))
+    try:
+        answers.put(session(pool))
+    except BaseException:
+        answers.put(traceback.format_exc())  # or the parent would wait in vain
+        raise
 
 
 def test_multiprocessing_by_fork(dsn: str) -> None:
@@ -265,11 +269,12 @@ def test_multiprocessing_by_fork(dsn: str) -> None:
     with Pool(dsn, min_size=2, open=False) as pool:
         pool.wait()
         mine = {conn.info.backend_pid for conn in pool._pool}
-        answers = context.SimpleQueue()
+        answers = context.Queue()
         children = [context.Process(target=_multiprocess, args=(pool, answers)) for _ in range(2)]
         for child in children:
             child.start()
-        theirs = {answers.get() for _ in children}
+        theirs = {answers.get(timeout=CHILD_SECONDS) for _ in children}
+        assert all(isinstance(answer, int) for answer in theirs), theirs
         for child in children:
             child.join(CHILD_SECONDS)
             assert child.exitcode == 0

@@ -4,14 +4,17 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 import django
+import httpx
 import litestar
 import pytest
 from django.conf import settings
 from fastapi import BackgroundTasks, FastAPI
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -22,10 +25,11 @@ from starlette.routing import Route
 import penstock
 from penstock import AsyncPool, Overloaded, Pool
 from penstock.integrations.asgi import PenstockMiddleware
+from penstock.integrations.sqlalchemy import PenstockPool
 from penstock.integrations.web import refusal_in, waited
 from support.either import ask
 from support.waiting import aside, soon
-from support.web import client, left, lifespan, outlived
+from support.web import client, free_port, left, lifespan, outlived
 
 # ------------------------------------------------------------------------------------------ opening and closing
 
@@ -225,7 +229,7 @@ def litestar_wrapped(endpoint: Any) -> Any:
     async def root() -> Any:
         return await endpoint(None)
 
-    return PenstockMiddleware(litestar.Litestar([root]))
+    return PenstockMiddleware(litestar.Litestar([root], logging_config=None))
 
 
 def django_wrapped(endpoint: Any) -> Any:
@@ -305,6 +309,37 @@ def test_an_error_of_another_kind_is_nobody_s_503(dsn: str) -> None:
                 await refused_by(pool, app)
 
     asyncio.run(scenario())
+
+
+def test_a_database_that_is_down_is_503_through_sqlalchemy_too(dsn: str) -> None:
+    """The application gets the driver's error, as without us; who is answered can do no more than come back later."""
+    port = free_port()
+    engine = create_engine(f"postgresql+psycopg://nobody@127.0.0.1:{port}/none", poolclass=PenstockPool)
+    up = create_engine(dsn.replace("postgresql:", "postgresql+psycopg:"), poolclass=PenstockPool)
+
+    async def down(request: Request) -> JSONResponse:
+        with engine.connect():
+            raise AssertionError("never reached")
+
+    async def other(request: Request) -> JSONResponse:
+        with suppress(OperationalError):
+            await down(request)
+        with up.connect():
+            raise LookupError
+
+    async def scenario() -> None:
+        routes = [Route("/down", down), Route("/other", other)]
+        app = Starlette(routes=routes)
+        transport = httpx.ASGITransport(app=PenstockMiddleware(app), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            response = await http.get("/down")
+            assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+            assert response.json()["detail"] == "The database is unavailable. Try again in 5 s."
+            assert (await http.get("/other")).status_code == 500
+
+    asyncio.run(scenario())
+    engine.dispose()
+    up.dispose()
 
 
 def test_a_response_that_has_begun_is_not_begun_anew(dsn: str) -> None:
@@ -496,6 +531,29 @@ def test_a_connection_that_outlives_its_request_is_reported_with_the_route(
     lines = [record.getMessage() for record in caplog.records if "outlives" in record.getMessage()]
     assert len(lines) == 3
     assert all("a connection outlives its request, GET /orders/{number}: taken at " in line for line in lines)
+
+
+def test_what_sqlalchemy_lent_outlives_its_request_as_well(dsn: str) -> None:
+    engine = create_engine(dsn.replace("postgresql:", "postgresql+psycopg:"), poolclass=PenstockPool)
+    kept: list[Any] = []
+
+    async def leak(request: Request) -> JSONResponse:
+        with engine.connect():
+            kept.append(engine.connect())
+        return JSONResponse("leaked")
+
+    async def scenario() -> None:
+        app = Starlette(routes=[Route("/orders", leak)], middleware=[Middleware(PenstockMiddleware)])
+        async with client(app) as http:
+            events = outlived(engine.pool)
+            assert (await http.get("/orders")).json() == "leaked"
+        [event] = events
+        assert event.request == "GET /orders"
+        assert event.holder.site.function.split(".")[-1] == "leak"
+
+    asyncio.run(scenario())
+    kept[0].close()
+    engine.dispose()
 
 
 def test_streams_and_background_tasks_outlive_nothing(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -718,6 +776,8 @@ def test_a_pool_that_is_closed_is_not_ready(dsn: str) -> None:
         ({"deadline": "1"}, TypeError, "deadline must be a number of seconds"),
         ({"arrival_header": "X-Request-Start"}, ValueError, "give a deadline= too"),
         ({"live": "livez"}, ValueError, "live must be a path that begins with a slash, not 'livez'"),
+        ({"live": 5}, TypeError, "live must be a path, .* not 5"),
+        ({"live": "/a", "ready": "/a"}, ValueError, "live and ready must be two paths: both are '/a'"),
     ],
 )
 def test_a_bad_option_is_named(options: Any, error: type[Exception], words: str) -> None:

@@ -1,6 +1,7 @@
 """A connection as a FastAPI dependency: the endpoint's, given back before the response is sent."""
 
 import asyncio
+from time import monotonic
 from typing import Annotated, Any
 
 import pytest
@@ -11,6 +12,7 @@ from psycopg import AsyncConnection
 from penstock import AsyncPool, Pool
 from penstock.integrations.asgi import PenstockMiddleware
 from penstock.integrations.fastapi import connection
+from penstock.pool.terms import declared
 from support.either import ask
 from support.web import client
 
@@ -89,6 +91,46 @@ def test_no_connection_is_503(dsn: str) -> None:
             assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
     asyncio.run(scenario())
+
+
+def test_an_endpoint_may_take_longer_than_the_middleware_says(dsn: str) -> None:
+    """It is bound before its body runs, so its dependency says it. A refusal is the request's all the same."""
+    pool = AsyncPool(dsn, min_size=1, max_size=1, timeout=0.5, open=False)
+    app = FastAPI()
+    app.add_middleware(PenstockMiddleware, pools=[pool], deadline=5)
+    Conn, Longer = (Annotated[AsyncConnection[Any], connection(pool, deadline=seconds)] for seconds in (None, 60))
+    left = []
+
+    async def limit(conn: Any) -> int:
+        left.append(declared().until - monotonic())  # type: ignore[union-attr]
+        return int(await ask(conn, "SELECT extract(epoch FROM current_setting('statement_timeout')::interval)"))
+
+    @app.get("/plain")
+    async def plain(conn: Conn) -> int:
+        return await limit(conn)
+
+    @app.get("/longer")
+    async def longer(conn: Longer) -> int:
+        try:
+            return await limit(conn)
+        finally:
+            await conn.execute("SELECT 1")
+
+    async def scenario() -> None:
+        async with pool, client(app) as http:
+            await pool.wait()
+            for path, least, most in (("/plain", 0, 5), ("/longer", 50, 60)):
+                assert least <= (await http.get(path)).json() <= most
+                assert least <= left.pop() <= most
+            async with pool.connection(timeout=5):
+                assert (await http.get("/longer")).status_code == 503
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_that_is_no_length_of_time_is_refused(dsn: str) -> None:
+    with pytest.raises(ValueError, match="deadline must be 0 seconds or more"):
+        connection(AsyncPool(dsn, open=False), deadline=-1)
 
 
 def test_a_pool_for_threads_is_refused_with_what_to_write_instead(dsn: str) -> None:

@@ -130,7 +130,7 @@ class AsyncpgDriver:
         return conn._activity  # type: ignore[no-any-return]
 
     def touched(self, conn: Any, baseline: Any) -> bool:
-        return bool(conn._touched & ~Touched.CLIENT)
+        return bool(conn._touched & ~(Touched.CLIENT | Touched.BOUND))
 
     def bind(self, conn: Any, until: float, reading: bool) -> None:
         conn._touched |= Touched.BOUND

@@ -22,7 +22,19 @@ from ..core import Reason
 from . import sockets
 from .base import Activity, Status, settled
 from .conninfo import added, limits, parse
-from .session import ANYTHING, LIMITS, READ_ONLY, STANDBY, Touched, local_limit, milliseconds, reset_statement, touches
+from .session import (
+    ANYTHING,
+    CANCELED,
+    LIMITS,
+    READ_ONLY,
+    STANDBY,
+    Touched,
+    local_limit,
+    milliseconds,
+    note_deadline,
+    reset_statement,
+    touches,
+)
 
 _NOTHING = Touched.NOTHING  # its truth is a call of Python, its identity is not
 _OMITTED: Any = object()  # a parameter's name differs from method to method, so it is passed on as it was given
@@ -124,7 +136,7 @@ class PsycopgDriver:
         return conn._activity  # type: ignore[no-any-return]
 
     def touched(self, conn: Any, baseline: Any) -> bool:
-        return bool(self._touched(conn, baseline) & ~Touched.CLIENT)
+        return bool(self._touched(conn, baseline) & ~(Touched.CLIENT | Touched.BOUND))
 
     def bind(self, conn: Any, until: float, reading: bool) -> None:
         if "_exec_command" not in conn.__dict__:
@@ -386,6 +398,8 @@ def _failed(conn: Any, error: psycopg.Error) -> None:
         conn._loss = False if error.sqlstate in LIMITS else type(error)(str(error))
     elif error.sqlstate == READ_ONLY and _is_read_only(conn):
         conn._touched |= Touched.READ_ONLY
+    elif error.sqlstate == CANCELED and conn._bounds:
+        note_deadline(error, conn._bounds[0])
 
 
 def _is_read_only(conn: Any) -> bool:

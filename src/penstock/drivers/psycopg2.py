@@ -21,12 +21,14 @@ from .dbapi import DBAPIDriver, lendable, tracked, within
 from .libpq import Cancel
 from .session import (
     ANYTHING,
+    CANCELED,
     LIMITS,
     READ_ONLY,
     STANDBY,
     Touched,
     local_limit,
     milliseconds,
+    note_deadline,
     reset_statement,
     touches,
 )
@@ -174,6 +176,8 @@ class Psycopg2Driver(DBAPIDriver):
             conn._touched |= Touched.READ_ONLY
         elif code in LIMITS:
             conn._limited = True
+        elif code == CANCELED and conn._bounds:
+            note_deadline(error, conn._bounds[0])
         else:
             super().failed(conn, error)
 

@@ -39,6 +39,7 @@ class Touched(Flag):
 ANYTHING = Touched.SETTINGS | Touched.ROLE | Touched.LISTENS | Touched.LOCKS | Touched.TEMPORARY | Touched.CURSORS
 
 READ_ONLY = "25006"  # the error of a write that is not allowed
+CANCELED = "57014"  # of a statement that took too long, or that somebody has cancelled
 STANDBY = "in_hot_standby"  # the server tells of it unasked, since PostgreSQL 14
 # idle_in_transaction_session_timeout, transaction_timeout, idle_session_timeout: it is the client who was slow.
 LIMITS = ("25P03", "25P04", "57P05")
@@ -140,6 +141,12 @@ def milliseconds(shown: str) -> int:
     """A limit as the server shows it; the longest there is for none."""
     number, unit = _TIME.fullmatch(shown).groups()  # type: ignore[union-attr]
     return int(number) * _UNITS[unit] or _LONGEST_LIMIT
+
+
+def note_deadline(error: BaseException, until: float) -> None:
+    """The server says "statement timeout", and whose that was nobody would know."""
+    if monotonic() >= until:
+        error.add_note("the deadline declared for this work (penstock.deadline, or a middleware's) had passed")
 
 
 def local_limit(until: float, own: int) -> str:

@@ -6,6 +6,8 @@ import sys
 from types import CodeType, FrameType
 from typing import Any
 
+from .awaiting import awaiting
+
 # Between the user's code and a connection, and between the thread's start and the user's code. `engine.begin()` is a
 # generator of contextlib's, and sqlmodel puts a method of its own before each of the session's.
 _NOT_THEIRS = {
@@ -37,8 +39,16 @@ def caller(frame: FrameType) -> tuple[CodeType, int]:
             greenlet = _awaiting(greenlet)
             outer = greenlet and greenlet.gr_frame
             if outer is None:
-                return _telling(frame)
+                return _of_who_awaits(frame) or _telling(frame)
         asked = outer
+
+
+def _of_who_awaits(frame: FrameType) -> tuple[CodeType, int] | None:
+    """Django's `await Order.objects.acount()` has its line in the event loop's thread."""
+    for asked in awaiting(frame):
+        if _module(asked).partition(".")[0] not in _NOT_THEIRS:
+            return asked.f_code, asked.f_lasti
+    return None
 
 
 def _awaiting(greenlet: Any) -> Any:

@@ -57,8 +57,12 @@ class Options:
         if self.arrival_header is not None and self.deadline is None:
             raise ValueError("arrival_header says since when a deadline counts: give a deadline= too")
         for name, path in (("live", self.live), ("ready", self.ready)):
+            if path is not None and not isinstance(path, str):
+                raise TypeError(f'{name} must be a path, as in {name}="/{name}z", not {path!r}')
             if path is not None and not path.startswith("/"):
                 raise ValueError(f"{name} must be a path that begins with a slash, not {path!r}")
+        if self.live is not None and self.live == self.ready:
+            raise ValueError(f"live and ready must be two paths: both are {self.live!r}")
 
 
 def checked(pools: Iterable[Any], kind: type[BasePool[Any]], what: str) -> list[Any]:
@@ -89,7 +93,9 @@ def refusal_in(error: BaseException | None) -> PoolError | None:
 def busy(refusal: PoolError) -> Answer:
     """503, and when to come back. Nothing of what the pool says of itself is told."""
     seconds = retry_after(refusal)
-    detail = f"There is more to do than can be done right now. Try again in {seconds} s."
+    down = isinstance(refusal, DatabaseUnavailable)
+    why = "The database is unavailable." if down else "There is more to do than can be done right now."
+    detail = f"{why} Try again in {seconds} s."
     body = {"title": "Service Unavailable", "status": 503, "detail": detail}
     headers = [("retry-after", str(seconds)), ("cache-control", "no-store")]
     return _json(503, body, "application/problem+json", headers)

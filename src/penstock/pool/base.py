@@ -630,9 +630,8 @@ class BasePool(Generic[C]):
 
     def _note_lent(self, slot: Slot, terms: Terms) -> None:
         """For whomever the work is done for."""
-        if (origin := terms.origin) is not None:
-            origin.lent[slot] = slot.uses, self
-            origin.refusal = None
+        if terms.origin is not None:
+            terms.origin.was_lent(slot, self)
 
     def _goes_as_it_is(self, slot: Slot, conn: Any) -> bool:
         """Whether a connection that comes back need not be reset: it is to be closed, and nobody will see it."""
@@ -648,10 +647,10 @@ class BasePool(Generic[C]):
     def _refuse(self, waiter: Waiter, timeout: float) -> NoReturn:
         self._emit_refused(waiter)
         if waiter.refusal is Refusal.OVERLOADED:  # under overload there are thousands: no words before somebody reads
-            raise _noted(self._overloaded(waiter.forecast))
+            raise noted(self._overloaded(waiter.forecast))
         verdict = waiter.verdict or self._core.verdict()
         kind, message = self._refusal(waiter, timeout, verdict)
-        raise _noted(errors.under(kind, self._driver.operational_error)(message)) from verdict.error
+        raise noted(errors.under(kind, self._driver.operational_error)(message)) from verdict.error
 
     def _refusal(self, waiter: Waiter, timeout: float, verdict: Verdict) -> tuple[type[errors.PoolError], str]:
         core, name = self._core, self.name
@@ -900,7 +899,7 @@ def _terms(wish: Wish, terms: Terms | None) -> Terms:
     return terms if terms.until <= wish.until else Terms(wish.since, wish.until, terms.reading, terms.origin)
 
 
-def _noted(error: E) -> E:
+def noted(error: E) -> E:
     """The refusal, which whomever the work is done for knows of from now on."""
     terms = declared()
     if terms is not None and terms.origin is not None:

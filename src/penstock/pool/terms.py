@@ -38,6 +38,10 @@ class Origin:
         self.lent: dict[Slot, tuple[int, BasePool[Any]]] = {}
         self.refusal: PoolError | None = None
 
+    def was_lent(self, slot: Slot, pool: BasePool[Any]) -> None:
+        self.lent[slot] = slot.uses, pool
+        self.refusal = None
+
     def kept(self) -> list[tuple[BasePool[Any], Slot]]:
         """What it was lent and still has, and by whom."""
         lent = self.lent.items()
@@ -161,6 +165,18 @@ def begin(terms: Terms) -> Token[Terms | None]:
 
 
 end = _terms.reset
+
+
+@contextmanager
+def instead(seconds: float) -> Iterator[None]:
+    """In the block this deadline counts, be it later than the one declared outside. For whom it is done stays."""
+    now = monotonic()
+    token = _terms.set(replace(declared() or Terms(), since=now, until=now + seconds))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # as in `deadline`
+            _terms.reset(token)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.thread import _worker
 from functools import partial
 from threading import Lock
@@ -22,7 +24,7 @@ from ...drivers.base import Status
 from ...pool import registry
 from ...pool.holders import report
 from ...pool.sync import Pool, _nothing
-from ...pool.terms import Wish
+from ...pool.terms import Terms, Wish
 from ..caller import caller
 
 MARK = "django:"  # what the server knows our connections by: django:<alias>:<pid>:<host>
@@ -59,6 +61,21 @@ class DjangoPool(Pool[Any]):
         """Whether nothing would be lost if its holder were given another one: no transaction, nothing set."""
         return self._driver.status(conn) is Status.IDLE and not self._driver.touched(conn, baseline)
 
+    def _arrive(self, wish: Wish | None, code: CodeType, lasti: int) -> Terms:
+        """Under a declared deadline a request may be refused at once: what idle workers hold is had before that."""
+        if self._core.leased >= self._core.max_size:
+            for conn in self._parted_with():
+                self.putconn(conn)
+        return super()._arrive(wish, code, lasti)
+
+    def _bind(self, slot: Slot, conn: Any, terms: Terms) -> None:
+        """The lease outlives the block that it began in: a request's, or for ever an executor's thread's.
+
+        So nothing of the block may hold for the connection's later transactions, neither its deadline nor that it only
+        reads.
+        """
+        super()._bind(slot, conn, Terms(origin=terms.origin))
+
     def _wait_for(self, waiter: Waiter, timeout: float, again: bool) -> Slot:
         if self._core.leased >= self._core.max_size:
             self._tell(_nothing)  # the keeper looks round at once
@@ -69,12 +86,17 @@ class DjangoPool(Pool[Any]):
         due = super()._watch_holders(now)
         if not self._core.waiters:
             return due
-        for slot in self._core.leases():
-            conn, borrower = _borrower(slot)
-            idle = partial(_has_nothing_to_do, borrower)
-            if borrower is not None and borrower.let_go(conn, idle) and not self._spawn(self.putconn, conn):
+        for conn in self._parted_with():
+            if not self._spawn(self.putconn, conn):
                 self.putconn(conn)
         return min(due, now + _LOOK_AGAIN)
+
+    def _parted_with(self) -> Iterator[Any]:
+        """What workers that have nothing to do have held until now, to be given back."""
+        for slot in self._core.leases():
+            conn, borrower = _borrower(slot)
+            if borrower is not None and borrower.let_go(conn, partial(_has_nothing_to_do, borrower)):
+                yield conn
 
     def report(self) -> str:
         """Who holds what, by the line of code."""
@@ -222,6 +244,14 @@ def _options(wrapper: Any) -> dict[str, Any]:
             raise ImproperlyConfigured(
                 f'DATABASES[{wrapper.alias!r}]["OPTIONS"]["pool"] cannot have {taken!r}: Django\'s own settings say'
                 " where and how to connect"
+            )
+    known = inspect.signature(Pool).parameters.keys() | {"budget"}
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            raise ImproperlyConfigured(
+                f'DATABASES[{wrapper.alias!r}]["OPTIONS"]["pool"]: penstock.Pool has no option {name!r}'
+                + (f": did you mean {near[0]!r}?" if near else "")
             )
     return dict(given)
 

@@ -22,12 +22,13 @@ from weakref import ref
 from sqlalchemy import exc
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from ... import errors
 from ...core import Close, Effect, Open, Reason, Slot, State, Waiter
 from ...core.pace import Pace
 from ...drivers import sockets
 from ...drivers.base import Activity, Driver, Status
 from ...pool import aio, events, steps, sync
-from ...pool.base import LINGER, BasePool, one_line
+from ...pool.base import LINGER, BasePool, noted, one_line
 from ...pool.terms import declared
 from ..caller import caller
 from .record import Record
@@ -195,6 +196,8 @@ class Lender(BasePool[Any]):
         self._core.connect_seconds += seconds
         self._log_failure(one_line(error), seconds)
         self._emit(events.ConnectFailed(self.name, error, seconds))
+        if isinstance(error, Exception):  # the user gets the driver's error, and a web request is turned away as by us
+            noted(errors.DatabaseUnavailable(f"{self.name}: connecting failed: {one_line(error)}"))
 
     def goes_on_without(self, record: Record) -> bool:
         """Whether its holder has gone while it was prepared, and it comes back by itself."""
