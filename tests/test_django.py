@@ -514,7 +514,7 @@ def test_where_there_is_no_line_of_the_user_s_django_s_own_is_named() -> None:
     middleware = "django.contrib.sessions.middleware"
     assert site("wsgiref.handlers", middleware, "django.utils.functional", "django.db.models.query") == middleware
     assert site("gunicorn.app", middleware, "shop.views", "contextlib", "django.db.transaction") == "shop.views"
-    assert site("threading", "django.db.models.query") == "threading"
+    assert site("threading", "django.db.models.query") == "django.db.models.query"  # which was passed to the thread
 
 
 @pytest.mark.parametrize("sensitive", [True, False])

@@ -100,7 +100,8 @@ class PenstockPool(QueuePool):
         **kw: Any,
     ) -> None:
         check_count("pool_size", pool_size, at_least=0)
-        check_count("max_overflow", max_overflow, at_least=-1)
+        if pool_size:  # or there is no limit that it would be beyond
+            check_count("max_overflow", max_overflow, at_least=-1)
         if timeout is not None:
             check_seconds("pool_timeout", timeout)
         Pool.__init__(self, creator, **kw)
