@@ -129,6 +129,6 @@ def test_a_login_from_a_file_cannot_be_made_again(
             assert conn.thread_id() == number
             do(conn, "SET @mine = 1")
         with pool.connection() as conn:
+            assert pool.snapshot().closes == {Reason.UNCLEAN: 1}
             assert do(conn, "SELECT @mine, DATABASE()") == [(None, DATABASE)]
-        assert pool.snapshot().closes == {Reason.UNCLEAN: 1}
         assert "Access denied" not in caplog.text

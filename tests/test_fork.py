@@ -16,6 +16,7 @@ import pytest
 
 from penstock import AsyncPool, Pool, PoolClosed
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.pool import registry
 from support.either import ask, request
 from support.waiting import aside
 
@@ -243,6 +244,15 @@ def test_forks_under_load_harm_nobody(dsn: str) -> None:
         assert all(worker.result(10) > 0 for worker in workers)
         assert pool.snapshot().closes == {}
         assert pool.snapshot().idle == 2
+
+
+def test_a_fork_waits_until_threads_that_have_done_their_work_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they end OpenSSL takes a lock, which a child that is forked at that moment would have locked for ever."""
+    looks = iter([True, True, False])
+    monkeypatch.setattr(registry, "_leaving", {1})
+    monkeypatch.setattr(registry, "_exists", lambda number: next(looks, False))
+    assert in_child(lambda: registry._leaving) == "set()"
+    assert next(looks, None) is None
 
 
 def test_a_grandchild_works_too(dsn: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Callable
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
 _pools: WeakSet[BasePool[Any]] = WeakSet()
 _ends = threading.local()
+_leaving: set[int] = set()  # the kernel's numbers of threads of ours that have done their work, and may not be gone yet
+
+_GONE_SECONDS = 0.2  # for which a fork waits for them
+_MANY = 64  # of them, after which those that are gone are forgotten
 
 
 def register(pool: BasePool[Any]) -> None:
@@ -30,7 +36,36 @@ def _at_exit() -> None:
         pool._at_exit()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+def run(job: Callable[..., object], *args: Any) -> None:
+    """What a thread of a pool's does."""
+    try:
+        job(*args)
+    finally:
+        if len(_leaving) > _MANY:
+            _leaving.difference_update([number for number in list(_leaving) if not _exists(number)])
+        _leaving.add(threading.get_native_id())
+
+
+def _before_fork() -> None:
+    """Let threads that have done their work be gone.
+
+    As a thread ends, OpenSSL (in libpq) takes a lock of the whole process. A child that is forked at that moment has it
+    locked for ever, and hangs in its first connect.
+    """
+    until = monotonic() + _GONE_SECONDS
+    while _leaving and monotonic() < until:
+        number = next(iter(_leaving))
+        if _exists(number):
+            sleep(0.0005)
+        else:
+            _leaving.discard(number)
+
+
+def _exists(number: int) -> bool:
+    return os.path.exists(f"/proc/self/task/{number}")
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)
 
 

@@ -617,7 +617,8 @@ class Pool(BasePool[C]):
 
     def _spawn(self, job: Callable[..., object], *args: Any) -> bool:
         """Run *job* in a thread of its own. False: no thread could be had."""
-        thread = threading.Thread(target=job, args=args, name=f"{self.name}-{job.__name__.strip('_')}", daemon=True)
+        name = f"{self.name}-{job.__name__.strip('_')}"
+        thread = threading.Thread(target=registry.run, args=(job, *args), name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError:  # too many already, or the interpreter is on its way out
