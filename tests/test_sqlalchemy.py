@@ -269,8 +269,9 @@ def test_connections_in_garbage_come_back_while_the_pool_works_under_its_lock() 
     one.dispose()
 
 
-def test_who_dropped_a_connection_waits_for_it_and_not_for_ever(dsn: str) -> None:
+def test_who_dropped_a_connection_waits_for_it_and_not_for_ever(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropped under the pool's lock it comes back by the keeper; until then it is not its holder's any more."""
+    monkeypatch.setattr("penstock.integrations.sqlalchemy.lender._runs_event_loop", lambda frame: False)  # a test's
     one = sa.create_engine(url(dsn), poolclass=PenstockPool, pool_size=1, max_overflow=0, pool_timeout=5)
     lender = one.pool._lender  # type: ignore[attr-defined]
     one.pool.listen(lambda told: None)  # type: ignore[attr-defined]
