@@ -16,7 +16,7 @@ test: $(READY) lint
 	@sh scripts/redis.sh
 	@sh scripts/pgbouncer.sh
 	@sh scripts/mariadb.sh
-	$(BIN)/python -m pytest -n $(PROCESSES)
+	$(BIN)/python -m pytest -n $(PROCESSES) --reruns 1
 
 # Every interpreter of 3.11 to 3.13 that this machine has, each in an environment of its own.
 test-all: $(READY)
