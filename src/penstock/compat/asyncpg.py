@@ -28,7 +28,9 @@ except ModuleNotFoundError as error:
 
 from .. import errors, events
 from ..core import Priority, Reason, Slot, State
-from ..drivers.asyncpg import AsyncpgDriver, notice_silence
+from ..drivers import sockets
+from ..drivers.asyncpg import AsyncpgDriver
+from ..drivers.asyncpg_connection import fileno
 from ..drivers.base import Status
 from ..drivers.session import Touched
 from ..pool.aio import AsyncPool
@@ -439,7 +441,7 @@ class _Driver(AsyncpgDriver):
             if isinstance(conn, asyncpg.Connection):
                 conn.terminate()
             raise asyncpg.InterfaceError(_not_ours(pool._connection_class, conn))
-        notice_silence(conn)
+        sockets.notice_silence(fileno(conn))
         conn._holder = Holder(pool, conn)
         conn._pool_holder = ref(conn._holder)
         return conn

@@ -27,10 +27,8 @@ from ..core import Reason
 from . import sockets
 from .asyncpg_connection import NOTHING, Bounded, Hearing, callbacks, failed, fileno, refuses_to_write, restore, tracked
 from .base import Activity, Status
+from .conninfo import limits
 from .session import Touched, reset_statement
-
-# As in `psycopg.py`: without these a peer that has vanished is waited for until the kernel gives up.
-_NETWORK = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 
 # Past a lease's deadline the server's answer to a cancel request is waited for no longer than this.
 _GRACE_SECONDS = 0.5
@@ -72,7 +70,7 @@ class AsyncpgDriver:
     async def dial(self, **arguments: Any) -> Any:
         """A new connection, with asyncpg's own arguments."""
         conn = await asyncpg.connect(connection_class=self.connection_class, **arguments)
-        notice_silence(conn)
+        sockets.notice_silence(fileno(conn))
         return conn
 
     def noting(self, params: dict[str, Any]) -> None:
@@ -80,8 +78,7 @@ class AsyncpgDriver:
         params["connection_class"] = tracked(params.get("connection_class") or self.connection_class)
 
     def limits(self, statement: float | None, idle_in_transaction: float | None) -> Mapping[str, str]:
-        given = {"statement_timeout": statement, "idle_in_transaction_session_timeout": idle_in_transaction}
-        return {name: f"{math.ceil(seconds * 1000)}ms" for name, seconds in given.items() if seconds is not None}
+        return limits(statement, idle_in_transaction)
 
     def adopt(self, conn: Any) -> Any:
         if conn._born is None:  # before `configure`, which may add callbacks, and does so again after a reset
@@ -284,17 +281,6 @@ def _url(conninfo: str) -> str:
     if conninfo[at:].strip():
         raise ValueError
     return "postgresql://?" + urlencode(pairs)
-
-
-def notice_silence(conn: Any) -> None:
-    """Have the kernel find out when the other side has vanished."""
-    with socket.socket(fileno=os.dup(fileno(conn))) as sock:
-        if sock.family == socket.AF_UNIX:
-            return
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _NETWORK.items():
-            if option := getattr(socket, name, None):  # not every system has each
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:

@@ -13,11 +13,9 @@ import asyncpg  # type: ignore[import-untyped]
 
 from . import sockets
 from .base import Activity
-from .session import Touched, touches
+from .session import LIMITS, READ_ONLY, Touched, touches
 
 NOTHING = Touched.NOTHING  # its truth is a call of Python, its identity is not
-_READ_ONLY = "25006"
-_LIMITS = ("25P03", "25P04", "57P05")  # as in `psycopg.py`: it is the client who was slow
 
 _GOODBYE = b"\0VFATAL\0C"  # within an ErrorResponse, before its SQLSTATE; what a server sends last
 _GOODBYE_BYTES = 512  # at the end of what was received
@@ -49,8 +47,8 @@ def failed(conn: Any, error: BaseException) -> None:
     if conn.is_closed():
         if isinstance(error, (asyncpg.PostgresConnectionError, OSError)):
             # Not the error itself: its frames keep the connection.
-            conn._loss = None if _sqlstate(error.__cause__) in _LIMITS else type(error)(str(error))
-    elif _sqlstate(error) == _READ_ONLY and _is_read_only(conn):
+            conn._loss = None if _sqlstate(error.__cause__) in LIMITS else type(error)(str(error))
+    elif _sqlstate(error) == READ_ONLY and _is_read_only(conn):
         conn._touched |= Touched.READ_ONLY
 
 

@@ -8,9 +8,7 @@ as open until the server says otherwise, wherever there may be one.
 from __future__ import annotations
 
 import math
-import os
 import re
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from copy import copy
@@ -56,9 +54,6 @@ _SHAPE = "expected 'mysql://user:password@host:3306/database'"
 _NUMBERS = {"port", "connect_timeout", "read_timeout", "write_timeout", "max_allowed_packet", "client_flag"}
 _SWITCHES = {"autocommit", "local_infile", "use_unicode", "ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"}
 _TRUTH = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
-
-# As psycopg's driver has it: a peer that has vanished is noticed after a minute, unanswered data after half of one.
-_NETWORK = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 
 # With the statement, so it costs no round trip, and never above the session's own limit, where 0 means none. MariaDB.
 _BOUNDED = (
@@ -497,13 +492,8 @@ class MySQLDriver(DBAPIDriver):
         fd = self.fileno(conn)
         if fd is None:
             return
-        with suppress(OSError), socket.socket(fileno=os.dup(fd)) as tcp:
-            if tcp.family == socket.AF_UNIX:
-                return
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _NETWORK.items():
-                if hasattr(socket, option):
-                    tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        with suppress(OSError):
+            sockets.notice_silence(fd)
 
 
 @asynccontextmanager

@@ -10,6 +10,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
+# Without these a peer that has vanished is waited for until the kernel gives up. Seconds, a count, milliseconds.
+_SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+
+
+def notice_silence(fd: int) -> None:
+    """Have the kernel find out when the other side of *fd* has vanished. No effect on a Unix socket."""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        if sock.family == socket.AF_UNIX:
+            return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _SILENCE.items():
+            if option := getattr(socket, name, None):  # not every system has each
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
 
 def stirred(fd: int) -> Callable[[int], object]:
     """A function of milliseconds to wait (0: none) that tells whether *fd* has unread input or has closed."""
