@@ -9,6 +9,7 @@ from penstock import __version__
 COMMANDS = {
     "drill": "penstock.cli.drill",
     "plan": "penstock.cli.plan",
+    "run": "penstock.cli.run",
     "runbook": "penstock.cli.runbook",
 }
 

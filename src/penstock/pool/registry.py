@@ -25,6 +25,10 @@ def register(pool: BasePool[Any]) -> None:
     _pools.add(pool)
 
 
+def pools() -> list[BasePool[Any]]:
+    return list(_pools)
+
+
 def _after_fork_in_child() -> None:
     for pool in list(_pools):
         pool._after_fork()

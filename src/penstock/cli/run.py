@@ -1,0 +1,40 @@
+"""`penstock run`: an unmodified program, with its connections watched, or held below a line."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from penstock.guard import launch
+from penstock.guard.settings import Mode, Settings
+
+USAGE, CANNOT_START, NOT_FOUND = 2, 126, 127
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="As you would start it without.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Change nothing; tell who opens, who holds, who never closes.")
+    ] = False,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Let connections come from one bounded pool per database and process.")
+    ] = False,
+    max: Annotated[
+        int, typer.Option(min=1, help="With --hold: connections that each process may have to one database.")
+    ] = 10,
+) -> None:
+    """Run a program as it is, with its database connections under guard, in every worker and child.
+
+    penstock run --watch -- gunicorn app:app
+    penstock run --hold --max 10 -- gunicorn app:app
+
+    PENSTOCK=off in its environment leaves it alone.
+    """
+    if watch == hold:
+        print("penstock run: say --watch, which changes nothing, or --hold", file=sys.stderr)
+        raise typer.Exit(USAGE)
+    try:
+        launch.run(Settings(Mode.WATCH if watch else Mode.HOLD, max), command)
+    except OSError as error:
+        print(f"penstock run: {command[0]}: {error.strerror}", file=sys.stderr)
+        raise typer.Exit(NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_START) from None

@@ -1,0 +1,1 @@
+"""Reads what pools tell of themselves: metrics, alerts, a page, a terminal view. The pools know nothing of it."""

@@ -1,0 +1,38 @@
+"""What there is to observe in this process: every pool of ours, and whatever else tells of itself in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+from weakref import WeakSet
+
+from ..events import Event
+from ..pool import registry
+from ..pool.holders import Holder
+from ..pool.snapshot import Snapshot
+
+
+class Source(Protocol):
+    """A pool as those see it who observe it; `penstock.Pool` and `penstock.AsyncPool` are such."""
+
+    @property
+    def name(self) -> str: ...
+
+    def snapshot(self) -> Snapshot: ...
+
+    def holders(self) -> list[Holder]: ...
+
+    def listen(self, callback: Callable[[Event], object]) -> Callable[[], None]: ...
+
+
+_others: WeakSet[Source] = WeakSet()
+
+
+def add(source: Source) -> None:
+    """From now on *source* is observed too, for as long as it lives."""
+    _others.add(source)
+
+
+def sources() -> list[Source]:
+    """All of them, by name."""
+    return sorted([*registry.pools(), *_others], key=lambda source: source.name)
