@@ -1,0 +1,670 @@
+"""Follows what a function takes through its branches, loops, exceptions and `with` blocks, to every way out of it.
+
+A function is walked statement by statement with a set of states: what is held, and which name stands for what. A call
+may raise, so the states before it leave by the exception's way too. States that are equal are one; there are at most
+`_MOST` of them, and past that the oldest are dropped: what is not known is not told.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from .calls import ENDING_WORDS, KEEPING_METHODS, PROCESS_ENDS, SWALLOWING, cannot_raise, last_name
+from .catalog import Role, Thing
+from .names import FunctionNode, Scope
+from .project import Project, own_nodes
+
+_PASSING_ON = ("enter_context", "enter_async_context", "closing", "aclosing")  # what they are given, they give
+
+_MOST = 48  # states at one point
+_ROUNDS = 2  # of a loop: what the second one does every further one does
+
+
+class Constant(NamedTuple):
+    """A value of which a branch may depend."""
+
+    value: object  # None, True or False
+
+
+class Taken(NamedTuple):
+    """Something that must be given back. Two of one place in the code are one: who takes the second forgets the first."""
+
+    site: ast.Call
+    thing: Thing
+    origin: ast.Call | None = None  # of a cursor: the connection it was made on
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """*held*: what is taken and not given back. *kept*: of it, what a `with` will give back. *names*: what they are."""
+
+    held: frozenset[Taken] = frozenset()
+    kept: frozenset[Taken] = frozenset()
+    names: tuple[tuple[str, Taken | Constant], ...] = ()
+
+    def value(self, name: str) -> Taken | Constant | None:
+        return dict(self.names).get(name)
+
+    def bound(self, name: str, value: Taken | Constant | None) -> State:
+        names = dict(self.names)
+        if value is None:
+            if name not in names:
+                return self
+            del names[name]
+        else:
+            names[name] = value
+        return replace(self, names=tuple(sorted(names.items(), key=lambda item: item[0])))
+
+    def without(self, taken: Taken) -> State:
+        return replace(self, held=self.held - {taken}, kept=self.kept - {taken})
+
+
+class Lost(NamedTuple):
+    """Something that was not given back on one way out. *after*: the call that raised, if that is how it left."""
+
+    taken: Taken
+    after: ast.AST | None
+    swallowed: bool = False
+
+
+class Called(NamedTuple):
+    """A call, and what was held around it."""
+
+    call: ast.Call
+    held: frozenset[Taken]
+    awaited: bool
+
+
+States = dict[State, None]  # in the order they came
+
+
+@dataclass(slots=True)
+class Exits:
+    """Where the states go that do not go on with the next statement."""
+
+    raises: dict[State, ast.AST] = field(default_factory=dict)
+    returns: States = field(default_factory=dict)
+    breaks: States = field(default_factory=dict)
+    continues: States = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Followed:
+    """What became known of a function."""
+
+    lost: list[Lost] = field(default_factory=list)
+    calls: list[Called] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
+    stored: list[tuple[Taken, ast.AST]] = field(default_factory=list)  # on an attribute, in a container
+
+
+def follow(function: Scope, project: Project) -> Followed:
+    """Follow what *function* takes. Calls itself for no other function; what others do is `project`'s to know."""
+    return _Walk(function, project).walk()
+
+
+class _Walk:
+    def __init__(self, function: Scope, project: Project) -> None:
+        self.function = function
+        self.project = project
+        self.found = Followed()
+        self.captured = _captured(function)
+        self._calls: dict[ast.Call, set[Taken]] = {}
+        self._awaited: set[ast.Call] = set()
+        self._takes: dict[ast.Call, Thing | None] = {}
+        self._raises_at_yield = raises_at_yield(function)
+
+    def walk(self) -> Followed:
+        node = self.function.node
+        assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        exits = Exits()
+        after = self._block(node.body, {State(): None}, exits)
+        for state in {**after, **exits.returns}:
+            self._lose(state, None)
+        for state, why in exits.raises.items():
+            self._lose(state, why)
+        for call, held in self._calls.items():
+            self.found.calls.append(Called(call, frozenset(held), call in self._awaited))
+        return self.found
+
+    def _lose(self, state: State, why: ast.AST | None) -> None:
+        for taken in state.held - state.kept:
+            lost = Lost(taken, why)
+            if not any(
+                one.taken.site is taken.site and (one.after is None) == (why is None) for one in self.found.lost
+            ):
+                self.found.lost.append(lost)
+
+    # ------------------------------------------------------------------------------------------ statements
+
+    def _block(self, body: Sequence[ast.stmt], states: States, exits: Exits) -> States:
+        for statement in body:
+            if not states:
+                return states
+            states = _fewer(self._statement(statement, states, exits))
+        return states
+
+    def _statement(self, node: ast.stmt, states: States, exits: Exits) -> States:
+        match node:
+            case ast.Assign(targets=targets, value=value):
+                return self._assign(targets, value, states, exits)
+            case ast.AnnAssign(target=target, value=value) if value is not None:
+                return self._assign([target], value, states, exits)
+            case ast.Return(value=value):
+                for state in self._value(value, states, exits, given=True):
+                    exits.returns[state] = None
+                return {}
+            case ast.Raise():
+                return self._raise(node, states, exits)
+            case ast.If():
+                yes, no = self._test(node.test, states, exits)
+                return {**self._block(node.body, yes, exits), **self._block(node.orelse, no, exits)}
+            case ast.While() | ast.For() | ast.AsyncFor():
+                return self._loop(node, states, exits)
+            case ast.Try() | ast.TryStar():
+                return self._try(node, states, exits)
+            case ast.With() | ast.AsyncWith():
+                return self._with(node, 0, states, exits)
+            case ast.Match():
+                states = self._value(node.subject, states, exits)
+                after = dict(states)
+                for case in node.cases:
+                    after.update(self._block(case.body, states, exits))
+                return after
+            case ast.Break():
+                exits.breaks.update(states)
+                return {}
+            case ast.Continue():
+                exits.continues.update(states)
+                return {}
+            case ast.Delete(targets=targets):
+                return self._delete(targets, states)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                return states
+            case _:
+                for child in ast.iter_child_nodes(node):
+                    if isinstance(child, ast.expr):
+                        states = self._value(child, states, exits)
+                return states
+
+    def _assign(self, targets: list[ast.expr], value: ast.expr, states: States, exits: Exits) -> States:
+        if len(targets) == 1 and isinstance(targets[0], ast.Tuple) and isinstance(value, ast.Tuple):
+            pairs = list(zip(targets[0].elts, value.elts, strict=False))
+            for target, one in pairs:
+                states = self._assign([target], one, states, exits)
+            return states
+        after: States = {}
+        for state in self._value(value, states, exits):
+            what = self._what(value, state)
+            for target in targets:
+                state = self._bind(target, what, state)
+            after[state] = None
+        return after
+
+    def _bind(self, target: ast.expr, what: Taken | Constant | None, state: State) -> State:
+        if isinstance(target, ast.Name):
+            if isinstance(what, Taken) and (target.id in self.function.elsewhere or target.id in self.captured):
+                self.found.stored.append((what, target))
+                state = self._given(what, state)
+            return state.bound(target.id, what)
+        if isinstance(what, Taken) and isinstance(target, (ast.Attribute, ast.Subscript)):
+            self.found.stored.append((what, target))
+            return self._given(what, state)
+        for name in ast.walk(target):
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                state = state.bound(name.id, None)
+        return state
+
+    def _raise(self, node: ast.Raise, states: States, exits: Exits) -> States:
+        if node.exc is not None:
+            if last_name(node.exc.func if isinstance(node.exc, ast.Call) else node.exc) == "SystemExit":
+                return {}
+            states = self._value(node.exc, states, exits)
+        for state in states:
+            exits.raises.setdefault(state, node)
+        return {}
+
+    def _delete(self, targets: Iterable[ast.expr], states: States) -> States:
+        after: States = {}
+        for state in states:
+            for target in targets:
+                if isinstance(target, ast.Name):
+                    what = state.value(target.id)
+                    state = self._given(what, state) if isinstance(what, Taken) else state
+                    state = state.bound(target.id, None)
+            after[state] = None
+        return after
+
+    def _loop(self, node: ast.While | ast.For | ast.AsyncFor, states: States, exits: Exits) -> States:
+        if not isinstance(node, ast.While):
+            states = self._value(node.iter, states, exits)
+        after: States = {}
+        inner = Exits(exits.raises, exits.returns)
+        for _ in range(_ROUNDS):
+            if isinstance(node, ast.While):
+                states, no = self._test(node.test, states, exits)
+            else:
+                no = states
+                states = _each(states, lambda state: self._bind(node.target, None, state))
+            after.update(no)
+            states = _fewer({**self._block(node.body, states, inner), **inner.continues})
+            inner.continues.clear()
+        if isinstance(node, ast.While):
+            _, states = self._test(node.test, states, exits)
+        after.update(states)
+        return {**self._block(node.orelse, after, exits), **inner.breaks}
+
+    def _with(self, node: ast.With | ast.AsyncWith, index: int, states: States, exits: Exits) -> States:
+        if index == len(node.items):
+            return self._block(node.body, states, exits)
+        item = node.items[index]
+        inner = Exits()
+        entered: States = {}
+        for state in self._value(item.context_expr, states, exits, entered=True):
+            entered[self._enter(item, state)] = None
+        kept = {taken for state in entered for taken in state.kept} - {
+            taken for state in states for taken in state.kept
+        }
+        after = self._with(node, index + 1, entered, inner)
+
+        def leave(state: State) -> State:
+            for taken in kept & state.kept:
+                state = state.without(taken)
+            return state
+
+        swallows = last_name(item.context_expr.func if isinstance(item.context_expr, ast.Call) else None) in SWALLOWING
+        for state, why in inner.raises.items():
+            exits.raises.setdefault(leave(state), why)
+            if swallows:
+                after[state] = None
+        for mine, theirs in (
+            (inner.returns, exits.returns),
+            (inner.breaks, exits.breaks),
+            (inner.continues, exits.continues),
+        ):
+            theirs.update(_each(mine, leave))
+        return _each(after, leave)
+
+    def _enter(self, item: ast.withitem, state: State) -> State:
+        expr = item.context_expr
+        what = self._what(expr, state)
+        closes = isinstance(expr, ast.Call) and last_name(expr.func) in ("closing", "aclosing")
+        if isinstance(what, Taken) and (closes or what.thing.with_ends):
+            state = replace(state, kept=state.kept | {what})
+        if isinstance(item.optional_vars, ast.Name):
+            return state.bound(item.optional_vars.id, what if isinstance(what, Taken) else None)
+        return state
+
+    def _try(self, node: ast.Try | ast.TryStar, states: States, exits: Exits) -> States:
+        inner = Exits(returns={}, breaks={}, continues={})
+        body = self._block(node.body, states, inner)
+        later = Exits(returns=inner.returns, breaks=inner.breaks, continues=inner.continues)  # of handlers and else
+        after = self._block(node.orelse, body, later)
+        caught_all = False
+        for handler in node.handlers:
+            catches = _catches(handler)
+            caught = dict.fromkeys(inner.raises)
+            if handler.name:
+                caught = _each(caught, lambda state, name=handler.name: state.bound(name, None))  # type: ignore[misc]
+            after.update(self._block(handler.body, _fewer(caught), later))
+            caught_all = caught_all or catches or _only_of_the_database(handler, node.body)
+        if not caught_all:
+            for state, why in inner.raises.items():
+                later.raises.setdefault(state, why)
+        return self._finally(node.finalbody, after, later, exits)
+
+    def _finally(self, body: Sequence[ast.stmt], after: States, inner: Exits, exits: Exits) -> States:
+        if not body:
+            for state, why in inner.raises.items():
+                exits.raises.setdefault(state, why)
+            exits.returns.update(inner.returns)
+            exits.breaks.update(inner.breaks)
+            exits.continues.update(inner.continues)
+            return after
+        for state, why in inner.raises.items():
+            for left in self._block(body, {state: None}, exits):
+                exits.raises.setdefault(left, why)
+        exits.returns.update(self._block(body, _fewer(inner.returns), exits))
+        exits.breaks.update(self._block(body, inner.breaks, exits))
+        exits.continues.update(self._block(body, inner.continues, exits))
+        return self._block(body, after, exits)
+
+    # ------------------------------------------------------------------------------------------ conditions
+
+    def _test(self, test: ast.expr, states: States, exits: Exits) -> tuple[States, States]:
+        """The states in which it may be true, and those in which it may be false."""
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            yes, no = self._test(test.operand, states, exits)
+            return no, yes
+        if isinstance(test, ast.BoolOp):
+            return self._both(test, states, exits)
+        states = self._value(test, states, exits)
+        yes = {state: None for state in states if self._truth(test, state) is not False}
+        no = {state: None for state in states if self._truth(test, state) is not True}
+        return yes, no
+
+    def _both(self, test: ast.BoolOp, states: States, exits: Exits) -> tuple[States, States]:
+        is_and = isinstance(test.op, ast.And)
+        decided: States = {}
+        for operand in test.values:
+            yes, no = self._test(operand, states, exits)
+            states, out = (yes, no) if is_and else (no, yes)
+            decided.update(out)
+        return (states, decided) if is_and else (decided, states)
+
+    def _truth(self, test: ast.expr, state: State) -> bool | None:
+        """What is known of it; None if nothing is."""
+        match test:
+            case ast.Constant(value=value):
+                return bool(value)
+            case ast.Name(id=name):
+                return _truthy(state.value(name))
+            case ast.Compare(left=left, ops=[ast.Is() | ast.Eq()], comparators=[ast.Constant(value=None)]):
+                return _is_none(self._what(left, state))
+            case ast.Compare(left=left, ops=[ast.IsNot() | ast.NotEq()], comparators=[ast.Constant(value=None)]):
+                known = _is_none(self._what(left, state))
+                return None if known is None else not known
+            case ast.Compare(left=ast.Constant(value=str(name)), ops=[ast.In()], comparators=[ast.Call(func=func)]):
+                if last_name(func) in ("locals", "dir", "vars", "globals"):
+                    return True if isinstance(state.value(name), Taken) else None
+            case ast.Compare(left=ast.Attribute(attr="closed"), ops=[ast.Eq()], comparators=[ast.Constant(value=0)]):
+                return self._is_open(test.left, state)
+            case ast.Call(func=ast.Attribute(value=ast.Name() as owner, attr="is_connected" | "open" | "ping")):
+                return self._is_open(owner, state)
+            case ast.Attribute(value=ast.Name() as owner, attr="open"):
+                return self._is_open(owner, state)
+            case ast.Call(func=ast.Attribute(value=ast.Name() as owner, attr="is_closed")):
+                known = self._is_open(owner, state)
+                return None if known is None else not known
+            case ast.Attribute(value=ast.Name() as owner, attr="closed"):
+                known = self._is_open(owner, state)
+                return None if known is None else not known
+            case ast.Call(func=ast.Name(id="hasattr"), args=[ast.Name() as owner, *_]):
+                return self._is_open(owner, state)
+        return None
+
+    def _is_open(self, owner: ast.expr, state: State) -> bool | None:
+        owner = owner.value if isinstance(owner, ast.Attribute) else owner
+        what = self._what(owner, state)
+        return True if isinstance(what, Taken) and what in state.held else None
+
+    # ------------------------------------------------------------------------------------------ expressions
+
+    def _value(
+        self, expr: ast.expr | None, states: States, exits: Exits, *, given: bool = False, entered: bool = False
+    ) -> States:
+        """Evaluate *expr*. *given*: whoever called the function gets it. *entered*: a `with` enters it."""
+        if expr is None:
+            return states
+        for node in _in_order(expr):
+            if isinstance(node, ast.Await) and isinstance(node.value, ast.Call):
+                self._awaited.add(node.value)
+            if isinstance(node, ast.Call):
+                states = self._call(node, states, exits)
+            elif isinstance(node, (ast.Yield, ast.YieldFrom)):
+                if self._raises_at_yield:
+                    for state in states:
+                        exits.raises.setdefault(state, node)
+            elif (
+                isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load)
+            ):
+                states = self._method_named(node, expr, states)
+            elif isinstance(node, ast.NamedExpr):
+                states = _each(
+                    states,
+                    lambda state, node=node: self._bind(node.target, self._what(node.value, state), state),  # type: ignore[misc]
+                )
+        if given:
+            states = _each(states, lambda state: self._give(expr, state))
+        return states
+
+    def _call(self, call: ast.Call, states: States, exits: Exits) -> States:
+        after: States = {}
+        name = last_name(call.func)
+        if self.project.full(call.func, self.function) in PROCESS_ENDS:
+            return {}
+        safe = cannot_raise(call)
+        for state in states:
+            self._calls.setdefault(call, set()).update(state.held)
+            ended = self._ended(call, name, state)
+            if ended is None and not safe:
+                exits.raises.setdefault(state, call)
+            state = ended if ended is not None else state
+            after[self._take(call, state)] = None
+        return after
+
+    def _take(self, call: ast.Call, state: State) -> State:
+        thing = self._taken_by(call)
+        if thing is None:
+            return state
+        origin = None
+        if thing.role is Role.CURSOR and isinstance(call.func, ast.Attribute):
+            owner = self._what(call.func.value, state)
+            origin = owner.site if isinstance(owner, Taken) else None
+        taken = Taken(call, thing, origin)
+        if taken in state.held - state.kept:  # the one before is forgotten: nobody has a name for it any more
+            self._lose(State(frozenset({taken})), None)
+        if not any(one.site is call for one in self.found.taken):
+            self.found.taken.append(taken)
+        return replace(state, held=state.held | {taken})
+
+    def _taken_by(self, call: ast.Call) -> Thing | None:
+        if call not in self._takes:
+            self._takes[call] = self.project.fresh(call, self.function)
+        return self._takes[call]
+
+    def _ended(self, call: ast.Call, name: str, state: State) -> State | None:
+        """The state after a call that ends something, or hands it to somebody; None if it does neither."""
+        found = False
+        if isinstance(call.func, ast.Attribute):
+            what = self._what(call.func.value, state)
+            if isinstance(what, Taken) and name in what.thing.ends:
+                if what.thing.awaited and call not in self._awaited and name != "terminate" and self._is_async:
+                    return None  # it makes a coroutine, which nobody runs
+                return self._closed(what, state)
+        for argument in _given_to(call):
+            what = self._what(argument, state)
+            if not isinstance(what, Taken) or what not in state.held:
+                continue
+            if self._takes_over(call, name, what, argument):
+                state, found = self._given(what, state), True
+        return state if found else None
+
+    @property
+    def _is_async(self) -> bool:
+        return isinstance(self.function.node, ast.AsyncFunctionDef)
+
+    def _takes_over(self, call: ast.Call, name: str, what: Taken, argument: ast.expr) -> bool:
+        """Whether what is called ends *what*, or keeps it."""
+        if name in what.thing.taken_by or name in KEEPING_METHODS:
+            return True
+        if any(word in name.lower() for word in ENDING_WORDS):
+            return True
+        if name in ("closing", "aclosing"):
+            return False  # only a `with` round it ends anything; see `_enter`
+        if name[:1].isupper():
+            return self.project.thing(call, self.function) is None
+        function = self.project.definition(call.func, self.function)
+        if function is not None:
+            return self.project.takes_over(function, call, argument)
+        return False
+
+    def _method_named(self, node: ast.Attribute, whole: ast.expr, states: States) -> States:
+        """`conn.close`, not called here: somebody else will, such as an exit stack or a finalizer."""
+        after: States = {}
+        assert isinstance(node.value, ast.Name)
+        for state in states:
+            what = state.value(node.value.id)
+            if isinstance(what, Taken) and node.attr in what.thing.ends and not _is_called(node, whole):
+                state = self._given(what, state)
+            after[state] = None
+        return after
+
+    def _give(self, expr: ast.expr, state: State) -> State:
+        """What is in *expr* is the caller's from now on."""
+        for node in _handed(expr):
+            what = self._what(node, state)
+            if isinstance(what, Taken):
+                state = self._given(what, state)
+        return state
+
+    def _given(self, what: Taken, state: State) -> State:
+        state = state.without(what)
+        if what.origin is not None:  # who has a cursor has its connection
+            for taken in state.held:
+                if taken.site is what.origin:
+                    return state.without(taken)
+        return state
+
+    def _closed(self, what: Taken, state: State) -> State:
+        return state.without(what)
+
+    def _what(self, expr: ast.AST | None, state: State) -> Taken | Constant | None:
+        match expr:
+            case ast.Name(id=name):
+                return state.value(name)
+            case ast.Constant(value=None | True | False as value):
+                return Constant(value)
+            case ast.Await(value=value) | ast.NamedExpr(value=value):
+                return self._what(value, state)
+            case ast.Call():
+                for taken in state.held:
+                    if taken.site is expr:
+                        return taken
+                if last_name(expr.func) in _PASSING_ON and expr.args:
+                    return self._what(expr.args[0], state)
+                if isinstance(expr.func, ast.Attribute) and expr.func.attr == "execution_options":
+                    return self._what(expr.func.value, state)
+            case ast.BoolOp(values=values):
+                found = [self._what(one, state) for one in values]
+                return next((one for one in found if isinstance(one, Taken)), None)
+            case ast.IfExp(body=body, orelse=orelse):
+                found = [self._what(one, state) for one in (body, orelse)]
+                return next((one for one in found if isinstance(one, Taken)), None)
+        return None
+
+
+def _each(states: Iterable[State], change: Callable[[State], State]) -> States:
+    return {change(state): None for state in states}
+
+
+def _fewer(states: States) -> States:
+    if len(states) <= _MOST:
+        return states
+    return dict.fromkeys(list(states)[-_MOST:])
+
+
+def _truthy(value: Taken | Constant | None) -> bool | None:
+    if isinstance(value, Constant):
+        return bool(value.value)
+    return True if isinstance(value, Taken) else None
+
+
+def _is_none(value: Taken | Constant | None) -> bool | None:
+    if isinstance(value, Constant):
+        return value.value is None
+    return False if isinstance(value, Taken) else None
+
+
+def _catches(handler: ast.ExceptHandler) -> bool:
+    """Whether nothing but the end of the process, or a cancelled task, passes it by."""
+    types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(one is None or last_name(one) in ("Exception", "BaseException") for one in types)
+
+
+_DATABASE_ERRORS = (
+    "Error",
+    "DatabaseError",
+    "MySQLError",
+    "PostgresError",
+    "SQLAlchemyError",
+    "DBAPIError",
+    "OracleError",
+)
+
+
+def _only_of_the_database(handler: ast.ExceptHandler, body: Sequence[ast.stmt]) -> bool:
+    """Whether it catches the driver's errors, which is all that a body of the driver's calls is likely to raise."""
+    types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(last_name(one) in _DATABASE_ERRORS for one in types)
+
+
+def _in_order(expr: ast.expr) -> list[ast.AST]:
+    """Its nodes, what is evaluated first before what needs it; those of functions inside it left out."""
+    found: list[ast.AST] = []
+    waiting: list[ast.AST] = [expr]
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if not isinstance(node, ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(node))
+    awaits = [node for node in found if isinstance(node, ast.Await)]
+    return [*awaits, *(node for node in reversed(found) if not isinstance(node, ast.Await))]
+
+
+def _given_to(call: ast.Call) -> Iterable[ast.expr]:
+    """What a call is given, also within a tuple or a list."""
+    for argument in [*call.args, *(word.value for word in call.keywords)]:
+        if isinstance(argument, ast.Starred):
+            yield argument.value
+        elif isinstance(argument, (ast.Tuple, ast.List)):
+            yield from argument.elts
+        else:
+            yield argument
+
+
+def _handed(expr: ast.expr) -> Iterable[ast.expr]:
+    """The parts of a returned value that are returned themselves."""
+    match expr:
+        case ast.Tuple(elts=parts) | ast.List(elts=parts) | ast.Set(elts=parts) | ast.BoolOp(values=parts):
+            for part in parts:
+                yield from _handed(part)
+        case ast.Dict(values=parts):
+            for part in parts:
+                yield from _handed(part)
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from _handed(body)
+            yield from _handed(orelse)
+        case ast.Call(args=arguments, keywords=words) if last_name(expr.func)[:1].isupper():
+            yield expr
+            for argument in [*arguments, *(word.value for word in words)]:
+                yield from _handed(argument)
+        case ast.Await(value=value):
+            yield from _handed(value)
+        case _:
+            yield expr
+
+
+def _is_called(node: ast.Attribute, whole: ast.expr) -> bool:
+    return any(isinstance(one, ast.Call) and one.func is node for one in ast.walk(whole))
+
+
+def _captured(function: Scope) -> frozenset[str]:
+    """Names of its own that functions within it use: what they stand for may live as long as those do."""
+    found: set[str] = set()
+    for inner in function.inside:
+        for node in ast.walk(inner.node):
+            if isinstance(node, ast.Name) and node.id in function.bound and node.id not in inner.bound:
+                found.add(node.id)
+    return frozenset(found)
+
+
+def raises_at_yield(function: Scope) -> bool:
+    """Whether an exception of whoever uses a generator comes out of its `yield`.
+
+    Of a context manager, and of a dependency of FastAPI's; pytest always goes on with its fixtures.
+    """
+    node = function.node
+    assert isinstance(node, FunctionNode)
+    decorators = {last_name(one.func if isinstance(one, ast.Call) else one) for one in node.decorator_list}
+    if decorators & {"contextmanager", "asynccontextmanager"}:
+        return True
+    if any("fixture" in one for one in decorators):
+        return False
+    names = {one.id for one in own_nodes(node) if isinstance(one, ast.Name)}
+    yields = [one for one in own_nodes(node) if isinstance(one, ast.Yield)]
+    # One yield of a local thing, with nothing round it: what FastAPI's Depends() is given.
+    return len(yields) == 1 and isinstance(yields[0].value, ast.Name) and yields[0].value.id in names

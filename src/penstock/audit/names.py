@@ -1,0 +1,182 @@
+"""What names stand for: imports, aliases, and what the things are that variables hold.
+
+A scope is a module, a class or a function. A name is looked up as Python does, but for the order of time: a variable
+that is several things in turn is known by those that are known of it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .source import Source
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_DEEPEST = 8  # steps from a name to what it stands for
+
+# What a parameter's annotation says it is.
+ANNOTATIONS = {
+    "psycopg2.extensions.connection": "psycopg2_connection",
+    "psycopg.Connection": "psycopg_connection",
+    "psycopg.AsyncConnection": "psycopg_aconnection",
+    "psycopg_pool.ConnectionPool": "psycopg_pool",
+    "psycopg_pool.AsyncConnectionPool": "psycopg_apool",
+    "psycopg2.pool.ThreadedConnectionPool": "psycopg2_pool",
+    "psycopg2.pool.SimpleConnectionPool": "psycopg2_pool",
+    "psycopg2.pool.AbstractConnectionPool": "psycopg2_pool",
+    "asyncpg.Connection": "asyncpg_connection",
+    "asyncpg.Pool": "asyncpg_pool",
+    "asyncpg.pool.Pool": "asyncpg_pool",
+    "aiomysql.Pool": "aiomysql_pool",
+    "aiomysql.Connection": "aiomysql_connection",
+    "aiopg.Pool": "aiopg_pool",
+    "pymysql.Connection": "pymysql_connection",
+    "pymysql.connections.Connection": "pymysql_connection",
+    "sqlite3.Connection": "sqlite3_connection",
+    "sqlalchemy.Engine": "sqlalchemy_engine",
+    "sqlalchemy.engine.Engine": "sqlalchemy_engine",
+    "sqlalchemy.engine.base.Engine": "sqlalchemy_engine",
+    "sqlalchemy.Connection": "sqlalchemy_checkout",
+    "sqlalchemy.engine.Connection": "sqlalchemy_checkout",
+    "sqlalchemy.ext.asyncio.AsyncEngine": "sqlalchemy_aengine",
+    "sqlalchemy.ext.asyncio.AsyncConnection": "sqlalchemy_acheckout",
+    "sqlalchemy.ext.asyncio.AsyncSession": "sqlalchemy_asession",
+    "sqlalchemy.ext.asyncio.async_sessionmaker": "sqlalchemy_afactory",
+    "sqlalchemy.orm.Session": "sqlalchemy_session",
+    "sqlalchemy.orm.sessionmaker": "sqlalchemy_factory",
+    "sqlmodel.Session": "sqlalchemy_session",
+    "requests.Session": "requests_session",
+    "httpx.Client": "httpx_client",
+    "httpx.AsyncClient": "httpx_aclient",
+    "aiohttp.ClientSession": "aiohttp_client",
+    "redis.Redis": "redis_client",
+    "redis.asyncio.Redis": "redis_aclient",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """*bound*: by name, what has been bound to it here: expressions, full names of imports, or definitions."""
+
+    node: ast.AST
+    module: Module
+    parent: Scope | None
+    bound: dict[str, list[ast.AST | str]] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)  # declared global or nonlocal
+    inside: list[Scope] = field(default_factory=list)
+    attributes: dict[str, list[ast.expr]] = field(default_factory=dict)  # of a class: what is assigned to self's
+
+    def outer(self) -> Scope | None:
+        """Where a name that is not bound here is looked up: a class's names are not its methods'."""
+        scope = self.parent
+        while scope is not None and isinstance(scope.node, ast.ClassDef):
+            scope = scope.parent
+        return scope
+
+    def class_(self) -> Scope | None:
+        """The class that `self` is of, in this method or in a function within it."""
+        scope: Scope | None = self
+        while scope is not None and not isinstance(scope.node, ast.ClassDef):
+            scope = scope.parent
+        return scope
+
+
+class Module:
+    """A file's scopes. *functions* and *classes* by their names as others would import them."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.scopes: dict[ast.AST, Scope] = {}
+        self.homes: dict[ast.AST, Scope] = {}  # of what is assigned to an attribute: where its names are looked up
+        self.top = self._scope(source.tree, None)
+        self._bind_all(self.top, source.tree.body)
+
+    def functions(self) -> Iterator[Scope]:
+        return (scope for scope in self.scopes.values() if isinstance(scope.node, FunctionNode))
+
+    # ------------------------------------------------------------------------------------------ building
+
+    def _scope(self, node: ast.AST, parent: Scope | None) -> Scope:
+        scope = self.scopes[node] = Scope(node, self, parent)
+        if parent is not None:
+            parent.inside.append(scope)
+        return scope
+
+    def _bind_all(self, scope: Scope, body: list[ast.stmt]) -> None:
+        waiting: list[ast.AST] = list(reversed(body))
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, _SCOPES):
+                self._define(scope, node)
+                continue
+            self._bind(scope, node)
+            waiting.extend(reversed(list(ast.iter_child_nodes(node))))
+
+    def _define(self, scope: Scope, node: ast.AST) -> None:
+        inner = self._scope(node, scope)
+        if isinstance(node, ast.Lambda):
+            for argument in _arguments(node.args):
+                inner.bound.setdefault(argument.arg, []).append(argument)
+            self._bind_all(inner, [ast.Expr(node.body)])
+            return
+        assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        scope.bound.setdefault(node.name, []).append(node)
+        if not isinstance(node, ast.ClassDef):
+            for argument in _arguments(node.args):
+                inner.bound.setdefault(argument.arg, []).append(argument)
+        self._bind_all(inner, node.body)
+
+    def _bind(self, scope: Scope, node: ast.AST) -> None:
+        match node:
+            case ast.Import():
+                for alias in node.names:
+                    name = alias.asname or alias.name.partition(".")[0]
+                    scope.bound.setdefault(name, []).append(alias.name if alias.asname else name)
+            case ast.ImportFrom():
+                stem = self._absolute(node)
+                for alias in node.names:
+                    scope.bound.setdefault(alias.asname or alias.name, []).append(f"{stem}.{alias.name}")
+            case ast.Assign():
+                for target in node.targets:
+                    self._assign(scope, target, node.value)
+            case ast.AnnAssign():
+                self._assign(scope, node.target, node.value if node.value is not None else node.annotation)
+            case ast.NamedExpr():
+                self._assign(scope, node.target, node.value)
+            case ast.With() | ast.AsyncWith():
+                for item in node.items:
+                    if item.optional_vars is not None:
+                        self._assign(scope, item.optional_vars, item)
+            case ast.For() | ast.AsyncFor():
+                self._assign(scope, node.target, node)
+            case ast.Global() | ast.Nonlocal():
+                scope.elsewhere.update(node.names)
+
+    def _assign(self, scope: Scope, target: ast.expr, value: ast.AST) -> None:
+        match target:
+            case ast.Name(id=name):
+                scope.bound.setdefault(name, []).append(value)
+                if name in scope.elsewhere:
+                    self.top.bound.setdefault(name, []).append(value)
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name) if isinstance(value, ast.expr):
+                class_ = scope.class_()
+                if class_ is not None:
+                    class_.attributes.setdefault(name, []).append(value)
+                    self.homes[value] = scope
+            case ast.Tuple(elts=targets) | ast.List(elts=targets):
+                values = value.elts if isinstance(value, (ast.Tuple, ast.List)) else []
+                for index, inner in enumerate(targets):
+                    self._assign(scope, inner, values[index] if len(values) == len(targets) else ast.Pass())
+
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        package = self.source.module.split(".")[: -node.level]
+        return ".".join([*package, *filter(None, [node.module])])
+
+
+def _arguments(arguments: ast.arguments) -> list[ast.arg]:
+    extra = [one for one in (arguments.vararg, arguments.kwarg) if one is not None]
+    return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *extra]

@@ -1,0 +1,431 @@
+"""All files of an audit together: what a name of one stands for in another, and what a value is."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterable
+
+from . import catalog
+from .calls import ENDING_WORDS, KEEPING_METHODS, last_name
+from .catalog import Role, Thing
+from .names import ANNOTATIONS, FunctionNode, Module, Scope
+
+_DEEPEST = 12  # steps from a name to what it stands for: code that is made to confuse has no end
+
+
+class Project:
+    """What is known of the files as one program."""
+
+    def __init__(self, modules: Iterable[Module]) -> None:
+        self.modules = list(modules)
+        self._by_name: dict[str, Module | None] = {}
+        for module in self.modules:
+            parts = module.source.module.split(".")
+            for start in range(len(parts)):  # a file may be imported from its folder as well as from the root
+                name = ".".join(parts[start:])
+                self._by_name[name] = None if name in self._by_name else module
+        self._returned: dict[ast.AST, Thing | None] = {}
+        self._given: dict[ast.AST, Thing | None] = {}
+        self._under_way: set[ast.AST] = set()
+
+    # ------------------------------------------------------------------------------------------ names
+
+    def full(self, expr: ast.AST, scope: Scope, depth: int = 0) -> str | None:
+        """The full name of what *expr* is, such as psycopg2.connect; None if that is not known."""
+        if depth > _DEEPEST:
+            return None
+        if isinstance(expr, ast.Attribute):
+            base = self.full(expr.value, scope, depth + 1)
+            return None if base is None else f"{base}.{expr.attr}"
+        if not isinstance(expr, ast.Name):
+            return None
+        where: Scope | None = scope
+        while where is not None:
+            if expr.id in where.bound and expr.id not in where.elsewhere:
+                return self._full_of(where.bound[expr.id], where, depth + 1)
+            where = where.outer()
+        return expr.id if expr.id in _BUILTINS else None
+
+    def _full_of(self, bound: list[ast.AST | str], scope: Scope, depth: int) -> str | None:
+        if depth > _DEEPEST:
+            return None
+        names = {found for one in bound if (found := self._one_full(one, scope, depth)) is not None}
+        return names.pop() if len(names) == 1 else next(iter(sorted(names)), None)
+
+    def _one_full(self, one: ast.AST | str, scope: Scope, depth: int) -> str | None:
+        if isinstance(one, str):
+            return self._through(one, depth + 1)
+        if isinstance(one, (ast.Name, ast.Attribute)):
+            return self.full(one, scope, depth + 1)
+        return None
+
+    def _through(self, name: str, depth: int) -> str:
+        """*name*, which another file of the project may have imported from where it is."""
+        stem, _, last = name.rpartition(".")
+        module = self._by_name.get(stem) if stem else None
+        if module is None or depth > _DEEPEST or last not in module.top.bound:
+            return name
+        return self._full_of(module.top.bound[last], module.top, depth + 1) or name
+
+    def definition(self, expr: ast.AST, scope: Scope, depth: int = 0) -> Scope | None:
+        """The function or class of the project that *expr* names; of a method, where self's class is known."""
+        if isinstance(expr, ast.Attribute) and isinstance(expr.value, ast.Name) and expr.value.id in ("self", "cls"):
+            class_ = scope.class_()
+            return None if class_ is None else self.method(class_, expr.attr)
+        if isinstance(expr, ast.Name):
+            where: Scope | None = scope
+            while where is not None:
+                if expr.id in where.bound:
+                    return self._defined(where.bound[expr.id], where, depth)
+                where = where.outer()
+            return None
+        if isinstance(expr, ast.Attribute):
+            owner = self.definition(expr.value, scope, depth + 1)
+            if owner is not None and isinstance(owner.node, ast.ClassDef):
+                return self.method(owner, expr.attr)
+            name = self.full(expr, scope)
+            return None if name is None else self._named(name, depth)
+        return None
+
+    def method(self, class_: Scope, name: str, depth: int = 0) -> Scope | None:
+        for inner in class_.inside:
+            if isinstance(inner.node, FunctionNode) and inner.node.name == name:
+                return inner
+        if depth > 4:
+            return None
+        assert isinstance(class_.node, ast.ClassDef)
+        for base in class_.node.bases:
+            parent = self.definition(base, class_.parent or class_)
+            if parent is not None and isinstance(parent.node, ast.ClassDef) and parent is not class_:
+                found = self.method(parent, name, depth + 1)
+                if found is not None:
+                    return found
+        return None
+
+    def _defined(self, bound: list[ast.AST | str], scope: Scope, depth: int) -> Scope | None:
+        for one in bound:
+            if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                return scope.module.scopes[one]
+            if isinstance(one, str):
+                return self._named(one, depth)
+        return None
+
+    def _named(self, name: str, depth: int) -> Scope | None:
+        stem, _, last = name.rpartition(".")
+        module = self._by_name.get(stem) if stem else None
+        if module is None or depth > _DEEPEST:
+            return None
+        return self._defined(module.top.bound.get(last, []), module.top, depth + 1)
+
+    # ------------------------------------------------------------------------------------------ things
+
+    def thing(self, expr: ast.AST | None, scope: Scope, depth: int = 0) -> Thing | None:
+        """What *expr* gives, if it is one of the things that the catalog knows."""
+        if expr is None or depth > _DEEPEST:
+            return None
+        match expr:
+            case ast.Await(value=value) | ast.NamedExpr(value=value):
+                return self.thing(value, scope, depth + 1)
+            case ast.Call():
+                return self._of_call(expr, scope, depth)
+            case ast.Name(id=name):
+                return self._of_name(name, scope, depth)
+            case ast.Attribute():
+                return self._of_attribute(expr, scope, depth)
+            case ast.BoolOp(values=values):
+                return self._first(values, scope, depth)
+            case ast.IfExp(body=body, orelse=orelse):
+                return self._first([body, orelse], scope, depth)
+        return None
+
+    def _first(self, expressions: Iterable[ast.expr], scope: Scope, depth: int) -> Thing | None:
+        found = (self.thing(one, scope, depth + 1) for one in expressions)
+        return next((one for one in found if one is not None), None)
+
+    def _of_call(self, call: ast.Call, scope: Scope, depth: int) -> Thing | None:
+        name = self.full(call.func, scope)
+        if name is not None and (made := catalog.calls().get(name)) is not None:
+            return _as_called(made, call)
+        if isinstance(call.func, ast.Attribute):
+            owner = self.thing(call.func.value, scope, depth + 1)
+            if owner is not None:
+                return owner.made_by(call.func.attr)
+        called = self.thing(call.func, scope, depth + 1)
+        if called is not None and called.role is Role.FACTORY:
+            return called.made_by("__call__")
+        function = self.definition(call.func, scope)
+        if function is not None and isinstance(function.node, FunctionNode):
+            return self.returned(function, depth + 1)
+        return None
+
+    def _of_name(self, name: str, scope: Scope, depth: int) -> Thing | None:
+        where: Scope | None = scope
+        while where is not None:
+            if name in where.bound and name not in where.elsewhere:
+                return self._bound_thing(where.bound[name], where, depth)
+            where = where.outer()
+        return None
+
+    def _bound_thing(self, bound: list[ast.AST | str], scope: Scope, depth: int) -> Thing | None:
+        for one in bound:
+            found = self._one_thing(one, scope, depth + 1)
+            if found is not None:
+                return found
+        return None
+
+    def _one_thing(self, one: ast.AST | str, scope: Scope, depth: int) -> Thing | None:
+        if depth > _DEEPEST:
+            return None
+        if isinstance(one, str):
+            stem, _, last = one.rpartition(".")
+            module = self._by_name.get(stem) if stem else None
+            if module is None or last not in module.top.bound:
+                return None
+            return self._bound_thing(module.top.bound[last], module.top, depth + 1)
+        if isinstance(one, ast.arg):
+            return self.annotated(one.annotation, scope)
+        if isinstance(one, ast.withitem):
+            made = self.thing(one.context_expr, scope, depth + 1)
+            return _entered(made)
+        return self.thing(one, scope, depth + 1) or (
+            self.annotated(one, scope) if isinstance(one, (ast.Name, ast.Attribute, ast.Subscript)) else None
+        )
+
+    def _of_attribute(self, expr: ast.Attribute, scope: Scope, depth: int) -> Thing | None:
+        if isinstance(expr.value, ast.Name) and expr.value.id in ("self", "cls"):
+            class_ = scope.class_()
+            return None if class_ is None else self._of_class(class_, expr.attr, depth)
+        name = self.full(expr, scope)
+        if name is not None:
+            return self._one_thing(name, scope, depth + 1)
+        return None
+
+    def _of_class(self, class_: Scope, attribute: str, depth: int) -> Thing | None:
+        for value in class_.attributes.get(attribute, ()):
+            found = self.thing(value, class_.module.homes.get(value, class_), depth + 1)
+            if found is not None:
+                return found
+        return self._bound_thing(class_.bound.get(attribute, []), class_, depth)
+
+    # ------------------------------------------------------------------------------------------ who owns what
+
+    def fresh(self, expr: ast.AST | None, scope: Scope, depth: int = 0) -> Thing | None:
+        """What *expr* makes, or is given by a function that made it: whoever evaluates it has to end it."""
+        if depth > _DEEPEST:
+            return None
+        match expr:
+            case ast.Await(value=value) | ast.NamedExpr(value=value):
+                return self.fresh(value, scope, depth + 1)
+            case ast.Call(func=func):
+                name = self.full(func, scope)
+                if name is not None and (made := catalog.calls().get(name)) is not None:
+                    return _as_called(made, expr)
+                if isinstance(func, ast.Attribute):
+                    if func.attr == "execution_options":  # the same one again
+                        return None
+                    owner = self.thing(func.value, scope)
+                    if owner is not None and (made := owner.made_by(func.attr)) is not None:
+                        return made
+                called = self.thing(func, scope)
+                if called is not None and called.role is Role.FACTORY:
+                    return called.made_by("__call__")
+                function = self.definition(func, scope)
+                if function is not None and isinstance(function.node, FunctionNode):
+                    return self.gives(function, depth + 1)
+            case ast.IfExp(body=body, orelse=orelse):
+                return self.fresh(body, scope, depth + 1) or self.fresh(orelse, scope, depth + 1)
+            case ast.BoolOp(values=values):
+                return self.fresh(values[-1], scope, depth + 1)
+        return None
+
+    def gives(self, function: Scope, depth: int = 0) -> Thing | None:
+        """What a function of the project makes and hands to whoever calls it; what it keeps itself it does not give."""
+        node = function.node
+        if node in self._given:
+            return self._given[node]
+        if node in self._under_way or depth > _DEEPEST:
+            return None
+        self._under_way.add(node)
+        try:
+            self._given[node] = found = self._what_gives(function, depth)
+        finally:
+            self._under_way.discard(node)
+        return found
+
+    def _what_gives(self, function: Scope, depth: int) -> Thing | None:
+        node = function.node
+        assert isinstance(node, FunctionNode)
+        if any(_remembers(one) for one in node.decorator_list):
+            return None
+        found: Thing | None = None
+        for one in own_nodes(node):
+            if isinstance(one, (ast.Yield, ast.YieldFrom)):
+                return None
+            if isinstance(one, ast.Return) and one.value is not None:
+                given = self._fresh_here(one.value, function, depth)
+                if given is None and not (isinstance(one.value, ast.Constant) and one.value.value is None):
+                    return None
+                found = found or given
+        return found
+
+    def _fresh_here(self, expr: ast.expr, function: Scope, depth: int) -> Thing | None:
+        if not isinstance(expr, ast.Name):
+            return self.fresh(expr, function, depth + 1)
+        if expr.id in function.elsewhere or _is_stored(expr.id, function.node):
+            return None
+        found: Thing | None = None
+        for one in function.bound.get(expr.id, ()):
+            if isinstance(one, ast.Constant) and one.value is None:
+                continue
+            given = self.fresh(one, function, depth + 1) if isinstance(one, ast.expr) else None
+            if given is None:
+                return None
+            found = given
+        return found
+
+    def takes_over(self, function: Scope, call: ast.Call, argument: ast.expr) -> bool:
+        """Whether a function or class of the project ends what it is given as *argument*, or keeps it."""
+        node = function.node
+        if isinstance(node, ast.ClassDef):
+            return True
+        assert isinstance(node, FunctionNode)
+        parameter = _parameter(node, call, argument)
+        return parameter is None or _ends_or_keeps(parameter, node)
+
+    # ------------------------------------------------------------------------------------------ annotations
+
+    def annotated(self, annotation: ast.AST | None, scope: Scope) -> Thing | None:
+        """What an annotation says, through Optional, Annotated and `| None`."""
+        match annotation:
+            case ast.Subscript(value=value, slice=inner):
+                name = self.full(value, scope) or ""
+                if name.rpartition(".")[2] in ("Optional", "Annotated", "Union"):
+                    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+                    return next((one for part in parts if (one := self.annotated(part, scope)) is not None), None)
+                return self.annotated(value, scope)
+            case ast.BinOp(left=left, right=right):
+                return self.annotated(left, scope) or self.annotated(right, scope)
+            case ast.Constant(value=str(text)):
+                try:
+                    return self.annotated(ast.parse(text, mode="eval").body, scope)
+                except SyntaxError:
+                    return None
+            case ast.Name() | ast.Attribute():
+                known = ANNOTATIONS.get(self.full(annotation, scope) or "")
+                return None if known is None else catalog.things()[known]
+        return None
+
+    def returned(self, function: Scope, depth: int = 0) -> Thing | None:
+        """What a function of the project gives to whoever calls it, if he has to end it."""
+        node = function.node
+        if node in self._returned:
+            return self._returned[node]
+        if node in self._under_way or depth > _DEEPEST:
+            return None
+        self._under_way.add(node)
+        try:
+            self._returned[node] = found = self._what_returns(function, depth)
+        finally:
+            self._under_way.discard(node)
+        return found
+
+    def _what_returns(self, function: Scope, depth: int) -> Thing | None:
+        found: Thing | None = None
+        for node in own_nodes(function.node):
+            if isinstance(node, (ast.Yield, ast.YieldFrom)):
+                return None
+            if isinstance(node, ast.Return) and node.value is not None and found is None:
+                found = self.thing(node.value, function, depth + 1)
+        return found
+
+
+def own_nodes(node: ast.AST) -> Iterable[ast.AST]:
+    """All nodes of a function's body that are not another function's."""
+    waiting = list(ast.iter_child_nodes(node))
+    while waiting:
+        one = waiting.pop()
+        yield one
+        if not isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            waiting.extend(ast.iter_child_nodes(one))
+
+
+def _entered(made: Thing | None) -> Thing | None:
+    if made is None or made.enters is None:
+        return made
+    return catalog.things()[made.enters]
+
+
+def _as_called(made: Thing, call: ast.Call) -> Thing:
+    """A few callables make one thing or another, by what they are given."""
+    if made.name == "sqlalchemy_factory" and any(
+        isinstance(word.value, ast.Name) and word.value.id == "AsyncSession" for word in call.keywords
+    ):
+        return catalog.things()["sqlalchemy_afactory"]
+    if made.name == "mysql_connector_connection" and any(
+        word.arg in ("pool_name", "pool_size") for word in call.keywords
+    ):
+        return catalog.things()["mysql_connector_checkout"]
+    return made
+
+
+def _remembers(decorator: ast.expr) -> bool:
+    """Whether what a function returned once it returns again."""
+    name = last_name(decorator.func if isinstance(decorator, ast.Call) else decorator)
+    return any(
+        word in name for word in ("cache", "memo", "singleton", "contextmanager", "fixture", "property", "resource")
+    )
+
+
+def _is_stored(name: str, function: ast.AST) -> bool:
+    """Whether *name* is also kept somewhere that outlives the function."""
+    for node in own_nodes(function):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id == name:
+            if any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in node.targets):
+                return True
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, (ast.Attribute, ast.Subscript)) for target in node.targets
+        ):
+            if any(isinstance(target, ast.Name) and target.id == name for target in node.targets):
+                return True
+    return False
+
+
+def _parameter(node: FunctionNode, call: ast.Call, argument: ast.expr) -> str | None:
+    """The name of the parameter that *argument* is for."""
+    for word in call.keywords:
+        if word.value is argument:
+            return word.arg
+    names = [one.arg for one in [*node.args.posonlyargs, *node.args.args]]
+    if names[:1] in (["self"], ["cls"]) and isinstance(call.func, ast.Attribute):
+        names = names[1:]
+    if argument in call.args:
+        index = call.args.index(argument)
+        return names[index] if index < len(names) else None
+    return None
+
+
+def _ends_or_keeps(parameter: str, node: FunctionNode) -> bool:
+    for one in own_nodes(node):
+        match one:
+            case ast.Attribute(value=ast.Name(id=name), attr="close" | "release" | "aclose" | "disconnect" | "dispose"):
+                if name == parameter:
+                    return True
+            case ast.Call(args=arguments):
+                word = last_name(one.func)
+                named = any(isinstance(argument, ast.Name) and argument.id == parameter for argument in arguments)
+                if named and (word in KEEPING_METHODS or any(end in word.lower() for end in ENDING_WORDS)):
+                    return True
+            case ast.Assign(targets=targets, value=ast.Name(id=name)) if name == parameter:
+                if any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets):
+                    return True
+            case ast.With(items=items) | ast.AsyncWith(items=items):
+                for item in items:
+                    if isinstance(item.context_expr, ast.Name) and item.context_expr.id == parameter:
+                        return True
+            case ast.Return(value=ast.Name(id=name)) | ast.Yield(value=ast.Name(id=name)) if name == parameter:
+                return True
+    return False
+
+
+_BUILTINS = frozenset(dir(builtins))
