@@ -1,0 +1,54 @@
+"""What is wrong: one file a family, each with its RULES and ``check(facts)``, which yields findings."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..finding import Confidence, Finding, Rule, Severity
+from ..flow import Followed
+from ..names import Module, Scope
+from ..project import Project
+
+
+@dataclass(slots=True)
+class Facts:
+    """All that is known of a file.
+
+    :ivar functions: each with what flows through it. :ivar per_request: functions that run for each request, by the
+        handler that they were reached from. :ivar pooling: of the pooler in front, or None.
+    """
+
+    module: Module
+    project: Project
+    functions: dict[ast.AST, tuple[Scope, Followed]]
+    per_request: dict[ast.AST, ast.AST]
+    pooling: str | None = None
+
+    def finding(
+        self,
+        rule: Rule,
+        node: ast.AST,
+        message: str,
+        confidence: Confidence = Confidence.HIGH,
+        *,
+        severity: Severity | None = None,
+        fixable: bool = False,
+    ) -> Finding:
+        line: int = getattr(node, "lineno", 1)
+        return Finding(
+            path=self.module.source.path,
+            line=line,
+            column=getattr(node, "col_offset", 0) + 1,
+            code=rule.code,
+            message=message,
+            end_line=getattr(node, "end_lineno", None) or line,
+            kind=rule.kind,
+            severity=severity or rule.severity,
+            confidence=confidence,
+            fixable=fixable,
+        )
+
+
+Findings = Iterator[Finding]
