@@ -239,6 +239,12 @@ class Project:
                 return self.fresh(values[-1], scope, depth + 1)
         return None
 
+    def made(self, call: ast.Call, scope: Scope) -> Thing | None:
+        """What *call* makes by itself, no function of the project between."""
+        name = self.full(call.func, scope)
+        made = None if name is None else catalog.calls().get(name)
+        return None if made is None else _as_called(made, call)
+
     def gives(self, function: Scope, depth: int = 0) -> Thing | None:
         """What a function of the project makes and hands to whoever calls it; what it keeps itself it does not give."""
         node = function.node
