@@ -42,6 +42,7 @@ class Snapshot:
     multiplexed: int = 0  # leased connections that statements share
     in_flight: int = 0  # statements sent on them and not answered
     statements: int = 0  # statements answered on them
+    suspects: int = 0  # connections in hand that were reported as suspected leaks, and are not back yet
 
     @property
     def open(self) -> int:
@@ -79,6 +80,7 @@ def snapshot(name: str, core: Core, now: float) -> Snapshot:
         lost=core.lost,
         refusals=dict(core.refusals),
         closes=dict(core.closes),
+        suspects=sum(slot.reported for slot in list(core.slots.values())),
     )
 
 
