@@ -14,6 +14,7 @@ from .pool.events import (
     Refused,
     Returned,
     TakenBack,
+    Waited,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "Refused",
     "Returned",
     "TakenBack",
+    "Waited",
 ]

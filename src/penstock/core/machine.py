@@ -934,6 +934,7 @@ class Core:
             self.waiters.call_back(waiter.key)
 
     def _end_wait(self, waiter: Waiter, now: float) -> None:
+        waiter.waited += now - waiter.since
         if waiter.queues:
             self.waited += now - waiter.since
         left = self._waiting_owners.pop(waiter.owner, 1) - 1

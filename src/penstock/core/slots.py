@@ -160,6 +160,7 @@ class Waiter:
         "ticket",
         "until",
         "verdict",
+        "waited",
         "wake",
     )
 
@@ -185,6 +186,7 @@ class Waiter:
         self.key = key
         self.queues = True  # or one is opened for it, where none is kept
         self.shares = False  # it needs no connection for itself: one that is lent to others who share will do
+        self.waited = 0.0  # seconds, in the queue
         self.slot: Slot | None = None
         self.refusal: Refusal | None = None
         self.verdict: Any = None  # what was known of the database when it was refused

@@ -209,7 +209,8 @@ class Multiplexer:
         conn._pool = pool
         now = pool._clock()
         if pool._listeners:
-            pool._emit_acquired(slot, 0.0 if waiter is None else now - waiter.since)
+            waited = 0.0 if waiter is None else now - waiter.since
+            pool._emit_acquired(slot, waited, waited > 0)
         try:
             pipeline = self._pipeline(slot, conn)
         except pool._driver.operational_error:  # it was lost since it was looked at

@@ -365,7 +365,7 @@ class AsyncPool(BasePool[C]):
                 slot = await self._wait_for(waiter, timeout, again)
             if (self._kit.check is None and not slot.probe(0)) or await self._fit(slot, waiter.deadline):
                 if self._listeners:
-                    self._emit_acquired(slot, self._clock() - since)
+                    self._emit_acquired(slot, self._clock() - since, waiter.waited > 0)
                 return slot
             slot, waiter.slot, again = None, None, True
 

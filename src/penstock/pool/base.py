@@ -167,7 +167,8 @@ class BasePool(Generic[C]):
         self._fleet = fleet
         self._state = self._driver.state
         self._core = Core(settings, random.random, self._handed_on)
-        self._listeners: tuple[Callable[[events.Event], object], ...] = ()
+        self._listeners: tuple[tuple[Callable[[Any], object], tuple[type[events.Event], ...]], ...] = ()
+        self._tells_leases = self._tells_waits = False  # to somebody: of each, or of those that were waited for
         self._plain = False  # nothing is asked of a checkout but a connection: the short way will do
         self._opened_implicitly = open is None
         self._update_plain()
@@ -348,16 +349,22 @@ class BasePool(Generic[C]):
         """What is known of the fleet whose budget this pool has a share of; None if it has no `fleet`."""
         return None if self._membership is None else self._membership.state()
 
-    def listen(self, callback: Callable[[events.Event], object]) -> Callable[[], None]:
+    def listen(self, callback: Callable[[Any], object], *kinds: type[events.Event]) -> Callable[[], None]:
         """Call *callback* with each `penstock.events.Event` from now on; returns what ends that.
 
         It is called where the event happens, outside any lock, and should return soon. One that raises is logged once
         and called no more.
+
+        :param kinds: classes of events that it is called with; every event by default. Each checkout takes longer
+            while somebody wants `Acquired` or `Returned`, and no longer for any other kind, `Waited` among them.
+        :raises TypeError: when *callback* cannot be called, or one of *kinds* is no class of events.
         """
         if not callable(callback):
             raise TypeError(f"callback must be a function that takes an event, not {callback!r}")
-        self._listeners = (*self._listeners, callback)
-        self._update_plain()
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, events.Event)):
+                raise TypeError(f"kinds must be classes of penstock.events, not {kind!r}")
+        self._set_listeners((*self._listeners, (callback, kinds or (events.Event,))))
         return lambda: self._stop_listening(callback)
 
     # psycopg_pool keeps its idle connections and its queue under these names; its tests, and tools made for it, look.
@@ -467,7 +474,7 @@ class BasePool(Generic[C]):
             and kit.check is None
             and kit.reset is None
             and self._nested == "allow"
-            and not self._listeners
+            and not self._tells_leases
             and not self._opened_implicitly
         )
 
@@ -815,23 +822,36 @@ class BasePool(Generic[C]):
     # ------------------------------------------------------------------------------------------ telling listeners
 
     def _emit(self, event: events.Event) -> None:
-        for callback in self._listeners:
+        for callback, kinds in self._listeners:
+            if not isinstance(event, kinds):
+                continue
             try:
                 callback(event)
             except (Exception, SystemExit):
                 logger.exception("%s: a listener raised and is dropped: %r", self.name, callback)
                 self._stop_listening(callback)
 
-    def _stop_listening(self, callback: Callable[[events.Event], object]) -> None:
-        self._listeners = tuple(other for other in self._listeners if other is not callback)
+    def _stop_listening(self, callback: Callable[[Any], object]) -> None:
+        self._set_listeners(tuple(listener for listener in self._listeners if listener[0] is not callback))
+
+    def _set_listeners(
+        self, listeners: tuple[tuple[Callable[[Any], object], tuple[type[events.Event], ...]], ...]
+    ) -> None:
+        self._listeners = listeners
+        wanted = [kinds for _, kinds in listeners]
+        self._tells_leases = any(
+            issubclass(each, kinds) for each in (events.Acquired, events.Returned) for kinds in wanted
+        )
+        self._tells_waits = any(issubclass(events.Waited, kinds) for kinds in wanted)
         self._update_plain()
 
-    def _emit_acquired(self, slot: Slot, waited: float) -> None:
-        if self._listeners:
-            self._emit(events.Acquired(self.name, call_site(slot.code, slot.lasti), waited))
+    def _emit_acquired(self, slot: Slot, waited: float, queued: bool) -> None:
+        if self._tells_leases or (queued and self._tells_waits):
+            kind = events.Waited if queued else events.Acquired
+            self._emit(kind(self.name, call_site(slot.code, slot.lasti), waited))
 
     def _emit_returned(self, slot: Slot, held: float) -> None:
-        if self._listeners:
+        if self._tells_leases:
             self._emit(events.Returned(self.name, call_site(slot.code, slot.lasti), held))
 
     def _emit_refused(self, waiter: Waiter) -> None:

@@ -41,6 +41,11 @@ class Acquired(Event):
 
 
 @dataclass(frozen=True)
+class Waited(Acquired):
+    """There was none to be had at once."""
+
+
+@dataclass(frozen=True)
 class Returned(Event):
     site: CallSite
     held: float

@@ -436,7 +436,7 @@ class Pool(BasePool[C]):
                     slot = self._wait_for(waiter, timeout, again)
                 if (self._kit.check is None and not slot.probe(0)) or self._fit(slot, waiter.deadline):
                     if self._listeners:
-                        self._emit_acquired(slot, monotonic() - since)
+                        self._emit_acquired(slot, monotonic() - since, waiter.waited > 0)
                     return slot
                 slot, waiter.slot, again = None, None, True
         except BaseException:

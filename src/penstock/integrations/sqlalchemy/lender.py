@@ -133,8 +133,7 @@ class Lender(BasePool[Any]):
 
     def heed(self, former: Lender) -> None:
         """Whoever listens to the *former* one listens to this one too."""
-        self._listeners = former._listeners
-        self._update_plain()
+        self._set_listeners(former._listeners)
 
     def settle(self, record: Record) -> None:
         """The record comes back, clean as SQLAlchemy understands it."""
