@@ -5,6 +5,7 @@ the effects that the core has written down, outside that lock. Every decision is
 """
 
 from .admission import Forecast
+from .durations import BOUNDS, NONE, Histogram
 from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .machine import Core
 from .pace import Pace, Verdict
@@ -13,6 +14,8 @@ from .settings import Multiplex, Overload, Settings
 from .slots import SLOW, Reason, Refusal, Slot, State, Waiter
 
 __all__ = [
+    "BOUNDS",
+    "NONE",
     "SLOW",
     "Close",
     "Core",
@@ -22,6 +25,7 @@ __all__ = [
     "Forecast",
     "Full",
     "GaveUp",
+    "Histogram",
     "Multiplex",
     "Open",
     "Overload",

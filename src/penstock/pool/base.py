@@ -9,6 +9,7 @@ import os
 import random
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
 from inspect import iscoroutinefunction
@@ -36,7 +37,7 @@ from ..core.settings import check_count, check_seconds, check_sizes
 from ..drivers import for_url, load
 from ..drivers.base import Driver, Status
 from . import events, registry
-from .holders import CallSite, Holder, call_site, report, statement_text
+from .holders import OTHER, CallSite, Holder, call_site, report, statement_text
 from .membership import Fleet, FleetState, Membership
 from .snapshot import Snapshot, counters, measures, snapshot
 from .steps import Kit
@@ -55,6 +56,7 @@ NO_LINGER = (Reason.DEAD, Reason.BROKEN, Reason.DROPPED)  # it has let go alread
 CLEAN_SECONDS = 5.0  # for the rollback and reset of a returned connection; then it is cut off
 LONGEST_SLEEP = 3600.0  # of whoever looks after the pool, when nothing is due
 
+_LEAK_SITES = 100  # lines of code whose leaks are counted apart
 _LOG_SECONDS = 10.0  # between two lines about failing to connect
 _REPORT_SECONDS = 0.1  # for which a report is shared by all who time out together: it must not make them late
 
@@ -175,6 +177,7 @@ class BasePool(Generic[C]):
         self._slots_by_id: dict[int, Slot] = {}
         self._base: dict[str, int] = {}  # counters when they were last popped
         self._report: tuple[float, list[Holder]] = (-math.inf, [])
+        self._leaks: Counter[CallSite] = Counter()  # reported
         self._failures_unlogged: int | None = None  # since the last line about them; None while connecting succeeds
         self._failing_since = self._failure_logged_at = -math.inf
         self._reopen = False  # in a forked child: the parent's pool was open, so the first use opens this one
@@ -325,7 +328,7 @@ class BasePool(Generic[C]):
 
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
-        return snapshot(self.name, self._core, self._clock())
+        return snapshot(self.name, self._core, self._clock(), self._leaks)
 
     def get_stats(self) -> dict[str, int]:
         """The pool's figures under the names of psycopg's pool; counters since the last `pop_stats`."""
@@ -448,6 +451,7 @@ class BasePool(Generic[C]):
         self._core.closed = core.closed
         self._slots_by_id = {}
         self._base = {}
+        self._leaks.clear()
         self._reopen = core.opened and not core.closed
         self._start_anew()
         self._join()
@@ -801,6 +805,8 @@ class BasePool(Generic[C]):
 
     def _report_leak(self, slot: Slot, holder: Holder) -> None:
         slot.reported = True
+        site = holder.site if holder.site in self._leaks or len(self._leaks) < _LEAK_SITES else OTHER
+        self._leaks[site] += 1
         logger.warning("%s: is this a leak? %s", self.name, holder)
         self._emit(events.LeakSuspected(self.name, holder))
         if self._leak_reclaim:
