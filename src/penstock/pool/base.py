@@ -784,6 +784,7 @@ class BasePool(Generic[C]):
             status=status.value,
             owner=self._owner_name(owner),
             stack=self._owner_stack(owner),
+            suspected=slot.reported,
         )
 
     def _watch_holders(self, now: float) -> float:

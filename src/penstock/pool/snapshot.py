@@ -47,6 +47,7 @@ class Snapshot:
     use_time: Histogram = NONE  # of leases that have ended, and of statements that shared one
     create_time: Histogram = NONE  # of connections opened
     leaks: Mapping[CallSite, int] = field(default_factory=dict)  # connections reported as suspected leaks
+    suspects: int = 0  # connections in hand that were reported as suspected leaks, and are not back yet
 
     @property
     def open(self) -> int:
@@ -88,6 +89,7 @@ def snapshot(name: str, core: Core, now: float, leaks: Mapping[CallSite, int]) -
         use_time=core.lasted,
         create_time=core.creations.histogram(),
         leaks=dict(leaks),
+        suspects=sum(slot.reported for slot in list(core.slots.values())),
     )
 
 
