@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..core import Core, Reason, Refusal
+from .profile import NOTHING, Profile
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,6 +43,7 @@ class Snapshot:
     multiplexed: int = 0  # leased connections that statements share
     in_flight: int = 0  # statements sent on them and not answered
     statements: int = 0  # statements answered on them
+    profile: Profile = NOTHING  # what connections were held for, over the last minutes; empty where nobody looks
 
     @property
     def open(self) -> int:
@@ -49,7 +51,7 @@ class Snapshot:
         return self.idle + self.leased + self.opening + self.closing
 
 
-def snapshot(name: str, core: Core, now: float) -> Snapshot:
+def snapshot(name: str, core: Core, now: float, profile: Profile = NOTHING) -> Snapshot:
     error = core.pace.error
     return Snapshot(
         name=name,
@@ -79,6 +81,7 @@ def snapshot(name: str, core: Core, now: float) -> Snapshot:
         lost=core.lost,
         refusals=dict(core.refusals),
         closes=dict(core.closes),
+        profile=profile,
     )
 
 
