@@ -76,8 +76,8 @@ class Multiplexer:
     @property
     def in_flight(self) -> int:
         """Statements sent and not answered."""
-        pipelines = self._by_slot.values()
-        return sum(isinstance(entry, Statement) for pipeline in pipelines for entry in pipeline.flight)
+        flights = [list(pipeline.flight) for pipeline in list(self._by_slot.values())]  # another thread may ask
+        return sum(isinstance(entry, Statement) for flight in flights for entry in flight)
 
     @property
     def connections(self) -> int:

@@ -31,6 +31,7 @@ _others: WeakSet[Source] = WeakSet()
 def add(source: Source) -> None:
     """From now on *source* is observed too, for as long as it lives."""
     _others.add(source)
+    registry.opened(source)
 
 
 def sources() -> list[Source]:

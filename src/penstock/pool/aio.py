@@ -23,7 +23,7 @@ from .. import errors
 from ..core import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Priority, Reason, Refusal, Slot, State, Waiter, Wake
 from ..drivers import check_connection, sockets
 from ..drivers.base import Status, settled
-from . import steps
+from . import registry, steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
 from .holders import CallSite, call_site, task_stack
 from .membership import NotNow
@@ -197,6 +197,7 @@ class AsyncPool(BasePool[C]):
         if self._core.opened:
             return
         self._loop = get_running_loop()
+        registry.opened(self)
         self._event(self._core.open)
         if self._membership is not None:
             self._membership.begin()

@@ -39,6 +39,7 @@ from ..drivers.base import Driver, Status
 from . import events, registry
 from .holders import OTHER, CallSite, Holder, call_site, report, statement_text
 from .membership import Fleet, FleetState, Membership
+from .profile import NOTHING, Glance, Profile
 from .snapshot import Snapshot, counters, measures, snapshot
 from .steps import Kit
 from .terms import Terms, Wish, declared
@@ -69,6 +70,7 @@ class BasePool(Generic[C]):
     _clock = staticmethod(monotonic)
     _max_opening: int | None = None  # for who takes `num_workers` at its word
     _fleet_of: ClassVar[Callable[[Budget, str], Fleet] | None] = None  # told by penstock.fleet, which stands above
+    _profile_of: ClassVar[Callable[[BasePool[Any]], Profile] | None] = None  # likewise by penstock.observe
 
     def __init__(
         self,
@@ -328,7 +330,8 @@ class BasePool(Generic[C]):
 
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
-        return snapshot(self.name, self._core, self._clock(), self._leaks)
+        profile = NOTHING if self._profile_of is None else self._profile_of()
+        return snapshot(self.name, self._core, self._clock(), self._leaks, profile)
 
     def get_stats(self) -> dict[str, int]:
         """The pool's figures under the names of psycopg's pool; counters since the last `pop_stats`."""
@@ -786,6 +789,18 @@ class BasePool(Generic[C]):
             stack=self._owner_stack(owner),
             suspected=slot.reported,
         )
+
+    def _glances(self) -> list[Glance]:
+        """What is out now. From any thread, and many times a second: it asks nothing of the connections themselves."""
+        found = [self._glance(slot) for slot in self._core.leases()]
+        return [glance for glance in found if glance is not None]
+
+    def _glance(self, slot: Slot) -> Glance | None:
+        conn = slot.ref() if slot.ref is not None else None
+        if conn is None or slot.owner is None:
+            return None
+        activity = self._driver.activity(conn)
+        return Glance(slot.code, slot.lasti, activity.started <= activity.ended, activity.statement)
 
     def _watch_holders(self, now: float) -> float:
         """Report who has held a connection idle for too long, once each; when to look again."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..core import NONE, Core, Histogram, Reason, Refusal
 from .holders import CallSite
+from .profile import NOTHING, Profile
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,6 +49,7 @@ class Snapshot:
     create_time: Histogram = NONE  # of connections opened
     leaks: Mapping[CallSite, int] = field(default_factory=dict)  # connections reported as suspected leaks
     suspects: int = 0  # connections in hand that were reported as suspected leaks, and are not back yet
+    profile: Profile = NOTHING  # what connections were held for, over the last minutes; empty where nobody looks
 
     @property
     def open(self) -> int:
@@ -55,7 +57,7 @@ class Snapshot:
         return self.idle + self.leased + self.opening + self.closing
 
 
-def snapshot(name: str, core: Core, now: float, leaks: Mapping[CallSite, int]) -> Snapshot:
+def snapshot(name: str, core: Core, now: float, leaks: Mapping[CallSite, int], profile: Profile = NOTHING) -> Snapshot:
     error = core.pace.error
     return Snapshot(
         name=name,
@@ -90,6 +92,7 @@ def snapshot(name: str, core: Core, now: float, leaks: Mapping[CallSite, int]) -
         create_time=core.creations.histogram(),
         leaks=dict(leaks),
         suspects=sum(slot.reported for slot in list(core.slots.values())),
+        profile=profile,
     )
 
 

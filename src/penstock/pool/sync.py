@@ -241,6 +241,7 @@ class Pool(BasePool[C]):
         except RuntimeError:  # no thread could be had: nothing has happened yet
             self._keeper = None
             raise
+        registry.opened(self)
         self._event(self._core.open)
         if self._membership is not None:
             self._membership.begin()
