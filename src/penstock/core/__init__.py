@@ -4,7 +4,7 @@ A shell (`penstock.pool`) tells the `Core` what happened and when, under whateve
 the effects that the core has written down, outside that lock. Every decision is made here; every wait is made there.
 """
 
-from .admission import Forecast
+from .admission import LONG, Forecast
 from .durations import BOUNDS, NONE, Histogram
 from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .machine import Core
@@ -15,6 +15,7 @@ from .slots import SLOW, Reason, Refusal, Slot, State, Waiter
 
 __all__ = [
     "BOUNDS",
+    "LONG",
     "NONE",
     "SLOW",
     "Close",

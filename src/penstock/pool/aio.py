@@ -90,6 +90,7 @@ class AsyncCheckout(Generic[C]):
             slot.conn = conn  # first: whoever is handed the slot finds the connection in it
             core, now = pool._core, pool._clock()
             if not core.give(slot, now):
+                pool._emit_returned(slot, now - slot.since)
                 core.requite(slot, now)
                 pool._carry_out(core.effects())
                 if core.keeps_none:

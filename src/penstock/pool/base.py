@@ -19,6 +19,7 @@ from weakref import ref
 
 from .. import errors
 from ..core import (
+    LONG,
     SLOW,
     Close,
     Core,
@@ -172,7 +173,8 @@ class BasePool(Generic[C]):
         self._state = self._driver.state
         self._core = Core(settings, random.random, self._handed_on)
         self._listeners: tuple[tuple[Callable[[Any], object], tuple[type[events.Event], ...]], ...] = ()
-        self._tells_leases = self._tells_waits = False  # to somebody: of each, or of those that were waited for
+        self._tells_leases = False  # to somebody, of each
+        self._tells_waits = self._tells_long = False  # of those that were waited for, of those held for long
         self._plain = False  # nothing is asked of a checkout but a connection: the short way will do
         self._opened_implicitly = open is None
         self._update_plain()
@@ -362,7 +364,7 @@ class BasePool(Generic[C]):
         and called no more.
 
         :param kinds: classes of events that it is called with; every event by default. Each checkout takes longer
-            while somebody wants `Acquired` or `Returned`, and no longer for any other kind, `Waited` among them.
+            while somebody wants `Acquired` or `Returned`, and no longer for any other, `Waited` and `HeldLong` among them.
         :raises TypeError: when *callback* cannot be called, or one of *kinds* is no class of events.
         """
         if not callable(callback):
@@ -865,6 +867,7 @@ class BasePool(Generic[C]):
             issubclass(each, kinds) for each in (events.Acquired, events.Returned) for kinds in wanted
         )
         self._tells_waits = any(issubclass(events.Waited, kinds) for kinds in wanted)
+        self._tells_long = any(issubclass(events.HeldLong, kinds) for kinds in wanted)
         self._update_plain()
 
     def _emit_acquired(self, slot: Slot, waited: float, queued: bool) -> None:
@@ -873,8 +876,10 @@ class BasePool(Generic[C]):
             self._emit(kind(self.name, call_site(slot.code, slot.lasti), waited))
 
     def _emit_returned(self, slot: Slot, held: float) -> None:
-        if self._tells_leases:
-            self._emit(events.Returned(self.name, call_site(slot.code, slot.lasti), held))
+        long = held > LONG
+        if self._tells_leases or (long and self._tells_long):
+            kind = events.HeldLong if long else events.Returned
+            self._emit(kind(self.name, call_site(slot.code, slot.lasti), held))
 
     def _emit_refused(self, waiter: Waiter) -> None:
         if self._listeners and waiter.refusal is not None:

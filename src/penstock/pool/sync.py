@@ -102,6 +102,7 @@ class Checkout(Generic[C]):
                 conn._pool = None
                 slot.conn = conn  # first: whoever is handed the slot finds the connection in it
                 if not pool._core.give(slot, monotonic()):
+                    pool._emit_returned(slot, monotonic() - slot.since)
                     pool._requite(slot)
             except BaseException:
                 pool._salvage(slot)
@@ -398,6 +399,7 @@ class Pool(BasePool[C]):
             conn._pool = None  # type: ignore[attr-defined]
             slot.conn = conn
             if not self._core.give(slot, monotonic()):
+                self._emit_returned(slot, monotonic() - slot.since)
                 self._requite(slot)
             return
         self._give_back(slot, conn)
