@@ -47,6 +47,9 @@ class CallSite(NamedTuple):
         return f"{self.file}:{self.line} in {self.function}"
 
 
+OTHER = CallSite("other", 0, "other")  # all those beyond as many as are told apart
+
+
 @dataclass(slots=True, frozen=True)
 class Holder:
     """A connection in somebody's hands. Times are seconds."""
