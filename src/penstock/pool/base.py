@@ -364,7 +364,7 @@ class BasePool(Generic[C]):
         and called no more.
 
         :param kinds: classes of events that it is called with; every event by default. Each checkout takes longer
-            while somebody wants `Acquired` or `Returned`, and no longer for any other, `Waited` and `HeldLong` among them.
+            while somebody wants `Acquired` or `Returned`, and no longer for any other, `Waited` and `HeldLong` too.
         :raises TypeError: when *callback* cannot be called, or one of *kinds* is no class of events.
         """
         if not callable(callback):
