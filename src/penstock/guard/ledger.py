@@ -132,11 +132,16 @@ class Held:
 
     # ------------------------------------------------------------------------------------------ statements
 
+    def noted(self, statement: Any) -> None:
+        """It is about to be sent."""
+        is_long = isinstance(statement, (str, bytes)) and len(statement) > _LONGEST
+        self.statement = statement[:_LONGEST] if is_long else statement
+
     def began(self, statement: Any) -> None:
         """A statement, or anything else that waits for the server."""
         now = self.started = monotonic()
         if statement is not None:
-            self.statement = statement if len_of(statement) <= _LONGEST else statement[:_LONGEST]
+            self.noted(statement)
         self.running = self.used = True
         if self.working is None:
             self.working = now
@@ -174,6 +179,10 @@ class Held:
     def closed(self) -> None:
         """The program has closed it."""
         self.ledger.end(self, End.LOST if self.lost else End.CLOSED)
+
+    def dropped(self) -> None:
+        """Nobody refers to it any more."""
+        self._gone(self.ref)
 
     def _gone(self, _: object) -> None:
         # The garbage collector calls this wherever it finds it, within our own lock for one: it takes none.
@@ -300,6 +309,9 @@ class Ledger:
         """*conn* comes into somebody's hands."""
         held = Held(self, site, conn, status)
         request = held.request
+        before = _live.get(held._key)  # the driver has connected the same object anew
+        if before is not None:
+            before.ledger.end(before, End.LOST)
         with self._lock:
             left = self._left_behind(site, held)
             site.open.add(held)
@@ -524,10 +536,6 @@ def _current_task() -> asyncio.Task[Any] | None:
     if asyncio._get_running_loop() is None:
         return None
     return asyncio.current_task()
-
-
-def len_of(statement: Any) -> int:
-    return len(statement) if isinstance(statement, (str, bytes)) else 0
 
 
 # ---------------------------------------------------------------------------------------------- one a database

@@ -24,6 +24,7 @@ _POOLS = {
     "dbutils": "DBUtils",
 }
 _BETWEEN = ("contextlib", "functools")  # the program's on either side
+_LOOPS = ("asyncio.events", "asyncio.base_events", "asyncio.runners")
 _DEPTH = 3  # of the program's lines that are kept: helpers call helpers
 _FOLDERS = tuple(
     {f"{path}/" for path in map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib", "scripts")) if path}
@@ -54,11 +55,19 @@ def asked(frame: FrameType) -> Asked | None:
                 break
             if module.startswith("penstock.") and not module.startswith("penstock.guard."):
                 return None
-            pool = pool or _POOLS.get(module) or _POOLS.get(module.partition(".")[0])
+            if module in _LOOPS and not lines:
+                break  # who runs the event loop has not asked
+            pool = pool or _pool(module, each.f_code)
         else:
             lines.append((each.f_code, each.f_lasti))
         each = each.f_back
     return Asked(tuple(lines) or (caller(frame),), pool)
+
+
+def _pool(module: str, code: CodeType) -> str | None:
+    if module == "mysql.connector.pooling" and not code.co_qualname.startswith("MySQLConnectionPool"):
+        return None  # its `connect` lives there, too
+    return _POOLS.get(module) or _POOLS.get(module.partition(".")[0])
 
 
 def sites(lines: tuple[Line, ...]) -> tuple[CallSite, ...]:

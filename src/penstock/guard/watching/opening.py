@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from time import monotonic
 from types import FrameType
@@ -46,6 +49,10 @@ class Opening:
         self._driver = driver
         self._asked = asked
         self._ledger = ledger.of(database)
+        self._since = monotonic()
+
+    @harmless
+    def begins(self) -> None:
         self._ledger.connecting()
         self._since = monotonic()
 
@@ -74,10 +81,54 @@ class Opening:
 
 
 @harmless
-def opening(driver: str, database: Callable[[], str], frame: FrameType) -> Opening | None:
-    """None: it is not watched. *frame* is where it is asked for, or further in."""
+def planned(driver: str, database: Callable[[], str], frame: FrameType) -> Opening | None:
+    """None: it is not watched. *frame* is where it is asked for, or further in. It has yet to begin."""
     who = asked(frame)
     return None if who is None else Opening(driver, database(), who)
+
+
+def opening(driver: str, database: Callable[[], str], frame: FrameType) -> Opening | None:
+    """The same, which begins now."""
+    note = planned(driver, database, frame)
+    if note is not None:
+        note.begins()
+    return note
+
+
+async def had(note: Opening, coroutine: Awaitable[T], status: Status) -> T:
+    """What *coroutine* connects."""
+    note.begins()  # a coroutine that nobody awaits connects nothing
+    try:
+        conn = await coroutine
+    except BaseException as error:
+        note.failed(error)
+        raise
+    note.opened(conn, status)
+    return conn
+
+
+def coroutine_function(function: Any) -> Any:
+    """A function that returns a coroutine, known as what it stands for."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    return function
+
+
+@harmless
+def noted(conn: Any, statement: Any) -> None:
+    """It is about to be sent."""
+    held = ledger.find(id(conn))
+    if held is not None:
+        held.noted(statement)
+
+
+@harmless
+def dropped(conn: Any) -> None:
+    """It is being finalized: what its finalizer does to it, the program has not done."""
+    held = ledger.find(id(conn))
+    if held is not None:
+        held.dropped()
 
 
 @harmless
