@@ -4,6 +4,7 @@ imported, one for each socket that it inherits.
 """
 
 import json
+import logging
 import os
 import select
 import signal
@@ -191,6 +192,7 @@ def main(kind: str, dsn: str, *descriptors: str) -> None:
 
 
 def serve(handler: Handler, sock: socket.socket) -> None:
+    logging.getLogger().addHandler(logging.NullHandler())  # peers log every refusal
     sock.sendall(b"%d\n" % os.getpid())
     for line in sock.makefile("r"):
         event, seconds = json.loads(line)
