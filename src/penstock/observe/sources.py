@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from ..events import Event
@@ -22,7 +22,7 @@ class Source(Protocol):
 
     def holders(self) -> list[Holder]: ...
 
-    def listen(self, callback: Callable[[Event], object]) -> Callable[[], None]: ...
+    def listen(self, callback: Callable[[Any], object], *kinds: type[Event]) -> Callable[[], None]: ...
 
 
 _others: WeakSet[Source] = WeakSet()
@@ -31,6 +31,7 @@ _others: WeakSet[Source] = WeakSet()
 def add(source: Source) -> None:
     """From now on *source* is observed too, for as long as it lives."""
     _others.add(source)
+    registry.opened(source)
 
 
 def sources() -> list[Source]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
     from .base import BasePool
 
 _pools: WeakSet[BasePool[Any]] = WeakSet()
+_watcher: Callable[[Any], object] | None = None
 _ends = threading.local()
 _leaving: set[int] = set()  # the kernel's numbers of threads of ours that have done their work, and may not be gone yet
+
+logger = logging.getLogger("penstock.pool")
 
 _GONE_SECONDS = 0.2  # for which a fork waits for them
 _MANY = 64  # of them, after which those that are gone are forgotten
@@ -27,6 +31,21 @@ def register(pool: BasePool[Any]) -> None:
 
 def pools() -> list[BasePool[Any]]:
     return list(_pools)
+
+
+def watch_with(watcher: Callable[[Any], object]) -> None:
+    """Have *watcher* called with each pool that opens. It stands above, and is not loaded before."""
+    global _watcher
+    _watcher = watcher
+
+
+def opened(pool: object) -> None:
+    """Nothing that watches can keep a pool from opening."""
+    if _watcher is not None:
+        try:
+            _watcher(pool)
+        except Exception:
+            logger.exception("%r opens unwatched", pool)
 
 
 def _after_fork_in_child() -> None:
