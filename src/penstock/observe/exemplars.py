@@ -9,14 +9,15 @@ from __future__ import annotations
 import sys
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from ..core import BOUNDS
 from ..events import HeldLong, Waited
 from .metrics import USE_TIME, WAIT_TIME, Metric
-from .sources import Source, sources
+from .sources import Source, each
 
 
 class Seen(NamedTuple):
@@ -28,36 +29,39 @@ class Seen(NamedTuple):
     at: float
 
 
+Buckets = dict[tuple[Metric, int], Seen]
+
+
 class Exemplars:
-    """Listens to every pool that there is when `listen` is called."""
+    """Of every pool there is, and will be."""
 
     def __init__(self) -> None:
-        self._seen: WeakKeyDictionary[Source, dict[tuple[Metric, int], Seen]] = WeakKeyDictionary()
-        self._by_name: dict[str, dict[tuple[Metric, int], Seen]] = {}
-        self._stops: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[Source, Buckets] = WeakKeyDictionary()
+        self._stops: WeakKeyDictionary[Source, Callable[[], None]] = WeakKeyDictionary()
+        self._stop: Callable[[], None] | None = None
 
     def listen(self) -> None:
-        """To those that are not listened to yet; there is nothing to listen for where nobody traces."""
-        if "opentelemetry.trace" not in sys.modules:
-            return
-        for source in sources():
-            if source not in self._stops:
-                seen = self._seen[source] = {}
-                self._stops[source] = source.listen(partial(_note, seen), Waited, HeldLong)
-        self._by_name = {source.name: seen for source, seen in list(self._seen.items())}
+        """From now on, if this program traces at all. To be called now and then."""
+        if self._stop is None and "opentelemetry.trace" in sys.modules:
+            self._stop = each(self._listen)
+
+    def _listen(self, source: Source) -> None:
+        seen = self._seen[source] = {}
+        self._stops[source] = source.listen(partial(_note, seen), Waited, HeldLong)
 
     def close(self) -> None:
         """Listen no more."""
+        if self._stop is not None:
+            self._stop()
         for stop in list(self._stops.values()):
             stop()
 
-    def of(self, metric: Metric, pool: str, bucket: int) -> Seen | None:
-        """The last one seen of a bucket of *pool*'s."""
-        seen = self._by_name.get(pool)
-        return seen.get((metric, bucket)) if seen else None
+    def by_pool(self) -> dict[str, Buckets]:
+        """The last one seen of each bucket, by the pool's name."""
+        return {source.name: seen for source, seen in list(self._seen.items()) if seen}
 
 
-def _note(seen: dict[tuple[Metric, int], Seen], event: Waited | HeldLong) -> None:
+def _note(seen: Buckets, event: Waited | HeldLong) -> None:
     span = sys.modules["opentelemetry.trace"].get_current_span().get_span_context()
     if not (span.is_valid and span.trace_flags.sampled):
         return

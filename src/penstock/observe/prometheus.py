@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any, cast
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -21,7 +22,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from ..core import BOUNDS, Histogram
-from .exemplars import Exemplars
+from .exemplars import Buckets, Exemplars
 from .metrics import METRICS, Kind, Labels, Metric, Value
 from .reading import Reader
 
@@ -77,34 +78,32 @@ class PoolCollector(Collector):
     def collect(self) -> Iterator[Family]:
         """All that there is now."""
         self._exemplars.listen()
+        exemplars = self._exemplars.by_pool()
         for metric, values in self._reader.read().items():
             if values:
-                yield self._filled(metric, values)
+                yield _filled(metric, values, exemplars)
 
-    def _filled(self, metric: Metric, values: dict[Labels, Value]) -> Family:
-        family: Any = _family(metric)
-        for labels, value in values.items():
-            if isinstance(value, Histogram):
-                family.add_metric(labels, self._buckets(metric, labels, value), value.total)
-            else:
-                family.add_metric(labels, float(value))
-        return cast("Family", family)
 
-    def _buckets(
-        self, metric: Metric, labels: Labels, value: Histogram
-    ) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
-        """All up to each bound, which is how Prometheus counts."""
-        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
-        so_far = 0
-        for bucket, (bound, count) in enumerate(zip(LE, value.counts, strict=True)):
-            so_far += count
-            seen = self._exemplars.of(metric, labels[0], bucket)
-            if seen is None:
-                buckets.append((bound, so_far))
-            else:
+def _filled(metric: Metric, values: dict[Labels, Value], exemplars: dict[str, Buckets]) -> Family:
+    family: Any = _family(metric)
+    for labels, value in values.items():
+        if isinstance(value, Histogram):
+            family.add_metric(labels, _buckets(metric, value, exemplars.get(labels[0])), value.total)
+        else:
+            family.add_metric(labels, float(value))
+    return cast("Family", family)
+
+
+def _buckets(metric: Metric, value: Histogram, exemplars: Buckets | None) -> list[tuple[Any, ...]]:
+    """All up to each bound, which is how Prometheus counts."""
+    buckets: list[tuple[Any, ...]] = list(zip(LE, accumulate(value.counts), strict=True))
+    if exemplars:
+        for bucket, (bound, count) in enumerate(buckets):
+            seen = exemplars.get((metric, bucket))
+            if seen is not None:
                 trace = {"trace_id": seen.trace_id, "span_id": seen.span_id}
-                buckets.append((bound, so_far, Exemplar(trace, seen.seconds, seen.at)))
-        return buckets
+                buckets[bucket] = (bound, count, Exemplar(trace, seen.seconds, seen.at))
+    return buckets
 
 
 _FAMILIES: dict[Kind, Callable[..., Family]] = {

@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeVar
@@ -374,7 +375,7 @@ class BasePool(Generic[C]):
             if not (isinstance(kind, type) and issubclass(kind, events.Event)):
                 raise TypeError(f"kinds must be classes of penstock.events, not {kind!r}")
         self._set_listeners((*self._listeners, (callback, kinds or (events.Event,))))
-        return lambda: self._stop_listening(callback)
+        return partial(_stop_listening, ref(self), callback)  # who keeps it does not keep the pool
 
     # psycopg_pool keeps its idle connections and its queue under these names; its tests, and tools made for it, look.
 
@@ -936,6 +937,12 @@ class BasePool(Generic[C]):
                 len(holders),
                 report(holders),
             )
+
+
+def _stop_listening(pool: ref[BasePool[Any]], callback: Callable[[Any], object]) -> None:
+    listening = pool()
+    if listening is not None:
+        listening._stop_listening(callback)
 
 
 _NO_TERMS = Terms()
