@@ -146,7 +146,7 @@ class _Waits:
     def _span(self, event: Waited | Refused, refused: str | None) -> None:
         """One that is over."""
         ended = time.time_ns()
-        site = dict(zip(CODE, event.site, strict=True))
+        site: dict[str, str | int] = dict(zip(CODE, event.site, strict=True))
         span = self._tracer.start_span(
             "wait for a connection",
             attributes={POOL: event.pool, **site},

@@ -366,7 +366,7 @@ class BasePool(Generic[C]):
         and called no more.
 
         :param kinds: classes of events that it is called with; every event by default. Each checkout takes longer
-            while somebody wants `Acquired` or `Returned`, and no longer for `Waited`, `HeldLong` or any other.
+            while somebody wants `Acquired` or `Returned`, and no longer for any other, `Waited` and `HeldLong` too.
         :raises TypeError: when *callback* cannot be called, or one of *kinds* is no class of events.
         """
         if not callable(callback):
@@ -401,7 +401,7 @@ class BasePool(Generic[C]):
         """Take a place in the fleet, if there is one: a process of its own in a forked child."""
         self._membership: Membership | None = None
         if self._fleet is not None:
-            self._membership = self._kit.membership = self._fleet.join(self)
+            self._membership = self._kit.door = self._fleet.join(self)
             self._kit.settings = {**self._kit.settings, **self._membership.settings}
 
     def _open_at_once(self) -> None:
@@ -704,7 +704,7 @@ class BasePool(Generic[C]):
             return "The pool is paused"
         if self._membership is not None and (why := self._membership.state().hint):
             return why
-        if self._core.pace.failures:
+        if self._core.pace.error:
             return f"Connecting fails: {one_line(self._core.pace.error)}"
         holders = self._recent_holders()
         if holders and self._core.admission.is_slow(holders[0].held):

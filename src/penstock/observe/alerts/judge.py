@@ -96,7 +96,7 @@ class Judge:
 
     def wants_holders(self, pool: Snapshot) -> bool:
         """Whether to bring the holders: telling where each stands is not free, and mostly nobody needs to know."""
-        return pool.suspects > 0 or self._is_full()
+        return pool.suspects > 0 or used(pool) > self._is.utilisation * pool.max_size or self._is_full()
 
     def look(self, figures: Figures, now: float) -> list[Alert]:
         """What has been raised or cleared. *now*: seconds of the epoch."""

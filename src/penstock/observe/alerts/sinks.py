@@ -72,6 +72,7 @@ class Sink:
             except (Exception, SystemExit):
                 logger.exception("penstock: %s raised and gets no more alerts", self.name)
                 self._over = True
+                return
             if self._over and self._queue.empty():
                 return
 
