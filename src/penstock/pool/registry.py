@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .base import BasePool
 
 _pools: WeakSet[BasePool[Any]] = WeakSet()
-_watcher: Callable[[Any], object] | None = None
+_watchers: tuple[Callable[[Any], object], ...] = ()
 _ends = threading.local()
 _leaving: set[int] = set()  # the kernel's numbers of threads of ours that have done their work, and may not be gone yet
 
@@ -33,17 +33,23 @@ def pools() -> list[BasePool[Any]]:
     return list(_pools)
 
 
-def watch_with(watcher: Callable[[Any], object]) -> None:
-    """Have *watcher* called with each pool that opens. It stands above, and is not loaded before."""
-    global _watcher
-    _watcher = watcher
+def watch_with(watcher: Callable[[Any], object]) -> Callable[[], None]:
+    """Have *watcher* called with each pool that opens, until what is returned is called. It stands above."""
+    global _watchers
+    _watchers = (*_watchers, watcher)
+    return lambda: _watch_without(watcher)
+
+
+def _watch_without(watcher: Callable[[Any], object]) -> None:
+    global _watchers
+    _watchers = tuple(other for other in _watchers if other is not watcher)
 
 
 def opened(pool: object) -> None:
     """Nothing that watches can keep a pool from opening."""
-    if _watcher is not None:
+    for watcher in _watchers:
         try:
-            _watcher(pool)
+            watcher(pool)
         except Exception:
             logger.exception("%r opens unwatched", pool)
 
