@@ -36,4 +36,4 @@ def add(source: Source) -> None:
 
 def sources() -> list[Source]:
     """All of them, by name."""
-    return sorted([*registry.pools(), *_others], key=lambda source: source.name)
+    return sorted([*registry.pools(), *registry.alive(_others)], key=lambda source: source.name)
