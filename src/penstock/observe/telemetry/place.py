@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import stat
 import tempfile
@@ -70,7 +69,7 @@ def _listen_in(folder: Path, backlog: int) -> tuple[socket.socket, Path]:
     if not is_private(folder):
         raise OSError("it is not this user's alone (a folder of their own, mode 0700)")
     remove_dead(folder)
-    path = folder / f"{os.getpid()}-{secrets.token_hex(3)}{SUFFIX}"
+    path = folder / f"{os.getpid()}-{os.urandom(3).hex()}{SUFFIX}"
     unborn = path.with_name(path.name + _UNBORN)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
