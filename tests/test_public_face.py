@@ -16,6 +16,7 @@ import penstock
 from penstock import AsyncPool, Pool
 from penstock.pool import events
 from support.either import Kind, borrowed, both, opened, request, settled
+from support.fake import FakeDriver, make
 from support.waiting import soon
 
 # From DESIGN.md, "The public face".
@@ -453,6 +454,31 @@ def test_a_connection_that_was_waited_for_is_told_of_at_no_cost_to_the_others(ds
             assert isinstance(first, events.Acquired)
             assert first.waited > 0
             assert first.site.function == "borrowed"
+
+    asyncio.run(scenario())
+
+
+@both
+def test_a_connection_that_was_held_for_long_is_told_of_at_no_cost_to_the_others(kind: Kind) -> None:
+    """`HeldLong` is a `Returned`, and told only of those held for more than a second."""
+
+    async def scenario() -> None:
+        held: list[events.HeldLong] = []
+        pool: Any = make(kind, FakeDriver(kind is AsyncPool), min_size=1)  # type: ignore[type-var]
+        await settled(pool.open(wait=True))
+        short = pool._plain
+        pool.listen(held.append, events.HeldLong)
+        assert pool._plain is short
+        async with borrowed(pool):
+            pass
+        async with borrowed(pool):
+            (lease,) = pool._core.leases()
+            lease.since -= 1.5
+        (one,) = held
+        assert isinstance(one, events.Returned)
+        assert one.held >= 1.5
+        assert one.site.function == "borrowed"
+        await settled(pool.close())
 
     asyncio.run(scenario())
 

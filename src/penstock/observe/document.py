@@ -104,7 +104,7 @@ def plain(value: Any) -> Any:
         case Enum():
             return value.value
         case Mapping():
-            return {str(plain(key)): plain(each) for key, each in value.items()}
+            return {str(key if isinstance(key, tuple) else plain(key)): plain(each) for key, each in value.items()}
         case tuple() if hasattr(value, "_asdict"):
             return plain(value._asdict())
         case list() | tuple() | set() | frozenset():

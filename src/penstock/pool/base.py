@@ -9,6 +9,7 @@ import os
 import random
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
 from inspect import iscoroutinefunction
@@ -18,6 +19,7 @@ from weakref import ref
 
 from .. import errors
 from ..core import (
+    LONG,
     SLOW,
     Close,
     Core,
@@ -36,7 +38,7 @@ from ..core.settings import check_count, check_seconds, check_sizes
 from ..drivers import for_url, load
 from ..drivers.base import Driver, Status
 from . import events, registry
-from .holders import CallSite, Holder, call_site, report, statement_text
+from .holders import OTHER, CallSite, Holder, call_site, report, statement_text
 from .membership import Fleet, FleetState, Membership
 from .profile import NOTHING, Glance, Profile
 from .snapshot import Snapshot, counters, measures, snapshot
@@ -56,6 +58,7 @@ NO_LINGER = (Reason.DEAD, Reason.BROKEN, Reason.DROPPED)  # it has let go alread
 CLEAN_SECONDS = 5.0  # for the rollback and reset of a returned connection; then it is cut off
 LONGEST_SLEEP = 3600.0  # of whoever looks after the pool, when nothing is due
 
+_LEAK_SITES = 100  # lines of code whose leaks are counted apart
 _LOG_SECONDS = 10.0  # between two lines about failing to connect
 _REPORT_SECONDS = 0.1  # for which a report is shared by all who time out together: it must not make them late
 
@@ -170,13 +173,15 @@ class BasePool(Generic[C]):
         self._state = self._driver.state
         self._core = Core(settings, random.random, self._handed_on)
         self._listeners: tuple[tuple[Callable[[Any], object], tuple[type[events.Event], ...]], ...] = ()
-        self._tells_leases = self._tells_waits = False  # to somebody: of each, or of those that were waited for
+        self._tells_leases = False  # to somebody, of each
+        self._tells_waits = self._tells_long = False  # of those that were waited for, of those held for long
         self._plain = False  # nothing is asked of a checkout but a connection: the short way will do
         self._opened_implicitly = open is None
         self._update_plain()
         self._slots_by_id: dict[int, Slot] = {}
         self._base: dict[str, int] = {}  # counters when they were last popped
         self._report: tuple[float, list[Holder]] = (-math.inf, [])
+        self._leaks: Counter[CallSite] = Counter()  # reported
         self._failures_unlogged: int | None = None  # since the last line about them; None while connecting succeeds
         self._failing_since = self._failure_logged_at = -math.inf
         self._reopen = False  # in a forked child: the parent's pool was open, so the first use opens this one
@@ -328,7 +333,7 @@ class BasePool(Generic[C]):
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
         profile = NOTHING if self._profile_of is None else self._profile_of()
-        return snapshot(self.name, self._core, self._clock(), profile)
+        return snapshot(self.name, self._core, self._clock(), self._leaks, profile)
 
     def get_stats(self) -> dict[str, int]:
         """The pool's figures under the names of psycopg's pool; counters since the last `pop_stats`."""
@@ -359,7 +364,7 @@ class BasePool(Generic[C]):
         and called no more.
 
         :param kinds: classes of events that it is called with; every event by default. Each checkout takes longer
-            while somebody wants `Acquired` or `Returned`, and no longer for any other kind, `Waited` among them.
+            while somebody wants `Acquired` or `Returned`, and no longer for any other, `Waited` and `HeldLong` too.
         :raises TypeError: when *callback* cannot be called, or one of *kinds* is no class of events.
         """
         if not callable(callback):
@@ -394,7 +399,7 @@ class BasePool(Generic[C]):
         """Take a place in the fleet, if there is one: a process of its own in a forked child."""
         self._membership: Membership | None = None
         if self._fleet is not None:
-            self._membership = self._kit.membership = self._fleet.join(self)
+            self._membership = self._kit.door = self._fleet.join(self)
             self._kit.settings = {**self._kit.settings, **self._membership.settings}
 
     def _open_at_once(self) -> None:
@@ -451,6 +456,7 @@ class BasePool(Generic[C]):
         self._core.closed = core.closed
         self._slots_by_id = {}
         self._base = {}
+        self._leaks.clear()
         self._reopen = core.opened and not core.closed
         self._start_anew()
         self._join()
@@ -695,7 +701,7 @@ class BasePool(Generic[C]):
             return "The pool is paused"
         if self._membership is not None and (why := self._membership.state().hint):
             return why
-        if self._core.pace.failures:
+        if self._core.pace.error:
             return f"Connecting fails: {one_line(self._core.pace.error)}"
         holders = self._recent_holders()
         if holders and self._core.admission.is_slow(holders[0].held):
@@ -783,6 +789,7 @@ class BasePool(Generic[C]):
             status=status.value,
             owner=self._owner_name(owner),
             stack=self._owner_stack(owner),
+            suspected=slot.reported,
         )
 
     def _glances(self) -> list[Glance]:
@@ -816,6 +823,8 @@ class BasePool(Generic[C]):
 
     def _report_leak(self, slot: Slot, holder: Holder) -> None:
         slot.reported = True
+        site = holder.site if holder.site in self._leaks or len(self._leaks) < _LEAK_SITES else OTHER
+        self._leaks[site] += 1
         logger.warning("%s: is this a leak? %s", self.name, holder)
         self._emit(events.LeakSuspected(self.name, holder))
         if self._leak_reclaim:
@@ -858,6 +867,7 @@ class BasePool(Generic[C]):
             issubclass(each, kinds) for each in (events.Acquired, events.Returned) for kinds in wanted
         )
         self._tells_waits = any(issubclass(events.Waited, kinds) for kinds in wanted)
+        self._tells_long = any(issubclass(events.HeldLong, kinds) for kinds in wanted)
         self._update_plain()
 
     def _emit_acquired(self, slot: Slot, waited: float, queued: bool) -> None:
@@ -866,8 +876,10 @@ class BasePool(Generic[C]):
             self._emit(kind(self.name, call_site(slot.code, slot.lasti), waited))
 
     def _emit_returned(self, slot: Slot, held: float) -> None:
-        if self._tells_leases:
-            self._emit(events.Returned(self.name, call_site(slot.code, slot.lasti), held))
+        long = held > LONG
+        if self._tells_leases or (long and self._tells_long):
+            kind = events.HeldLong if long else events.Returned
+            self._emit(kind(self.name, call_site(slot.code, slot.lasti), held))
 
     def _emit_refused(self, waiter: Waiter) -> None:
         if self._listeners and waiter.refusal is not None:

@@ -52,6 +52,11 @@ class Returned(Event):
 
 
 @dataclass(frozen=True)
+class HeldLong(Returned):
+    """It was held for more than a second."""
+
+
+@dataclass(frozen=True)
 class Refused(Event):
     site: CallSite
     refusal: Refusal
