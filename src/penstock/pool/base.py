@@ -181,6 +181,7 @@ class BasePool(Generic[C]):
         self._update_plain()
         self._slots_by_id: dict[int, Slot] = {}
         self._base: dict[str, int] = {}  # counters when they were last popped
+        self._since = self._clock()  # they count
         self._report: tuple[float, list[Holder]] = (-math.inf, [])
         self._leaks: Counter[CallSite] = Counter()  # reported
         self._failures_unlogged: int | None = None  # since the last line about them; None while connecting succeeds
@@ -334,7 +335,7 @@ class BasePool(Generic[C]):
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
         profile = NOTHING if self._profile_of is None else self._profile_of()
-        return snapshot(self.name, self._core, self._clock(), self._leaks, profile)
+        return snapshot(self.name, self._core, self._clock(), self._since, self._leaks, profile)
 
     def get_stats(self) -> dict[str, int]:
         """The pool's figures under the names of psycopg's pool; counters since the last `pop_stats`."""
@@ -464,6 +465,7 @@ class BasePool(Generic[C]):
         self._core.closed = core.closed
         self._slots_by_id = {}
         self._base = {}
+        self._since = self._clock()
         self._leaks.clear()
         self._reopen = core.opened and not core.closed
         self._start_anew()
