@@ -61,6 +61,12 @@ def calls() -> dict[str, Thing]:
 
 
 @cache
+def methods() -> frozenset[str]:
+    """Names of methods that make something."""
+    return frozenset(method for thing in things().values() for method, _ in thing.makes)
+
+
+@cache
 def libraries() -> frozenset[str]:
     """The top-level modules of which anything is known."""
     return frozenset(call.partition(".")[0] for call in calls())

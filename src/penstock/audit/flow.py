@@ -15,7 +15,7 @@ from typing import NamedTuple
 from .calls import ENDING_WORDS, KEEPING_METHODS, PROCESS_ENDS, SWALLOWING, cannot_raise, last_name
 from .catalog import Role, Thing
 from .names import FunctionNode, Scope
-from .project import Project, own_nodes
+from .project import Project
 
 _PASSING_ON = ("enter_context", "enter_async_context", "closing", "aclosing")  # what they are given, they give
 
@@ -103,6 +103,8 @@ class Followed:
 
 def follow(function: Scope, project: Project) -> Followed:
     """Follow what *function* takes. Calls itself for no other function; what others do is `project`'s to know."""
+    if not any(project.fresh(call, function) is not None for call in function.calls):
+        return Followed()
     return _Walk(function, project).walk()
 
 
@@ -664,7 +666,7 @@ def raises_at_yield(function: Scope) -> bool:
         return True
     if any("fixture" in one for one in decorators):
         return False
-    names = {one.id for one in own_nodes(node) if isinstance(one, ast.Name)}
-    yields = [one for one in own_nodes(node) if isinstance(one, ast.Yield)]
+    names = {one.id for one in function.own if isinstance(one, ast.Name)}
+    yields = [one for one in function.own if isinstance(one, ast.Yield)]
     # One yield of a local thing, with nothing round it: what FastAPI's Depends() is given.
     return len(yields) == 1 and isinstance(yields[0].value, ast.Name) and yields[0].value.id in names

@@ -7,14 +7,31 @@ that is several things in turn is known by those that are known of it.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .source import Source
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-_DEEPEST = 8  # steps from a name to what it stands for
+_BINDING = (
+    *(ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.With, ast.AsyncWith),
+    *(ast.For, ast.AsyncFor, ast.Global, ast.Nonlocal),
+)
+# Of each kind of node, the fields that have nodes in them which anything is looked for in.
+_FIELDS = {
+    kind: [name for name in kind._fields if name not in ("ctx", "op", "ops", "type_comment", "kind", "annotation")]
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
+for _kind, _plain in (
+    *((kind, ("id", "arg", "name", "asname", "module", "level", "attr", "value", "names", "conversion", "simple"))
+      for kind in (ast.Name, ast.alias, ast.Import, ast.ImportFrom, ast.Constant, ast.Global, ast.Nonlocal, ast.arg)),
+    *((kind, ("arg", "attr", "name", "conversion", "simple", "is_async", "rest", "id"))
+      for kind in (ast.keyword, ast.Attribute, ast.ExceptHandler, ast.FormattedValue, ast.AnnAssign, ast.comprehension,
+                   ast.MatchMapping, ast.MatchStar, ast.MatchAs)),
+):  # fmt: skip
+    _FIELDS[_kind] = [name for name in _FIELDS[_kind] if name not in _plain]
 
 # What a parameter's annotation says it is.
 ANNOTATIONS = {
@@ -66,6 +83,8 @@ class Scope:
     bound: dict[str, list[ast.AST | str]] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)  # declared global or nonlocal
     inside: list[Scope] = field(default_factory=list)
+    own: list[ast.AST] = field(default_factory=list)  # its nodes, those of scopes within it left out
+    calls: list[ast.Call] = field(default_factory=list)  # of them
     attributes: dict[str, list[ast.expr]] = field(default_factory=dict)  # of a class: what is assigned to self's
 
     def outer(self) -> Scope | None:
@@ -104,22 +123,38 @@ class Module:
             parent.inside.append(scope)
         return scope
 
-    def _bind_all(self, scope: Scope, body: list[ast.stmt]) -> None:
+    def _bind_all(self, scope: Scope, body: Sequence[ast.AST]) -> None:
         waiting: list[ast.AST] = list(reversed(body))
+        own, calls = scope.own, scope.calls
         while waiting:
             node = waiting.pop()
-            if isinstance(node, _SCOPES):
+            kind = type(node)
+            own.append(node)
+            if kind in _SCOPES:
                 self._define(scope, node)
                 continue
-            self._bind(scope, node)
-            waiting.extend(reversed(list(ast.iter_child_nodes(node))))
+            if kind is ast.Call:
+                calls.append(node)  # type: ignore[arg-type]
+            elif kind in _BINDING:
+                self._bind(scope, node)
+            for name in _FIELDS[kind]:
+                value = getattr(node, name)
+                if type(value) is list:
+                    waiting.extend([one for one in reversed(value) if one is not None and type(one) is not str])
+                elif value is not None:
+                    waiting.append(value)
 
     def _define(self, scope: Scope, node: ast.AST) -> None:
         inner = self._scope(node, scope)
+        outside = [*getattr(node, "decorator_list", ()), *getattr(node, "bases", ()), *getattr(node, "keywords", ())]
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            outside += [one for one in (*node.args.defaults, *node.args.kw_defaults) if one is not None]
+        if outside:
+            self._bind_all(scope, outside)  # evaluated where it is defined
         if isinstance(node, ast.Lambda):
             for argument in _arguments(node.args):
                 inner.bound.setdefault(argument.arg, []).append(argument)
-            self._bind_all(inner, [ast.Expr(node.body)])
+            self._bind_all(inner, [node.body])
             return
         assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         scope.bound.setdefault(node.name, []).append(node)

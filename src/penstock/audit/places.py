@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .calls import last_name
 from .names import FunctionNode, Module, Scope
-from .project import Project, own_nodes
+from .project import Project
 
 _ROUTES = frozenset(
     [
@@ -141,15 +141,19 @@ def _imports(module: Module, *packages: str) -> bool:
 def _registered(module: Module) -> set[str]:
     """Names of functions that are handed to something that calls them for each request."""
     found: set[str] = set()
-    for node in ast.walk(module.source.tree):
-        if isinstance(node, ast.Call) and last_name(node.func) in _REGISTERING:
-            for argument in [*node.args, *(word.value for word in node.keywords)]:
-                if isinstance(argument, ast.Name):
-                    found.add(argument.id)
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):
-            if any(isinstance(one, ast.Attribute) and one.attr.startswith("on_") for one in node.targets):
+    for scope in module.scopes.values():
+        for call in scope.calls:
+            if last_name(call.func) in _REGISTERING:
+                given = [*call.args, *(word.value for word in call.keywords)]
+                found.update(one.id for one in given if isinstance(one, ast.Name))
+        for node in scope.own:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and _is_callback(node.targets):
                 found.add(node.value.id)  # client.on_message = on_message
     return found
+
+
+def _is_callback(targets: list[ast.expr]) -> bool:
+    return any(isinstance(one, ast.Attribute) and one.attr.startswith("on_") for one in targets)
 
 
 def reached(module: Module, project: Project, starts: set[ast.AST], steps: int = 2) -> dict[ast.AST, ast.AST]:
@@ -168,7 +172,7 @@ def reached(module: Module, project: Project, starts: set[ast.AST], steps: int =
 
 
 def _called(scope: Scope, project: Project) -> Iterator[Scope]:
-    for node in own_nodes(scope.node):
+    for node in scope.own:
         if isinstance(node, ast.Call):
             called = project.definition(node.func, scope)
             if called is not None and isinstance(called.node, FunctionNode):

@@ -27,6 +27,7 @@ class Project:
                 self._by_name[name] = None if name in self._by_name else module
         self._returned: dict[ast.AST, Thing | None] = {}
         self._given: dict[ast.AST, Thing | None] = {}
+        self._fresh: dict[ast.Call, Thing | None] = {}
         self._under_way: set[ast.AST] = set()
 
     # ------------------------------------------------------------------------------------------ names
@@ -217,26 +218,39 @@ class Project:
         match expr:
             case ast.Await(value=value) | ast.NamedExpr(value=value):
                 return self.fresh(value, scope, depth + 1)
-            case ast.Call(func=func):
-                name = self.full(func, scope)
-                if name is not None and (made := catalog.calls().get(name)) is not None:
-                    return _as_called(made, expr)
-                if isinstance(func, ast.Attribute):
-                    if func.attr == "execution_options":  # the same one again
-                        return None
-                    owner = self.thing(func.value, scope)
-                    if owner is not None and (made := owner.made_by(func.attr)) is not None:
-                        return made
-                called = self.thing(func, scope)
-                if called is not None and called.role is Role.FACTORY:
-                    return called.made_by("__call__")
-                function = self.definition(func, scope)
-                if function is not None and isinstance(function.node, FunctionNode):
-                    return self.gives(function, depth + 1)
+            case ast.Call():
+                if expr not in self._fresh:
+                    self._fresh[expr] = self._fresh_call(expr, scope, depth)
+                return self._fresh[expr]
             case ast.IfExp(body=body, orelse=orelse):
                 return self.fresh(body, scope, depth + 1) or self.fresh(orelse, scope, depth + 1)
             case ast.BoolOp(values=values):
                 return self.fresh(values[-1], scope, depth + 1)
+        return None
+
+    def _fresh_call(self, expr: ast.Call, scope: Scope, depth: int) -> Thing | None:
+        func = expr.func
+        name = self.full(func, scope)
+        if name is not None and (made := catalog.calls().get(name)) is not None:
+            return _as_called(made, expr)
+        if isinstance(func, ast.Attribute):
+            if func.attr == "execution_options":  # the same one again
+                return None
+            if func.attr in catalog.methods():
+                owner = self.thing(func.value, scope)
+                if owner is not None and (made := owner.made_by(func.attr)) is not None:
+                    return made
+        else:
+            called = self.thing(func, scope)
+            if called is not None and called.role is Role.FACTORY:
+                return called.made_by("__call__")
+        function = self.definition(func, scope)
+        if function is not None and isinstance(function.node, FunctionNode):
+            return self.gives(function, depth + 1)
+        if isinstance(func, ast.Attribute):
+            called = self.thing(func, scope)
+            if called is not None and called.role is Role.FACTORY:
+                return called.made_by("__call__")
         return None
 
     def made(self, call: ast.Call, scope: Scope) -> Thing | None:
@@ -265,7 +279,7 @@ class Project:
         if any(_remembers(one) for one in node.decorator_list):
             return None
         found: Thing | None = None
-        for one in own_nodes(node):
+        for one in function.own:
             if isinstance(one, (ast.Yield, ast.YieldFrom)):
                 return None
             if isinstance(one, ast.Return) and one.value is not None:
@@ -278,7 +292,7 @@ class Project:
     def _fresh_here(self, expr: ast.expr, function: Scope, depth: int) -> Thing | None:
         if not isinstance(expr, ast.Name):
             return self.fresh(expr, function, depth + 1)
-        if expr.id in function.elsewhere or _is_stored(expr.id, function.node):
+        if expr.id in function.elsewhere or _is_stored(expr.id, function):
             return None
         found: Thing | None = None
         for one in function.bound.get(expr.id, ()):
@@ -297,7 +311,7 @@ class Project:
             return True
         assert isinstance(node, FunctionNode)
         parameter = _parameter(node, call, argument)
-        return parameter is None or _ends_or_keeps(parameter, node)
+        return parameter is None or _ends_or_keeps(parameter, function)
 
     # ------------------------------------------------------------------------------------------ annotations
 
@@ -338,22 +352,12 @@ class Project:
 
     def _what_returns(self, function: Scope, depth: int) -> Thing | None:
         found: Thing | None = None
-        for node in own_nodes(function.node):
+        for node in function.own:
             if isinstance(node, (ast.Yield, ast.YieldFrom)):
                 return None
             if isinstance(node, ast.Return) and node.value is not None and found is None:
                 found = self.thing(node.value, function, depth + 1)
         return found
-
-
-def own_nodes(node: ast.AST) -> Iterable[ast.AST]:
-    """All nodes of a function's body that are not another function's."""
-    waiting = list(ast.iter_child_nodes(node))
-    while waiting:
-        one = waiting.pop()
-        yield one
-        if not isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            waiting.extend(ast.iter_child_nodes(one))
 
 
 def _entered(made: Thing | None) -> Thing | None:
@@ -383,9 +387,9 @@ def _remembers(decorator: ast.expr) -> bool:
     )
 
 
-def _is_stored(name: str, function: ast.AST) -> bool:
+def _is_stored(name: str, function: Scope) -> bool:
     """Whether *name* is also kept somewhere that outlives the function."""
-    for node in own_nodes(function):
+    for node in function.own:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id == name:
             if any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in node.targets):
                 return True
@@ -411,8 +415,8 @@ def _parameter(node: FunctionNode, call: ast.Call, argument: ast.expr) -> str | 
     return None
 
 
-def _ends_or_keeps(parameter: str, node: FunctionNode) -> bool:
-    for one in own_nodes(node):
+def _ends_or_keeps(parameter: str, function: Scope) -> bool:
+    for one in function.own:
         match one:
             case ast.Attribute(value=ast.Name(id=name), attr="close" | "release" | "aclose" | "disconnect" | "dispose"):
                 if name == parameter:

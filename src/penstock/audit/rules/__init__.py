@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..finding import Confidence, Finding, Rule, Severity
 from ..flow import Followed
 from ..names import Module, Scope
-from ..project import Project, own_nodes
+from ..project import Project
 
 
 @dataclass(slots=True)
@@ -26,12 +26,8 @@ class Facts:
     per_request: dict[ast.AST, ast.AST]
     pooling: str | None = None
 
-    def calls(self, scope: Scope) -> list[ast.Call]:
-        """The calls in a scope, those in functions within it left out."""
-        return [node for node in own_nodes(scope.node) if isinstance(node, ast.Call)]
-
     def is_awaited(self, call: ast.Call, scope: Scope) -> bool:
-        return any(isinstance(node, ast.Await) and node.value is call for node in own_nodes(scope.node))
+        return any(isinstance(node, ast.Await) and node.value is call for node in scope.own)
 
     def finding(
         self,

@@ -23,7 +23,7 @@ def check(facts: Facts) -> Findings:
 
 def _blocking(facts: Facts, scope: Scope) -> Findings:
     told: set[str] = set()
-    for call in sorted(facts.calls(scope), key=lambda one: one.lineno):
+    for call in sorted(scope.calls, key=lambda one: one.lineno):
         thing = facts.project.fresh(call, scope)
         if thing is None or thing.is_async or thing.role not in (Role.CONNECTION, Role.CHECKOUT, Role.CONTEXT):
             continue

@@ -10,7 +10,6 @@ from ..calls import last_name
 from ..catalog import Role, Thing
 from ..finding import Confidence, Kind, Rule, Severity
 from ..names import FunctionNode, Scope
-from ..project import own_nodes
 from . import Facts, Findings
 
 IN_LOOP = Rule("PEN201", Kind.CONNECT_IN_LOOP, Severity.MEDIUM, "a connection is opened in a loop")
@@ -33,7 +32,7 @@ def check(facts: Facts) -> Findings:
 
 def made(facts: Facts, scope: Scope) -> Iterator[tuple[ast.Call, Thing]]:
     """The calls of a function that make something, or ask a function of the project that does."""
-    for node in own_nodes(scope.node):
+    for node in scope.own:
         if isinstance(node, ast.Call):
             thing = facts.project.fresh(node, scope)
             if thing is not None:
@@ -122,7 +121,7 @@ def _is_kept(scope: Scope, call: ast.Call) -> bool:
     if any("cache" in last_name(one.func if isinstance(one, ast.Call) else one) for one in node.decorator_list):
         return True
     names = set()
-    for one in own_nodes(node):
+    for one in scope.own:
         if isinstance(one, (ast.Return, ast.Yield)) and one.value is not None and _has(one.value, call):
             return True
         if isinstance(one, (ast.Assign, ast.AnnAssign)) and one.value is not None and _has(one.value, call):
@@ -131,7 +130,7 @@ def _is_kept(scope: Scope, call: ast.Call) -> bool:
                 if not isinstance(target, ast.Name) or target.id in scope.elsewhere:
                     return True
                 names.add(target.id)
-    return (bool(names) and any(_keeps(one, names) for one in own_nodes(node))) or _is_captured(scope, names)
+    return (bool(names) and any(_keeps(one, names) for one in scope.own)) or _is_captured(scope, names)
 
 
 def _keeps(node: ast.AST, names: set[str]) -> bool:

@@ -25,7 +25,7 @@ _FORKS = frozenset(
 
 def check(facts: Facts) -> Findings:
     for scope in facts.module.scopes.values():
-        for call in facts.calls(scope):
+        for call in scope.calls:
             thing = facts.project.made(call, scope)
             if thing is None:
                 continue
@@ -88,7 +88,7 @@ def _forked(facts: Facts) -> Findings:
     if not shared:
         return
     for scope in module.scopes.values():
-        for call in facts.calls(scope):
+        for call in scope.calls:
             if facts.project.full(call.func, scope) in _FORKS:
                 yield from _of_targets(facts, scope, call, shared)
 

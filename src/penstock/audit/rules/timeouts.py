@@ -31,7 +31,7 @@ _CONNECT = {
 
 def check(facts: Facts) -> Findings:
     for scope in facts.module.scopes.values():
-        for call in facts.calls(scope):
+        for call in scope.calls:
             yield from _http(facts, scope, call)
             yield from _connect(facts, scope, call)
 
