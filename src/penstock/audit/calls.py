@@ -144,6 +144,7 @@ _SAFE_METHODS = frozenset(
         "echo",
         "secho",
         "is_connected",
+        "cursor",
         "setdefault",
         "count",
         "index",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from .calls import ENDING_WORDS, KEEPING_METHODS, PROCESS_ENDS, SWALLOWING, cannot_raise, last_name
 from .catalog import Role, Thing
@@ -103,7 +103,7 @@ class Followed:
 
 def follow(function: Scope, project: Project) -> Followed:
     """Follow what *function* takes. Calls itself for no other function; what others do is `project`'s to know."""
-    if not any(project.fresh(call, function) is not None for call in function.calls):
+    if not any(project.fresh(call, function) or project.parts(call, function) for call in function.calls):
         return Followed()
     return _Walk(function, project).walk()
 
@@ -117,6 +117,7 @@ class _Walk:
         self._calls: dict[ast.Call, set[Taken]] = {}
         self._awaited: set[ast.Call] = set()
         self._takes: dict[ast.Call, Thing | None] = {}
+        self._parts: dict[ast.Call, list[Thing | None]] = {}
         self._raises_at_yield = raises_at_yield(function)
 
     def walk(self) -> Followed:
@@ -134,11 +135,8 @@ class _Walk:
 
     def _lose(self, state: State, why: ast.AST | None) -> None:
         for taken in state.held - state.kept:
-            lost = Lost(taken, why)
-            if not any(
-                one.taken.site is taken.site and (one.after is None) == (why is None) for one in self.found.lost
-            ):
-                self.found.lost.append(lost)
+            if not any(one.taken == taken and (one.after is None) == (why is None) for one in self.found.lost):
+                self.found.lost.append(Lost(taken, why))
 
     # ------------------------------------------------------------------------------------------ statements
 
@@ -202,9 +200,18 @@ class _Walk:
         for state in self._value(value, states, exits):
             what = self._what(value, state)
             for target in targets:
-                state = self._bind(target, what, state)
+                state = self._unpack(target, value, state) if isinstance(target, ast.Tuple) else state
+                state = self._bind(target, what, state) if not isinstance(target, ast.Tuple) else state
             after[state] = None
         return after
+
+    def _unpack(self, target: ast.Tuple, value: ast.expr, state: State) -> State:
+        call = value.value if isinstance(value, ast.Await) else value
+        parts = self._parts_of(call) if isinstance(call, ast.Call) else []
+        for index, one in enumerate(target.elts):
+            thing = parts[index] if index < len(parts) else None
+            state = self._bind(one, None if thing is None else Taken(cast("ast.Call", call), thing), state)
+        return state
 
     def _bind(self, target: ast.expr, what: Taken | Constant | None, state: State) -> State:
         if isinstance(target, ast.Name):
@@ -441,17 +448,26 @@ class _Walk:
     def _take(self, call: ast.Call, state: State) -> State:
         thing = self._taken_by(call)
         if thing is None:
+            for part in filter(None, self._parts_of(call)):
+                state = self._hold(Taken(call, part), state)
             return state
         origin = None
         if thing.role is Role.CURSOR and isinstance(call.func, ast.Attribute):
             owner = self._what(call.func.value, state)
             origin = owner.site if isinstance(owner, Taken) else None
-        taken = Taken(call, thing, origin)
+        return self._hold(Taken(call, thing, origin), state)
+
+    def _hold(self, taken: Taken, state: State) -> State:
         if taken in state.held - state.kept:  # the one before is forgotten: nobody has a name for it any more
             self._lose(State(frozenset({taken})), None)
-        if not any(one.site is call for one in self.found.taken):
+        if taken not in self.found.taken:
             self.found.taken.append(taken)
         return replace(state, held=state.held | {taken})
+
+    def _parts_of(self, call: ast.Call) -> list[Thing | None]:
+        if call not in self._parts:
+            self._parts[call] = self.project.parts(call, self.function)
+        return self._parts[call]
 
     def _taken_by(self, call: ast.Call) -> Thing | None:
         if call not in self._takes:

@@ -253,6 +253,25 @@ class Project:
                 return called.made_by("__call__")
         return None
 
+    def parts(self, call: ast.Call, scope: Scope) -> list[Thing | None]:
+        """Of a function of the project that gives several at once (``conn, cursor = connect()``): what each is."""
+        function = self.definition(call.func, scope)
+        if function is None or not isinstance(function.node, FunctionNode) or function.node in self._under_way:
+            return []
+        if any(_remembers(one) for one in function.node.decorator_list):
+            return []
+        self._under_way.add(function.node)
+        try:
+            for one in function.own:
+                if isinstance(one, ast.Return) and isinstance(one.value, ast.Tuple):
+                    return [self._part(part, function) for part in one.value.elts]
+        finally:
+            self._under_way.discard(function.node)
+        return []
+
+    def _part(self, part: ast.expr, function: Scope) -> Thing | None:
+        return self._fresh_here(part, function, 1)
+
     def made(self, call: ast.Call, scope: Scope) -> Thing | None:
         """What *call* makes by itself, no function of the project between."""
         name = self.full(call.func, scope)
