@@ -3,158 +3,13 @@
 from __future__ import annotations
 
 import ast
+import tomllib
+from importlib.resources import files
 
-# Whoever is given something by a call of such a name ends it.
-ENDING_WORDS = (
-    "close",
-    "release",
-    "dispose",
-    "putconn",
-    "put_conn",
-    "give_back",
-    "return_conn",
-    "disconnect",
-    "cleanup",
-)
-
-# Whoever is given something by a method of such a name keeps it.
-KEEPING_METHODS = frozenset(
-    [
-        "append",
-        "appendleft",
-        "add",
-        "put",
-        "put_nowait",
-        "insert",
-        "extend",
-        "push",
-        "setdefault",
-        "setattr",
-        "register",
-        "callback",
-        "push_async_callback",
-        "enter_context",
-        "enter_async_context",
-        "enterContext",
-        "enterAsyncContext",
-        "push_async_exit",
-        "addCleanup",
-        "addfinalizer",
-        "finalize",
-        "create_task",
-        "ensure_future",
-        "submit",
-        "start_soon",
-        "add_task",
-        "partial",
-        "set",
-        "update",
-        "cast",
-        "start_new_thread",
-        "run_coroutine_threadsafe",
-        "call_soon",
-        "spawn",
-    ]
-)
-
-# The ends of the process, where the system closes everything.
-PROCESS_ENDS = frozenset({"sys.exit", "exit", "quit", "os._exit", "os.abort"})
-
-# Context managers that let no exception, or not each, pass.
-SWALLOWING = frozenset({"suppress", "raises", "assertRaises"})
-
-_SAFE_NAMES = frozenset(
-    [
-        "print",
-        "len",
-        "str",
-        "int",
-        "float",
-        "bool",
-        "repr",
-        "isinstance",
-        "issubclass",
-        "hasattr",
-        "getattr",
-        "id",
-        "type",
-        "list",
-        "dict",
-        "set",
-        "tuple",
-        "frozenset",
-        "range",
-        "enumerate",
-        "zip",
-        "sorted",
-        "reversed",
-        "min",
-        "max",
-        "sum",
-        "any",
-        "all",
-        "abs",
-        "super",
-        "locals",
-        "globals",
-        "callable",
-        "format",
-        "round",
-        "vars",
-        "closing",
-        "aclosing",
-        "iter",
-    ]
-)
-_SAFE_METHODS = frozenset(
-    [
-        "debug",
-        "info",
-        "warning",
-        "warn",
-        "error",
-        "exception",
-        "critical",
-        "log",
-        "append",
-        "extend",
-        "add",
-        "items",
-        "keys",
-        "values",
-        "get",
-        "lower",
-        "upper",
-        "strip",
-        "split",
-        "join",
-        "format",
-        "startswith",
-        "endswith",
-        "replace",
-        "time",
-        "monotonic",
-        "perf_counter",
-        "now",
-        "utcnow",
-        "update",
-        "copy",
-        "pop",
-        "close",
-        "echo",
-        "secho",
-        "is_connected",
-        "cursor",
-        "setdefault",
-        "count",
-        "index",
-        "isoformat",
-        "strftime",
-        "total_seconds",
-        "encode",
-        "decode",
-    ]
-)
+WORDS: dict[str, frozenset[str]] = {
+    name: frozenset(words)
+    for name, words in tomllib.loads(files(__package__).joinpath("words.toml").read_text(encoding="utf-8")).items()
+}
 
 
 def last_name(expr: ast.AST | None) -> str:
@@ -167,5 +22,5 @@ def last_name(expr: ast.AST | None) -> str:
 def cannot_raise(call: ast.Call) -> bool:
     """Whether nobody who reads it expects an exception there."""
     if isinstance(call.func, ast.Attribute):
-        return call.func.attr in _SAFE_METHODS
-    return isinstance(call.func, ast.Name) and call.func.id in _SAFE_NAMES
+        return call.func.attr in WORDS["safe_methods"]
+    return isinstance(call.func, ast.Name) and call.func.id in WORDS["safe_functions"]

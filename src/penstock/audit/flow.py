@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
-from .calls import ENDING_WORDS, KEEPING_METHODS, PROCESS_ENDS, SWALLOWING, cannot_raise, last_name
+from .calls import WORDS, cannot_raise, last_name
 from .catalog import Role, Thing
 from .names import FunctionNode, Scope
 from .project import Project
@@ -30,7 +30,7 @@ class Constant(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Something that must be given back. Two of one place in the code are one: who takes the second forgets the first."""
+    """Something that must be given back. Of two from one place in the code, the second makes the first forgotten."""
 
     site: ast.Call
     thing: Thing
@@ -284,7 +284,10 @@ class _Walk:
                 state = state.without(taken)
             return state
 
-        swallows = last_name(item.context_expr.func if isinstance(item.context_expr, ast.Call) else None) in SWALLOWING
+        swallows = (
+            last_name(item.context_expr.func if isinstance(item.context_expr, ast.Call) else None)
+            in WORDS["swallowing"]
+        )
         for state, why in inner.raises.items():
             exits.raises.setdefault(leave(state), why)
             if swallows:
@@ -433,7 +436,7 @@ class _Walk:
     def _call(self, call: ast.Call, states: States, exits: Exits) -> States:
         after: States = {}
         name = last_name(call.func)
-        if self.project.full(call.func, self.function) in PROCESS_ENDS:
+        if self.project.full(call.func, self.function) in WORDS["process_ends"]:
             return {}
         safe = cannot_raise(call)
         for state in states:
@@ -497,9 +500,9 @@ class _Walk:
 
     def _takes_over(self, call: ast.Call, name: str, what: Taken, argument: ast.expr) -> bool:
         """Whether what is called ends *what*, or keeps it."""
-        if name in what.thing.taken_by or name in KEEPING_METHODS:
+        if name in what.thing.taken_by or name in WORDS["keeping"]:
             return True
-        if any(word in name.lower() for word in ENDING_WORDS):
+        if any(word in name.lower() for word in WORDS["ending"]):
             return True
         if name in ("closing", "aclosing"):
             return False  # only a `with` round it ends anything; see `_enter`

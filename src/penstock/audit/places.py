@@ -5,89 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from .calls import last_name
+from .calls import WORDS, last_name
 from .names import FunctionNode, Module, Scope
 from .project import Project
 
-_ROUTES = frozenset(
-    [
-        "route",
-        "get",
-        "post",
-        "put",
-        "delete",
-        "patch",
-        "head",
-        "options",
-        "websocket",
-        "api_route",
-        "view_config",
-        "api_view",
-        "action",
-        "require_GET",
-        "require_POST",
-        "require_http_methods",
-        "csrf_exempt",
-        "login_required",
-        "expose",
-        "errorhandler",
-        "before_request",
-        "after_request",
-        "on_message",
-        "message_handler",
-        "callback_query_handler",
-        "command",
-        "event",
-        "message",
-        "callback_query",
-        "http_trigger",
-    ]
-)
-_VERBS = frozenset(
-    [
-        "get",
-        "post",
-        "put",
-        "delete",
-        "patch",
-        "head",
-        "options",
-        "dispatch",
-        "on_get",
-        "on_post",
-        "on_put",
-        "on_delete",
-        "on_patch",
-    ]
-)
-_DO_VERBS = frozenset(["do_GET", "do_POST", "do_PUT", "do_DELETE", "do_PATCH", "do_HEAD"])
 _VIEWS = ("View", "Resource", "RequestHandler", "ViewSet", "HTTPEndpoint", "MethodView", "APIView", "Handler", "Mixin")
-_REGISTERING = frozenset(
-    [
-        "add_api_route",
-        "add_url_rule",
-        "add_route",
-        "add_api_websocket_route",
-        "add_get",
-        "add_post",
-        "add_put",
-        "add_delete",
-        "path",
-        "re_path",
-        "url",
-        "Route",
-        "WebRoute",
-        "Depends",
-        "Security",
-        "add_handler",
-        "CommandHandler",
-        "MessageHandler",
-        "CallbackQueryHandler",
-        "message_callback_add",
-        "add_middleware",
-        "add_task",
-    ]
-)
 _LAMBDA = ("lambda_handler", "handler", "main")
 
 
@@ -104,7 +26,11 @@ def _is_handler(scope: Scope, named: set[str], project: Project) -> bool:
         return True
     for decorator in node.decorator_list:
         called = decorator.func if isinstance(decorator, ast.Call) else decorator
-        if isinstance(called, ast.Attribute) and called.attr in _ROUTES and called.attr not in ("setter", "getter"):
+        if (
+            isinstance(called, ast.Attribute)
+            and called.attr in WORDS["routes"]
+            and called.attr not in ("setter", "getter")
+        ):
             return not (called.attr == "command" and _is_command_line(called, scope, project))
         if isinstance(called, ast.Name) and called.id in ("api_view", "require_GET", "require_POST", "csrf_exempt"):
             return True
@@ -120,10 +46,10 @@ def _is_handler(scope: Scope, named: set[str], project: Project) -> bool:
 
 
 def _is_of_view(name: str, class_: ast.ClassDef) -> bool:
-    if name in _DO_VERBS:
+    if name in WORDS["do_verbs"]:
         return True
     bases = [last_name(base) for base in class_.bases]
-    return name in _VERBS and any(base.endswith(_VIEWS) for base in bases)
+    return name in WORDS["verbs"] and any(base.endswith(_VIEWS) for base in bases)
 
 
 def _is_command_line(called: ast.Attribute, scope: Scope, project: Project) -> bool:
@@ -143,7 +69,7 @@ def _registered(module: Module) -> set[str]:
     found: set[str] = set()
     for scope in module.scopes.values():
         for call in scope.calls:
-            if last_name(call.func) in _REGISTERING:
+            if last_name(call.func) in WORDS["registering"]:
                 given = [*call.args, *(word.value for word in call.keywords)]
                 found.update(one.id for one in given if isinstance(one, ast.Name))
         for node in scope.own:
@@ -198,9 +124,8 @@ def loops(function: Scope) -> dict[ast.AST, ast.AST]:
                     isinstance(one, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp))
                     and name != "generators"
                 )
-                for child in children:
-                    if isinstance(child, ast.AST):
-                        waiting.append((child, one if repeated or within else inside))
+                around = one if repeated or within else inside
+                waiting.extend((child, around) for child in children if isinstance(child, ast.AST))
 
     visit(function.node, None)
     return found

@@ -7,7 +7,7 @@ import builtins
 from collections.abc import Iterable
 
 from . import catalog
-from .calls import ENDING_WORDS, KEEPING_METHODS, last_name
+from .calls import WORDS, last_name
 from .catalog import Role, Thing
 from .names import ANNOTATIONS, FunctionNode, Module, Scope
 
@@ -409,13 +409,9 @@ def _remembers(decorator: ast.expr) -> bool:
 def _is_stored(name: str, function: Scope) -> bool:
     """Whether *name* is also kept somewhere that outlives the function."""
     for node in function.own:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id == name:
-            if any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in node.targets):
-                return True
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, (ast.Attribute, ast.Subscript)) for target in node.targets
-        ):
-            if any(isinstance(target, ast.Name) and target.id == name for target in node.targets):
+        if isinstance(node, ast.Assign):
+            names = {one.id for one in (node.value, *node.targets) if isinstance(one, ast.Name)}
+            if name in names and any(isinstance(one, (ast.Attribute, ast.Subscript)) for one in node.targets):
                 return True
     return False
 
@@ -443,7 +439,7 @@ def _ends_or_keeps(parameter: str, function: Scope) -> bool:
             case ast.Call(args=arguments):
                 word = last_name(one.func)
                 named = any(isinstance(argument, ast.Name) and argument.id == parameter for argument in arguments)
-                if named and (word in KEEPING_METHODS or any(end in word.lower() for end in ENDING_WORDS)):
+                if named and (word in WORDS["keeping"] or any(end in word.lower() for end in WORDS["ending"])):
                     return True
             case ast.Assign(targets=targets, value=ast.Name(id=name)) if name == parameter:
                 if any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets):

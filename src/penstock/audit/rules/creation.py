@@ -47,7 +47,7 @@ def _judge(
         loop = around.get(call)
         if loop is not None and thing.library not in _FILES and not _is_retry(loop, call, scope):
             yield facts.finding(
-                IN_LOOP, call, f"a {thing.library} connection is opened on every turn of the loop in line {_line(loop)}:"
+                IN_LOOP, call, f"a {thing.library} connection is opened on each turn of the loop in line {_line(loop)}:"
                 " open one before it, or take them from a pool",
             )  # fmt: skip
         elif handler is not None and thing.library not in _FILES and _is_direct(facts, scope, call):
@@ -60,8 +60,8 @@ def _judge(
             )  # fmt: skip
         elif _is_used_up(scope, call):
             yield facts.finding(
-                ENGINE, call, f"{_a(thing)} is made whenever {_name(scope.node)}() is called, used, and dropped with its"
-                " connections: make one for the process",
+                ENGINE, call, f"{_a(thing)} is made whenever {_name(scope.node)}() is called, used, and dropped with"
+                " its connections: make one for the process",
                 Confidence.MEDIUM,
                 severity=Severity.HINT if _is_script(scope) else Severity.MEDIUM,
             )  # fmt: skip

@@ -73,14 +73,14 @@ def _across(facts: Facts, scope: Scope, called: Called, calls: list[Called], tol
             return
         told.add(called.call.lineno)
         yield facts.finding(
-            ACROSS_IO, called.call, f"the {_noun(taken)} taken in line {taken.site.lineno} is held while {what}: give it"
-            " back before, and take one again afterwards",
+            ACROSS_IO, called.call, f"the {_noun(taken)} taken in line {taken.site.lineno} is held while {what}: give"
+            " it back before, and take one again afterwards",
         )  # fmt: skip
         return
 
 
 def _counts(taken: Taken, called: Called, calls: list[Called]) -> bool:
-    """Whether a connection is certainly held: a session has one from its first statement to the end of its transaction."""
+    """Whether a connection is certainly held: a session has one from its first statement to its transaction's end."""
     if taken.thing.role in (Role.CHECKOUT, Role.CONNECTION):
         return True
     if taken.thing.role is not Role.SESSION:

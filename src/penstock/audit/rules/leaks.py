@@ -102,17 +102,13 @@ def _entered_in_vain(scope: Scope, site: ast.Call) -> bool:
 
 
 def _unawaited(scope: Scope, lost: Lost) -> ast.Call | None:
-    awaited = {node.value for node in ast.walk(scope.node) if isinstance(node, ast.Await)}
-    for node in ast.walk(scope.node):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and node.value not in awaited:
-            func = node.value.func
-            if (
-                isinstance(func, ast.Attribute)
-                and func.attr in lost.taken.thing.ends
-                and isinstance(func.value, ast.Name)
-            ):
-                if _is_bound_to(scope, func.value.id, lost.taken.site):
-                    return node.value
+    awaited = {node.value for node in scope.own if isinstance(node, ast.Await)}
+    for call in scope.calls:
+        func = call.func
+        if call in awaited or not isinstance(func, ast.Attribute) or func.attr not in lost.taken.thing.ends:
+            continue
+        if isinstance(func.value, ast.Name) and _is_bound_to(scope, func.value.id, lost.taken.site):
+            return call
     return None
 
 

@@ -73,7 +73,7 @@ def _connect(facts: Facts, scope: Scope, call: ast.Call) -> Findings:
     unknown = any(not isinstance(one, ast.Constant) for one in call.args)
     if not told and not in_dsn and not unknown:
         yield facts.finding(
-            CONNECT, call, f"{last_name(call.func)}() waits for a silent network as long as TCP does: give it {names[0]}=",
+            CONNECT, call, f"{last_name(call.func)}() waits for a silent network for minutes: give it {names[0]}=",
             Confidence.MEDIUM, fixable=thing.name == "psycopg2_connection",
         )  # fmt: skip
 
