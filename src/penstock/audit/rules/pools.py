@@ -103,8 +103,8 @@ def _of_targets(facts: Facts, scope: Scope, call: ast.Call, shared: dict[str, as
                     continue
                 made = shared[node.id]
                 yield facts.finding(
-                    BEFORE_FORK, made, f"{node.id} is made before the processes of line {call.lineno} are forked, and used"
-                    " in them: its sockets would be shared. Make it in the child",
+                    BEFORE_FORK, made, f"{node.id} is made before line {call.lineno} forks, and used"
+                    " in the children: its sockets are shared then. Make it in the child",
                     Confidence.MEDIUM,
                 )  # fmt: skip
                 return
