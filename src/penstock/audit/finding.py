@@ -60,4 +60,5 @@ class Finding:
     severity: Severity
     confidence: Confidence
     fixable: bool = False
+    remedy: str = ""
     end_column: int = 0
