@@ -81,7 +81,7 @@ def _broken(before: str, after: str) -> str:
 
 
 def _comments(text: str) -> list[str]:
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    tokens = tokenize.generate_tokens(io.StringIO(text, newline=None).readline)
     return [token.string for token in tokens if token.type == tokenize.COMMENT]
 
 

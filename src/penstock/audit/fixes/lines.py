@@ -18,11 +18,18 @@ class Line:
     now: cst.BaseStatement
 
 
-def changed_block(before: cst.IndentedBlock, now: cst.IndentedBlock, edits: Edits) -> cst.IndentedBlock:
-    """*now*, with what `edits` says of it."""
+Moved = dict[cst.CSTNode, list[cst.BaseStatement]]
+
+
+def changed_block(before: cst.IndentedBlock, now: cst.IndentedBlock, edits: Edits, moved: Moved) -> cst.IndentedBlock:
+    """*now*, with what `edits` says of it. Lines that go elsewhere come into *moved*, by what they go before."""
     wraps = edits.wraps.get(before, [])
-    known = {node for wrap in wraps for node in (wrap.first, wrap.last)} | edits.dropped
-    lines, left = _without(_lines(before.body, now.body, known), edits.dropped)
+    known = {node for wrap in wraps for node in (wrap.first, wrap.last)} | edits.dropped | {*edits.moved}
+    every = _lines(before.body, now.body, known)
+    for line in every:
+        if line.before in edits.moved:
+            moved.setdefault(edits.moved[line.before], []).append(line.now)
+    lines, left = _without([line for line in every if line.before not in edits.moved], edits.dropped)
     order = {line.before: index for index, line in enumerate(lines)}
     for wrap in sorted(wraps, key=lambda one: -order[one.first]):  # what begins later is within
         lines = _wrapped(lines, wrap, before.indent)

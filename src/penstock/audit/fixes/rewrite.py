@@ -14,7 +14,7 @@ from ..finding import Finding
 from ..remedy import Remedy, decoded
 from . import awaited, enclose, entered, hoisted, timeout
 from .imports import with_import
-from .lines import changed_block
+from .lines import Moved, changed_block
 from .tree import Edits, Refused, Tree
 
 _FIXES: dict[str, Callable[[Remedy, Tree, Edits], None]] = {
@@ -65,6 +65,7 @@ class _Writer(cst.CSTTransformer):
     def __init__(self, edits: Edits) -> None:
         super().__init__()
         self.edits = edits
+        self.moved: Moved = {}
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
         edit = self.edits.calls.get(original_node)
@@ -80,11 +81,11 @@ class _Writer(cst.CSTTransformer):
         return updated_node.with_changes(items=items)
 
     def leave_IndentedBlock(self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock) -> cst.BaseSuite:
-        return changed_block(original_node, updated_node, self.edits)
+        return changed_block(original_node, updated_node, self.edits, self.moved)
 
     def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
         body: list[cst.BaseStatement] = []
         for before, now in zip(original_node.body, updated_node.body, strict=True):
-            moved = self.edits.before.get(before)
+            moved = self.moved.get(before)
             body += [now] if moved is None else hoisted.moved_before(now, moved)
         return updated_node.with_changes(body=body)

@@ -34,15 +34,15 @@ class Edits:
     """What is to be done, by the nodes of the tree as it was read. Nodes are themselves: none equals another.
 
     :ivar calls: what becomes of a call. :ivar items: of the items of a `with`. :ivar wraps: by block. :ivar dropped:
-        statements that go. :ivar before: statements that a statement of the file gets before it. :ivar imports: names
-        of contextlib's.
+        statements that go. :ivar moved: those that go before a statement of the file, and which that is. :ivar imports:
+        names of contextlib's.
     """
 
     calls: dict[cst.CSTNode, Callable[[cst.Call], cst.BaseExpression]] = field(default_factory=dict)
     items: dict[cst.CSTNode, Callable[[cst.WithItem], list[cst.WithItem]]] = field(default_factory=dict)
     wraps: dict[cst.CSTNode, list[Wrap]] = field(default_factory=dict)
     dropped: set[cst.CSTNode] = field(default_factory=set)
-    before: dict[cst.CSTNode, list[cst.SimpleStatementLine]] = field(default_factory=dict)
+    moved: dict[cst.CSTNode, cst.CSTNode] = field(default_factory=dict)
     imports: set[str] = field(default_factory=set)
     _claimed: set[cst.CSTNode] = field(default_factory=set)
 
