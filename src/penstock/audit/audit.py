@@ -13,10 +13,10 @@ from .finding import Finding
 from .flow import Followed, follow
 from .names import Module, Scope
 from .project import Project
-from .rules import Facts, blocking, creation, holding, leaks, pools, timeouts
+from .rules import Facts, blocking, creation, holding, leaks, pools, session_state, timeouts, transactions
 from .source import Source, Unread, read
 
-_FAMILIES = (leaks, creation, pools, timeouts, holding, blocking)
+_FAMILIES = (leaks, creation, pools, timeouts, holding, blocking, transactions, session_state)
 
 # A file in which no such word occurs has nothing that any rule speaks of.
 _OF_INTEREST = re.compile(
