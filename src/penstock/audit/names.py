@@ -65,6 +65,7 @@ ANNOTATIONS = {
     "sqlalchemy.orm.sessionmaker": "sqlalchemy_factory",
     "sqlmodel.Session": "sqlalchemy_session",
     "requests.Session": "requests_session",
+    "requests.sessions.Session": "requests_session",
     "httpx.Client": "httpx_client",
     "httpx.AsyncClient": "httpx_aclient",
     "aiohttp.ClientSession": "aiohttp_client",
