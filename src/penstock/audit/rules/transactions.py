@@ -249,6 +249,8 @@ def _lost(facts: Facts, scope: Scope, sendings: list[Sent]) -> Findings:
         made = [call for call in _made(key, scope) if facts.project.fresh(call, scope) is not None]
         if thing is None or not made or not _is_lost(facts, scope, key, thing, one.statements, made):
             continue
+        if last_name(one.call.func) == "executescript":  # commits by itself
+            continue
         told.add(key)
         remedy = "commit() before it is closed" if thing.role is Role.CONNECTION else "commit() before it is given back"
         yield facts.finding(
@@ -303,19 +305,25 @@ def _cursors(scope: Scope, key: str) -> Iterator[str]:
 
 def _escapes(scope: Scope, name: str) -> bool:
     """Whether anybody but the function itself may use it: it is returned, stored, passed on, or an inner function's."""
-    owned = {id(node.value) for node in scope.own if isinstance(node, ast.Attribute)}
-    owned |= {id(node.test) for node in scope.own if isinstance(node, (ast.If, ast.While))}
-    owned |= {id(item.context_expr) for node in scope.own if isinstance(node, (ast.With, ast.AsyncWith))
-              for item in node.items}  # fmt: skip
-    for node in scope.own:
-        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load) and id(node) not in owned:
-            return not _is_harmless(scope, node)
-    return any(
+    return _is_handed_on(scope, name) or any(
         isinstance(node, ast.Name) and node.id == name
         for inner in scope.inside
         if name not in inner.bound
         for node in ast.walk(inner.node)
     )
+
+
+def _is_handed_on(scope: Scope, name: str) -> bool:
+    """Whether *scope* does more with it than to use its methods, to look at it, or to enter it."""
+    owned = {id(node.value) for node in scope.own if isinstance(node, ast.Attribute)}
+    owned |= {id(node.test) for node in scope.own if isinstance(node, (ast.If, ast.While))}
+    owned |= {id(item.context_expr) for node in scope.own if isinstance(node, (ast.With, ast.AsyncWith))
+              for item in node.items}  # fmt: skip
+    return any(
+        isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load) and id(node) not in owned
+        and not _is_harmless(scope, node)
+        for node in scope.own
+    )  # fmt: skip
 
 
 def _is_harmless(scope: Scope, name: ast.Name) -> bool:
@@ -451,7 +459,7 @@ def _judge_living(facts: Facts, scope: Scope, one: Sent, key: str, thing: Thing)
     handler = facts.per_request.get(scope.node)
     if _is_ended(scope, key):
         return
-    if handler is not None and not key.startswith("self."):
+    if handler is not None and not key.startswith("self.") and not _is_of_lambda(handler):
         yield facts.finding(
             SHARED, one.call, f"{key} is one connection for every request, and its transaction has no end: one"
             " statement that fails has all that follow refused. Take a connection of a pool for each request",
@@ -470,9 +478,8 @@ def _is_ended(scope: Scope, key: str) -> bool:
     if class_ is not None:
         return _is_ended_in(class_.node)
     for one in scope.module.scopes.values():
-        if any(isinstance(node, ast.Name) and node.id == key for node in one.own) and (
-            _is_ended_in_all(one.own) or _escapes(one, key)
-        ):
+        named = any(isinstance(node, ast.Name) and node.id == key for node in one.own)
+        if named and (_is_ended_in_all(one.own) or _is_handed_on(one, key)):
             return True
     return False
 
@@ -494,10 +501,16 @@ def _is_ended_in_all(nodes: Iterable[ast.AST]) -> bool:
 
 def _lives(facts: Facts, scope: Scope, key: str) -> bool:
     """Whether the program surely runs on: it serves requests, or the object has a loop without an end."""
-    if facts.per_request:
+    if any(not _is_of_lambda(one) for one in facts.per_request.values()):
         return True
     class_ = scope.class_() if key.startswith("self.") else None
     return class_ is not None and any(_runs_on(one) for one in class_.inside)
+
+
+def _is_of_lambda(handler: ast.AST) -> bool:
+    """There a process has one request at a time, and is frozen after it."""
+    assert isinstance(handler, FunctionNode)
+    return [one.arg for one in handler.args.args][:1] == ["event"]
 
 
 def _runs_on(method: Scope) -> bool:
