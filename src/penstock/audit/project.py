@@ -20,7 +20,6 @@ class Project:
 
     def __init__(self, named: Callable[[str], Module | None]) -> None:
         self._module = named  # the file that is imported by a name, if one of the program's is
-        self._opened: dict[ast.AST, dict[str, Thing]] = {}
         self._under_way: set[ast.AST] = set()
 
     # ------------------------------------------------------------------------------------------ names
@@ -319,9 +318,9 @@ class Project:
         class_ = function.class_()
         if class_ is None:
             return {}
-        if function.node in self._opened:
-            return self._opened[function.node]
-        self._opened[function.node] = found = {}
+        if function.node in function.module.known.opened:
+            return function.module.known.opened[function.node]
+        function.module.known.opened[function.node] = found = {}
         tested = {
             one.attr
             for node in function.own
