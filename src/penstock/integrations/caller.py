@@ -32,7 +32,7 @@ _files: set[str] = set()  # known to be not theirs: a look by file costs a third
 _theirs: set[str] = set()  # known to be theirs, through `caller_of_me`
 _MOST = 4
 _MOST_FILES = 10_000
-_ways: list[tuple[int, CodeType]] = []  # the function that was called by their code, and how far it is from here
+_ways: list[tuple[int, CodeType, CodeType]] = []  # what their code called, what that called, and how far it is
 
 
 def caller(frame: FrameType) -> tuple[CodeType, int]:
@@ -60,12 +60,12 @@ def caller(frame: FrameType) -> tuple[CodeType, int]:
 def caller_of_me() -> tuple[CodeType, int]:
     """`caller` of whoever calls this. Nine times in ten without a frame for each function in between.
 
-    To go from frame to frame makes an object of each. So a way that was gone once is tried first: a function of
-    a framework's, so many calls away, that their code calls.
+    To go from frame to frame makes an object of each. So a way that was gone once is tried first: two functions of
+    a framework's, so many calls away, the outer of which their code calls. One would not do: it may be contextlib's.
     """
-    for far, entered in _ways:
+    for far, entered, then in _ways:
         try:
-            if sys._getframe(far).f_code is entered:
+            if sys._getframe(far).f_code is entered and sys._getframe(far - 1).f_code is then:
                 asked = sys._getframe(far + 1)
                 if asked.f_code.co_filename in _theirs:
                     return asked.f_code, asked.f_lasti
@@ -77,13 +77,13 @@ def caller_of_me() -> tuple[CodeType, int]:
 def _gone(frame: FrameType) -> tuple[CodeType, int]:
     """The whole way, and note of it."""
     found = caller(frame)
-    far, passed, asked = 1, frame, frame.f_back
+    far, then, passed, asked = 1, frame, frame, frame.f_back
     while asked is not None and (asked.f_code is not found[0] or asked.f_lasti != found[1]):
-        far, passed, asked = far + 1, asked, asked.f_back
-    if asked is not None and _module(asked).partition(".")[0] not in _NOT_THEIRS:
+        far, then, passed, asked = far + 1, passed, asked, asked.f_back
+    if asked is not None and far > 1 and _module(asked).partition(".")[0] not in _NOT_THEIRS:
         if len(_theirs) < _MOST_FILES:
             _theirs.add(asked.f_code.co_filename)
-        way = far, passed.f_code
+        way = far, passed.f_code, then.f_code
         if way not in _ways:
             _ways[_MOST - 1 :] = []
             _ways.insert(0, way)

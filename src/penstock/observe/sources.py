@@ -34,6 +34,11 @@ def add(source: Source) -> None:
     registry.opened(source)
 
 
+def remove(source: Source) -> None:
+    """It is observed no more."""
+    _others.discard(source)
+
+
 def sources() -> list[Source]:
     """All of them, by name."""
     return sorted([*registry.pools(), *_others], key=lambda source: source.name)

@@ -6,6 +6,7 @@ from its own events, or from its methods. One file a kind of pool.
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import Any
 from weakref import WeakValueDictionary
@@ -14,7 +15,7 @@ from ...core.settings import check_seconds
 from ...observe import sources
 from ...pool.base import BasePool
 from . import looking
-from .watched import Theirs, Watched
+from .watched import Theirs, Watched, weakly
 
 __all__ = ["Watched", "watch"]
 
@@ -41,17 +42,24 @@ def watch(pool: Any, *, name: str | None, leak_after: float | None) -> Watched:
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a text, not {name!r}")
     if isinstance(pool, BasePool):
-        raise TypeError(
-            f"{pool.name} is a pool of Penstock's: it tells of itself, by holders(), snapshot() and listen()"
-        )
+        raise TypeError(f"{pool.name} is Penstock's own pool: it tells of itself by holders(), snapshot() and listen()")
     known = _known.get(id(pool))
     if known is not None and known.watches(pool):
         return known
     watched = _attached(pool, name, leak_after)
     _known[id(pool)] = watched
+    watched.on_stop = partial(_forget, weakly(watched))
     sources.add(watched)
     looking.look_after(watched)
     return watched
+
+
+def _forget(weak: Any) -> None:
+    watched: Watched = weak()
+    looking.forget(watched)
+    sources.remove(watched)
+    for key in [key for key, known in _known.items() if known is watched]:
+        del _known[key]
 
 
 def _attached(pool: Any, name: str | None, leak_after: float | None) -> Watched:

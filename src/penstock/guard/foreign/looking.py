@@ -14,6 +14,7 @@ PERIOD = 1.0  # seconds between two looks: by so much a leak may be reported lat
 _watched: WeakSet[Watched] = WeakSet()
 _lock = threading.Lock()
 _thread: threading.Thread | None = None
+_stir = threading.Event()  # look now
 
 
 def look_after(watched: Watched) -> None:
@@ -32,9 +33,9 @@ def forget(watched: Watched) -> None:
 
 def _look() -> None:
     global _thread
-    pause = threading.Event()
     while True:
-        pause.wait(PERIOD)
+        _stir.wait(PERIOD)
+        _stir.clear()
         with _lock:
             found = list(_watched)
             if not found:
@@ -48,8 +49,8 @@ def _look() -> None:
 
 def _after_fork_in_child() -> None:
     """The parent's leases are none of the child's, and its thread is not there."""
-    global _lock, _thread
-    _lock = threading.Lock()
+    global _lock, _stir, _thread
+    _lock, _stir = threading.Lock(), threading.Event()
     _thread = None
     for watched in list(_watched):
         watched._start_anew()

@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from ...core import Reason
-from ...pool.base import BasePool
 from .status import status
 from .watched import Figures, Lease, Watched, harmless
 
@@ -32,7 +31,7 @@ def known(pool: Any) -> SQLAlchemy | None:
     if not isinstance(pool, (Engine, Pool)):
         return None
     beneath = pool.pool if isinstance(pool, Engine) else pool
-    if isinstance(getattr(beneath, "penstock", None), BasePool):
+    if any(base.__module__.startswith("penstock.") for base in type(beneath).__mro__):
         raise TypeError("this engine's pool is Penstock's: it tells of itself by holders(), snapshot() and listen()")
     return SQLAlchemy(pool)
 

@@ -164,6 +164,7 @@ class Watched:
     """What `penstock.watch` returns.
 
     :ivar name: for logs, events and metrics.
+    :ivar on_stop: what is to be done when it is watched no more.
     """
 
     def __init__(self, theirs: Theirs, pool: Any, name: str | None, leak_after: float | None) -> None:
@@ -173,6 +174,7 @@ class Watched:
         self._leak_after = leak_after
         self._listeners: tuple[tuple[Callable[[Any], object], tuple[type[events.Event], ...]], ...] = ()
         self._wanted: frozenset[type[events.Event]] = frozenset()  # of those that each checkout would tell
+        self.on_stop: Callable[[], None] = lambda: None
         self._start_anew()
         theirs.attach(self)
 
@@ -255,6 +257,7 @@ class Watched:
         """Watch no more: the pool is as it was before."""
         self._theirs.detach()
         self._leases.clear()
+        self.on_stop()
 
     def _glances(self) -> list[Glance]:
         """What is out now, asking nothing of the connections themselves."""
