@@ -222,14 +222,12 @@ def _trouble(source: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterable[
     loop = source["loop"]
     if loop is not None and loop["last"] > LATE:
         yield f"event loop {loop['last']:.1f} s late"
-    leaks = sum(event["kind"] == "LeakSuspected" for event in source["events"])
-    if leaks and any(holder["idle"] is not None and holder["idle"] > 60 for holder in source["holders"]):
-        yield "leak suspected"
+    if suspects := figures["suspects"]:
+        yield f"{suspects} suspected leak{'s' * (suspects != 1)}"
 
 
-def _alert(alert: Any) -> str:
-    told = alert.get("what") or alert.get("text") or alert.get("name") if isinstance(alert, Mapping) else alert
-    return printable(told)
+def _alert(alert: Mapping[str, Any]) -> str:
+    return printable(f"{alert['pool']}: {alert['kind']}: {alert['why']}")
 
 
 def _site(place: Mapping[str, Any]) -> str:
