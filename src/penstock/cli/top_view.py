@@ -8,7 +8,7 @@ from rich.text import Text
 
 from penstock.observe.pgbouncer import Bouncer, BouncerPool
 from penstock.observe.server import HIDDEN, ORDER, Activity, Session
-from penstock.observe.top import FleetRow, Frame, HolderRow, PoolRow, Use, printable, shortened, shown
+from penstock.observe.top import FleetRow, Frame, Held, PoolRow, Use, printable, shortened, shown
 
 WIDE = 100  # columns from which on there is room for more than what matters
 _FULL, _HIGH = 0.8, 0.6
@@ -17,24 +17,51 @@ _FULL, _HIGH = 0.8, 0.6
 def pools(frame: Frame, width: int, height: int) -> RenderableType:
     """*height*: lines that there are."""
     parts: list[RenderableType] = [_pools_line(frame, width)]
-    room = height - 3 - len(frame.fleets) - min(5, len(frame.alerts)) - min(3, len(frame.unread))
     parts += [_fleet(fleet) for fleet in frame.fleets]
-    parts += [Text(f"! {alert}", "bold red", no_wrap=True, overflow="ellipsis") for alert in frame.alerts[:5]]
+    parts += [Text(f"! {alert}", "bold red", no_wrap=True, overflow="ellipsis") for alert in _some(frame.alerts, 5)]
     parts += [_dim(f"? {why}") for why in _some(frame.unread, 3)]
     if not frame.pools:
-        parts.append(_dim("no process of this user has an open pool"))
-        return Group(*parts)
-    rows, left = shown(frame.pools, max(4, room * 2 // 5))
-    parts += ["", _pool_table(rows, width)]
-    if left:
-        rest = frame.pools[len(rows) :]
-        used, waiting = sum(row.used for row in rest), sum(row.waiting for row in rest)
-        parts.append(_dim(f"and {left} more pools: {used} in use, {waiting} wait"))
-    room -= len(rows) + bool(left) + 2
-    parts += _holders(frame.holders, width, max(1, (room - 6) // 3 * 2 // 3))
-    parts += _uses("HELD ON AVERAGE, OVER FIVE MINUTES", frame.sites, width, max(2, room // 8))
-    parts += _uses("RUNNING ON AVERAGE", frame.statements, width, max(2, room // 8))
+        return Group(*parts, _dim("no process of this user has an open pool"))
+    rows, holders, sites, statements = _room(frame, height - len(parts))
+    parts += ["", *_pool_rows(frame.pools, rows, width)]
+    parts += _holders(frame.holders, width, holders)
+    parts += _uses("HELD ON AVERAGE, OVER FIVE MINUTES", frame.sites, width, sites)
+    parts += _uses("RUNNING ON AVERAGE, OVER FIVE MINUTES", frame.statements, width, statements)
     return Group(*parts)
+
+
+def _room(frame: Frame, lines: int) -> tuple[int, int, int, int]:
+    """How many entries of each list there is room for, with their titles and an empty line each.
+
+    Three holders, four pools and two lines of code come first; what is left is for the other pools, the other holders,
+    and what else there is.
+    """
+    least = {"pools": (4, 1), "holders": (3, 3), "sites": (2, 1), "statements": (2, 1)}
+    wanted = {
+        "pools": len(frame.pools),
+        "holders": min(10, len(frame.holders)),
+        "sites": min(10, len(frame.sites)),
+        "statements": min(10, len(frame.statements)),
+    }
+    given = dict.fromkeys(wanted, 0)
+    for goal in (least, wanted):
+        for name, (some, each) in least.items():
+            title = 2 if not given[name] else 0
+            most = min(wanted[name], some if goal is least else wanted[name])
+            more = min(most - given[name], (lines - title) // each)
+            if more > 0:
+                given[name] += more
+                lines -= title + more * each
+    return given["pools"], given["holders"], given["sites"], given["statements"]
+
+
+def _pool_rows(pools: Sequence[PoolRow], most: int, width: int) -> Iterable[RenderableType]:
+    rows, left = shown(pools, most)
+    yield _pool_table(rows, width)
+    if left:
+        rest = pools[len(rows) :]
+        used, waiting = sum(row.used for row in rest), sum(row.waiting for row in rest)
+        yield _dim(f"and {left} more pools: {used} in use, {_waits(waiting)}")
 
 
 def _pools_line(frame: Frame, width: int) -> Text:
@@ -47,7 +74,7 @@ def _pool_table(rows: Sequence[PoolRow], width: int) -> Table:
     wide = width >= WIDE
     titles = ["PID", "PROCESS", "POOL", "IN USE", "WAIT", *(["OPEN"] if wide else []), "PER S", "REFUSED", ""]
     table = _table(titles, right={"PID", "IN USE", "WAIT", "OPEN", "PER S", "REFUSED"})
-    table.columns[1].max_width = 30 if wide else 14
+    table.columns[1].max_width = 30 if wide else 16
     table.columns[2].max_width = 24 if wide else 10
     table.columns[-1].ratio = 1
     for row in rows:
@@ -66,51 +93,51 @@ def _pool_table(rows: Sequence[PoolRow], width: int) -> Table:
     return table
 
 
-def _holders(holders: Sequence[HolderRow], width: int, most: int) -> Iterable[RenderableType]:
-    if not holders:
+def _holders(holders: Sequence[Held], width: int, most: int) -> Iterable[RenderableType]:
+    if not most:
         return
-    rows, left = shown(holders, most)
     yield ""
-    yield Text("HELD LONGEST", "bold")
-    for row in rows:
-        yield from _holder(row, width)
-    if left:
-        yield _dim(f"and {left} more are held")
+    title = Text("HELD LONGEST", "bold")
+    if len(holders) > most:
+        title.append(f"  {most} of {len(holders)} lines of code", "not bold dim")
+    yield title
+    for group in holders[:most]:
+        yield from _held(group, width)
 
 
-def _holder(row: HolderRow, width: int) -> Iterable[Text]:
-    state = f"idle in hand {_seconds(row.idle)}" if row.idle is not None else "runs a statement"
-    style = "yellow" if row.idle is not None and row.idle > 1 else ""
+def _held(group: Held, width: int) -> Iterable[Text]:
+    row = group.longest
     first = Text(f"{_seconds(row.held):>8}  ", "bold")
     tail = f"  {row.pid} {row.pool}"
+    if group.count > 1:
+        tail = f"  {group.count} held, {group.idle} idle in hand{tail}"
     first.append(shortened(row.site, max(20, width - len(first.plain) - len(tail))))
-    first.append(tail, "dim")
+    first.append(tail, "not bold dim")
+    first.truncate(width, overflow="ellipsis")
     yield first
     second = Text(" " * 10)
-    second.append(f"{state}, {row.status}", style)
+    doing = f"idle in hand {_seconds(row.idle)}" if row.idle is not None else "runs a statement"
+    second.append(f"{doing}, {row.status}", "yellow" if row.idle is not None and row.idle > 1 else "")
     if row.now_at:
-        now_at = shortened(row.now_at[0], max(20, width - len(second.plain) - 10))
-        second.append(f"; now at {now_at}")
+        room = width - len(second.plain) - len("; now at ")
+        second.append(f"; now at {shortened(row.now_at[0], max(20, room))}")
     second.truncate(width, overflow="ellipsis")
     yield second
     yield Text(f"{'':10}{row.statement or 'no statement yet'}", "dim", no_wrap=True, overflow="ellipsis")
 
 
 def _uses(title: str, uses: Sequence[Use], width: int, most: int) -> Iterable[RenderableType]:
-    if not uses:
+    if not most:
         return
-    rows, left = shown(uses, most)
     yield ""
     yield Text(title, "bold")
-    for use in rows:
+    for use in uses[:most]:
         idle = f", {use.idle:.1f} idle in hand" if use.idle >= 0.05 else ""
         start = f"{use.connections:>8.1f}  "
         what = use.what if idle == "" else shortened(use.what, max(20, width - len(start) - len(idle)))
         line = Text(start + what, no_wrap=True, overflow="ellipsis")
         line.append(idle, "yellow")
         yield line
-    if left:
-        yield _dim(f"{'':10}and {left} more")
 
 
 def _fleet(fleet: FleetRow) -> Text:
@@ -233,7 +260,7 @@ def _table(titles: Sequence[str], right: set[str]) -> Table:
 
 def _some(lines: Sequence[str], most: int) -> list[str]:
     rows, left = shown(lines, most)
-    return [*rows, *([f"and {left} more do not tell"] if left else [])]
+    return [*rows, *([f"and {left} more"] if left else [])]
 
 
 def _colour(share: float) -> str:
