@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import platform
 import socket
 import sys
 import time
@@ -44,7 +43,7 @@ def document() -> dict[str, Any]:
     return {
         "version": VERSION,
         "penstock": sys.modules["penstock"].__version__,
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "title": title(),

@@ -601,18 +601,18 @@ class AsyncPool(BasePool[C]):
         if slot.state is State.OPENING:  # cancelled, perhaps before its first step, where no `except` sees it
             self._event(self._core.failed, slot, None)
 
-    def _doubt(self) -> None:
+    def _doubt(self, within: float = CLEAN_SECONDS) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
         for slot in self._core.doubt():
             if slot.probe(0) and self._driver.look(slot.conn) is False:
                 self._event(self._core.reject, slot, Reason.DEAD)
             else:
-                self._spawn(self._verify(slot))
+                self._spawn(self._verify(slot, within))
 
-    async def _verify(self, slot: Slot) -> bool:
+    async def _verify(self, slot: Slot, within: float = CLEAN_SECONDS) -> bool:
         try:
-            async with asyncio.timeout(CLEAN_SECONDS + 1):
-                with self._cut_off(slot.conn, self._clock() + CLEAN_SECONDS):
+            async with asyncio.timeout(within + 1):
+                with self._cut_off(slot.conn, self._clock() + within):
                     await self._driver.check(slot.conn)
         except BaseException as error:
             self._event(self._core.reject, slot, Reason.DEAD)

@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeVar
@@ -180,6 +181,7 @@ class BasePool(Generic[C]):
         self._update_plain()
         self._slots_by_id: dict[int, Slot] = {}
         self._base: dict[str, int] = {}  # counters when they were last popped
+        self._since = self._clock()  # they count
         self._report: tuple[float, list[Holder]] = (-math.inf, [])
         self._leaks: Counter[CallSite] = Counter()  # reported
         self._failures_unlogged: int | None = None  # since the last line about them; None while connecting succeeds
@@ -333,7 +335,7 @@ class BasePool(Generic[C]):
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
         profile = NOTHING if self._profile_of is None else self._profile_of()
-        return snapshot(self.name, self._core, self._clock(), self._leaks, profile)
+        return snapshot(self.name, self._core, self._clock(), self._since, self._leaks, profile)
 
     def get_stats(self) -> dict[str, int]:
         """The pool's figures under the names of psycopg's pool; counters since the last `pop_stats`."""
@@ -364,7 +366,7 @@ class BasePool(Generic[C]):
         and called no more.
 
         :param kinds: classes of events that it is called with; every event by default. Each checkout takes longer
-            while somebody wants `Acquired` or `Returned`, and no longer for any other, `Waited` and `HeldLong` among them.
+            while somebody wants `Acquired` or `Returned`, and no longer for any other, `Waited` and `HeldLong` too.
         :raises TypeError: when *callback* cannot be called, or one of *kinds* is no class of events.
         """
         if not callable(callback):
@@ -373,7 +375,7 @@ class BasePool(Generic[C]):
             if not (isinstance(kind, type) and issubclass(kind, events.Event)):
                 raise TypeError(f"kinds must be classes of penstock.events, not {kind!r}")
         self._set_listeners((*self._listeners, (callback, kinds or (events.Event,))))
-        return lambda: self._stop_listening(callback)
+        return partial(_stop_listening, ref(self), callback)  # who keeps it does not keep the pool
 
     def reclaim(self, site: CallSite) -> None:
         """Take back what was taken at *site* and reported as a suspected leak, as `leak_reclaim` does: in a moment.
@@ -406,7 +408,7 @@ class BasePool(Generic[C]):
         """Take a place in the fleet, if there is one: a process of its own in a forked child."""
         self._membership: Membership | None = None
         if self._fleet is not None:
-            self._membership = self._kit.membership = self._fleet.join(self)
+            self._membership = self._kit.door = self._fleet.join(self)
             self._kit.settings = {**self._kit.settings, **self._membership.settings}
 
     def _open_at_once(self) -> None:
@@ -463,6 +465,7 @@ class BasePool(Generic[C]):
         self._core.closed = core.closed
         self._slots_by_id = {}
         self._base = {}
+        self._since = self._clock()
         self._leaks.clear()
         self._reopen = core.opened and not core.closed
         self._start_anew()
@@ -708,7 +711,7 @@ class BasePool(Generic[C]):
             return "The pool is paused"
         if self._membership is not None and (why := self._membership.state().hint):
             return why
-        if self._core.pace.failures:
+        if self._core.pace.error:
             return f"Connecting fails: {one_line(self._core.pace.error)}"
         holders = self._recent_holders()
         if holders and self._core.admission.is_slow(holders[0].held):
@@ -946,6 +949,12 @@ class BasePool(Generic[C]):
                 len(holders),
                 report(holders),
             )
+
+
+def _stop_listening(pool: ref[BasePool[Any]], callback: Callable[[Any], object]) -> None:
+    listening = pool()
+    if listening is not None:
+        listening._stop_listening(callback)
 
 
 _NO_TERMS = Terms()

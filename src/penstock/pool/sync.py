@@ -644,19 +644,19 @@ class Pool(BasePool[C]):
             self._event(self._core.opened_slot, slot)
             self._log_opened(slot, monotonic() - started)
 
-    def _doubt(self) -> None:
+    def _doubt(self, within: float = CLEAN_SECONDS) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
         with self._lock:
             suspects = self._core.doubt()
         for slot in suspects:
             if slot.probe(0) and self._driver.look(slot.conn) is False:
                 self._event(self._core.reject, slot, Reason.DEAD)
-            elif not self._spawn(self._verify, slot):
-                self._verify(slot)
+            elif not self._spawn(self._verify, slot, within):
+                self._verify(slot, within)
 
-    def _verify(self, slot: Slot) -> bool:
+    def _verify(self, slot: Slot, within: float = CLEAN_SECONDS) -> bool:
         try:
-            with self._cut_off(slot.conn, monotonic() + CLEAN_SECONDS):
+            with self._cut_off(slot.conn, monotonic() + within):
                 steps.run(self._driver.check(slot.conn))
         except BaseException as error:
             self._event(self._core.reject, slot, Reason.DEAD)
