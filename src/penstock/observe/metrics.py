@@ -78,7 +78,7 @@ def _flag(name: str, help: str) -> Metric:
 COUNT = _gauge(
     "db.client.connection.count",
     "{connection}",
-    "The number of connections that are currently in state described by the state attribute.",
+    "The number of connections that are currently in state described by the `state` attribute.",
     STATE,
 )
 IDLE_MAX = _gauge(
