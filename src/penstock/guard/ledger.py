@@ -250,7 +250,7 @@ class Ledger:
         self.name = name
         self.min_size = min_size
         self.max_size = max_size
-        self._listeners: list[Callable[[events.Event], object]] = []
+        self._listeners: list[tuple[Callable[[Any], object], tuple[type[events.Event], ...]]] = []
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -502,22 +502,25 @@ class Ledger:
         found = [each.holder(now) for each in sorted(held, key=lambda each: each.since)]
         return [holder for holder in found if holder is not None]
 
-    def listen(self, callback: Callable[[events.Event], object]) -> Callable[[], None]:
-        """As `Pool.listen`: *callback* is told of each transition. Returns what ends that."""
-        self._listeners = [*self._listeners, callback]
+    def listen(self, callback: Callable[[Any], object], *kinds: type[events.Event]) -> Callable[[], None]:
+        """As `Pool.listen`: *callback* is told of each transition, or of *kinds* alone. Returns what ends that."""
+        told = (callback, kinds or (events.Event,))
+        self._listeners = [*self._listeners, told]
+        return lambda: self._stop_telling(told)
 
-        def stop() -> None:
-            self._listeners = [each for each in self._listeners if each is not callback]
-
-        return stop
+    def _stop_telling(self, told: object) -> None:
+        self._listeners = [each for each in self._listeners if each is not told]
 
     def _emit(self, event: events.Event) -> None:
-        for listener in self._listeners:
+        for told in self._listeners:
+            callback, kinds = told
+            if not isinstance(event, kinds):
+                continue
             try:
-                listener(event)
+                callback(event)
             except Exception:
                 logger.exception("%s: a listener failed, and is not told any more", self.name)
-                self._listeners = [each for each in self._listeners if each is not listener]
+                self._stop_telling(told)
 
     # ------------------------------------------------------------------------------------------ what it keeps
 

@@ -20,6 +20,7 @@ _INNER = (
     "penstock.pool.",
     "penstock.core.",
     "penstock.drivers.",
+    "penstock.guard.",
     "psycopg.",
     "psycopg2.",
     "oracledb.",
@@ -47,6 +48,9 @@ class CallSite(NamedTuple):
         return f"{self.file}:{self.line} in {self.function}"
 
 
+OTHER = CallSite("other", 0, "other")  # all those beyond as many as are told apart
+
+
 @dataclass(slots=True, frozen=True)
 class Holder:
     """A connection in somebody's hands. Times are seconds."""
@@ -58,6 +62,7 @@ class Holder:
     status: str  # of the transaction: IDLE, INTRANS, INERROR, ACTIVE or BAD
     owner: str  # thread or task
     stack: tuple[CallSite, ...]  # where the holder stands now, innermost first; empty when it cannot be known
+    suspected: bool = False  # was reported as a suspected leak
 
     def __str__(self) -> str:
         doing = f"idle in hand for {self.idle:.1f} s" if self.idle is not None else f"running {self.statement!r}"
