@@ -19,6 +19,7 @@ from ...drivers.base import Status
 from .. import requests
 from . import pools
 from .aio import HeldAsyncPool
+from .handle import reads
 
 
 class Body(Protocol):
@@ -33,6 +34,8 @@ class Body(Protocol):
 
     def take_off(self, facade: Any, conn: Any) -> None:
         """*facade* is None when it was dropped."""
+
+    def is_broken(self, conn: Any) -> bool: ...
 
     def closed_error(self) -> Exception: ...
 
@@ -122,8 +125,19 @@ class AsyncHandle:
     def leave(self) -> None:
         self._busy -= 1
         self.used = monotonic()
-        if not self._busy and self.pool.database.waited_for:
+        self.rest()
+
+    def rest(self) -> None:
+        """It may be that it is not needed for a while."""
+        if self.conn is not None and self.body.is_broken(self.conn):
+            self.lost()
+        elif not self._busy and self.pool.database.waited_for:
             self.give_up()
+
+    def states(self, statement: Any) -> None:
+        """The program is about to execute *statement*."""
+        if not reads(statement):
+            self.wrote = True
 
     # ------------------------------------------------------------------------------------------ giving it up
 

@@ -202,6 +202,9 @@ class _Body:
         if facade._protocol is not None:
             facade._protocol = _Parted(facade._protocol, connected=facade._handle.over is None)
 
+    def is_broken(self, conn: Any) -> bool:
+        return False  # `_cleanup` tells of it
+
     def closed_error(self) -> Exception:
         return asyncpg.InterfaceError("connection is closed")  # type: ignore[no-any-return]
 
