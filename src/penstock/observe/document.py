@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import platform
 import socket
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from ..pool.holders import Holder
 from ..pool.snapshot import Snapshot
+from . import alerts
 from .fingerprint import dialect, fingerprint
 from .following import follow, profile
 from .looplag import lag
@@ -43,7 +43,7 @@ def document() -> dict[str, Any]:
     return {
         "version": VERSION,
         "penstock": sys.modules["penstock"].__version__,
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "title": title(),
@@ -51,7 +51,8 @@ def document() -> dict[str, Any]:
         "now": time.time(),
         "sources": [_source(source) for source in found[:MOST_SOURCES]],
         "sources_total": len(found),
-        "alerts": [],
+        "alerts": [alert.as_dict() for alert in alerts.raised()],
+        "alerts_recent": [alert.as_dict() for alert in alerts.recent()],
         **{name: _part(part) for name, part in list(_parts.items())},
     }
 

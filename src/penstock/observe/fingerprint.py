@@ -7,7 +7,7 @@ cannot be told for certain where a literal ends, everything from there on is lef
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 LONGEST = 240  # characters of a fingerprint
@@ -25,24 +25,16 @@ _COMMON = r"""
   | (?P<sign>[^'"`$])
   | (?P<odd>.)
 """
-_POSTGRESQL = re.compile(
-    r"""
+_POSTGRESQL = r"""
     (?P<literal>(?:(?<!\w)[bBxXnN]|(?<!\w)[uU]&)?'(?:[^'\\]|''|\\(?!'))*+'|(?<!\w)[eE]'(?:[^'\\]|''|\\.)*+')
   | (?P<dollar>(?<!\w)\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
   | (?P<name>"(?:[^"]|"")*+")
   |"""
-    + _COMMON,
-    re.VERBOSE | re.DOTALL,
-)
-_MYSQL = re.compile(
-    r"""
+_MYSQL = r"""
     (?P<literal>(?:(?<!\w)[bBxXnN])?'(?:[^'\\]|''|\\.)*+'|"(?:[^"\\]|""|\\.)*+")
   | (?P<name>`(?:[^`]|``)*+`)
   | (?P<hash>\#[^\n]*)
   |"""
-    + _COMMON,
-    re.VERBOSE | re.DOTALL,
-)
 _LIST = re.compile(r"\( ?\?(?: ?, ?\?)+ ?\)|(?<=\b[iI][nN] )\( ?\? ?\)")
 _LISTS = re.compile(r"(\((?:\?|\?, \.\.\.)\))(?: ?, ?\1)+")
 
@@ -56,11 +48,16 @@ def fingerprint(statement: Any, dialect: str = "") -> str | None:
     return None if text is None else _of_text(text[:_READ], dialect == "mysql", len(text) > _READ)
 
 
+@cache
+def _pattern(mysql: bool) -> re.Pattern[str]:
+    """Made when the first statement is seen: it takes milliseconds."""
+    return re.compile((_MYSQL if mysql else _POSTGRESQL) + _COMMON, re.VERBOSE | re.DOTALL)
+
+
 @lru_cache(maxsize=512)
 def _of_text(text: str, mysql: bool, more: bool) -> str:
     shown: list[str] = []
-    pattern = _MYSQL if mysql else _POSTGRESQL
-    for found in pattern.finditer(text):
+    for found in _pattern(mysql).finditer(text):
         kind = found.lastgroup
         if kind in ("space", "hash"):
             if shown and shown[-1] != " ":

@@ -51,4 +51,4 @@ def each(callback: Callable[[Source], object]) -> Callable[[], None]:
 
 def sources() -> list[Source]:
     """All of them, by name."""
-    return sorted([*registry.pools(), *_others], key=lambda source: source.name)
+    return sorted([*registry.pools(), *registry.alive(_others)], key=lambda source: source.name)

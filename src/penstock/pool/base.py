@@ -377,6 +377,13 @@ class BasePool(Generic[C]):
         self._set_listeners((*self._listeners, (callback, kinds or (events.Event,))))
         return partial(_stop_listening, ref(self), callback)  # who keeps it does not keep the pool
 
+    def reclaim(self, site: CallSite) -> None:
+        """Take back what was taken at *site* and reported as a suspected leak, as `leak_reclaim` does: in a moment.
+
+        From any thread. Whoever holds it gets the driver's error at the next use.
+        """
+        self._tell(lambda: self._reclaim(site))
+
     # psycopg_pool keeps its idle connections and its queue under these names; its tests, and tools made for it, look.
 
     @property
@@ -832,6 +839,11 @@ class BasePool(Generic[C]):
         self._emit(events.LeakSuspected(self.name, holder))
         if self._leak_reclaim:
             self._take_back(slot, Reason.RECLAIMED)
+
+    def _reclaim(self, site: CallSite) -> None:
+        for slot in self._core.leases():
+            if slot.reported and call_site(slot.code, slot.lasti) == site:
+                self._take_back(slot, Reason.RECLAIMED)
 
     def _outlived(self, slot: Slot, request: str) -> None:
         """*request* is over, and what it was lent is not back."""

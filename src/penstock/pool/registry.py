@@ -8,11 +8,13 @@ import os
 import threading
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     from .base import BasePool
+
+T = TypeVar("T")
 
 _pools: WeakSet[BasePool[Any]] = WeakSet()
 _watchers: tuple[Callable[[Any], object], ...] = ()
@@ -30,7 +32,13 @@ def register(pool: BasePool[Any]) -> None:
 
 
 def pools() -> list[BasePool[Any]]:
-    return list(_pools)
+    return alive(_pools)
+
+
+def alive(members: WeakSet[T]) -> list[T]:
+    """Those there are. From any thread: to go through the set itself fails when another one adds to it meanwhile."""
+    references = list(members.data)  # type: ignore[attr-defined]
+    return [member for known in references if (member := known()) is not None]
 
 
 def watch_with(watcher: Callable[[Any], object]) -> Callable[[], None]:
