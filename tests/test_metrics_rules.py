@@ -130,3 +130,17 @@ def test_the_command_line_prints_them(command: str, text: str) -> None:
     )
     assert said.returncode == 0, said.stderr
     assert said.stdout == text
+
+
+def row(metric: metrics.Metric) -> str:
+    """The metric's line in the manual."""
+    spelled = prometheus.spelled(metric) + ("_total" if metric.kind is metrics.Kind.COUNTER else "")
+    labels = ", ".join(f"`{label}`" for label in prometheus.labels_of(metric) if not label.endswith("pool_name"))
+    unit = metric.unit.strip("{}") or "0 or 1"
+    return f"| `{metric.name}` | `{spelled}` | {metric.kind.value} | {unit} | {labels} | {metric.help} |"
+
+
+def test_the_manual_lists_every_metric() -> None:
+    """With its names, unit, labels and words, as they are."""
+    manual = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text().splitlines()
+    assert [line for line in map(row, metrics.METRICS) if line not in manual] == []
