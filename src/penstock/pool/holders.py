@@ -12,6 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -69,12 +70,13 @@ class Holder:
         return f"{self.site} ({self.owner}): held for {self.held:.1f} s, {doing}, {self.status}"
 
 
+@lru_cache(maxsize=1000)  # events ask for the same few lines, of functions that may be long
 def call_site(code: CodeType | None, lasti: int) -> CallSite:
     """The line that instruction *lasti* of *code* is on."""
     if code is None:
         return CallSite("<unknown>", 0, "<unknown>")
-    position = next(islice(code.co_positions(), lasti // 2, None), (None,))
-    return CallSite(code.co_filename, position[0] or code.co_firstlineno, code.co_qualname)
+    line = next((line for start, end, line in code.co_lines() if start <= lasti < end), None)
+    return CallSite(code.co_filename, line or code.co_firstlineno, code.co_qualname)
 
 
 def statement_text(statement: Any) -> str | None:
