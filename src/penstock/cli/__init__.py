@@ -11,6 +11,7 @@ COMMANDS = {
     "plan": "penstock.cli.plan",
     "run": "penstock.cli.run",
     "runbook": "penstock.cli.runbook",
+    "serve": "penstock.cli.serve",
 }
 
 
