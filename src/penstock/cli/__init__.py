@@ -12,6 +12,7 @@ COMMANDS = {
     "run": "penstock.cli.run",
     "runbook": "penstock.cli.runbook",
     "serve": "penstock.cli.serve",
+    "top": "penstock.cli.top",
 }
 
 
