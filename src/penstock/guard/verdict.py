@@ -12,6 +12,7 @@ from . import timeline
 
 _FIRST = 8  # of a list, the rest is counted
 _RARELY = 0.01  # of all uses may wait in a pool that is large enough
+_AT_ONCE = 0.01  # seconds
 _BRIEFLY = 0.1  # seconds
 _CUSTOMARY = 10  # what `--hold` keeps to unless it is told otherwise
 
@@ -171,10 +172,9 @@ def _leaks(sites: list[Document]) -> Iterator[str]:
     for site in leaking[:_FIRST]:
         yield f"    {_line(site)}"
         if many := site["leaks"].get("dropped"):
-            yield (
-                f"      {many} of {site['opened']} dropped without close(),"
-                f" up to {_time(site['afterwards'])} after their last use"
-            )
+            after = site["afterwards"]
+            lasted = "at once" if after < _AT_ONCE else f"as late as {_time(after)} after the last statement"
+            yield f"      {many} of {site['opened']} dropped without close(): Python closed them, {lasted}"
         if many := site["leaks"].get("left"):
             after = "its request was over" if site["in_requests"] else "it was done with"
             yield f"      {many} of {site['opened']} still open, and not used again, after {after}"

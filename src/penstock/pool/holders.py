@@ -20,6 +20,7 @@ _INNER = (
     "penstock.pool.",
     "penstock.core.",
     "penstock.drivers.",
+    "penstock.guard.",
     "psycopg.",
     "psycopg2.",
     "oracledb.",

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from penstock.drill.arms.arm import Arm, AsyncArm
 from penstock.drill.arms.asyncpg_pool import AsyncpgPool
 from penstock.drill.arms.leaking import Leaking
+from penstock.drill.arms.naive_app import NaiveApp, NaiveAppHeld
 from penstock.drill.arms.never_returned import NeverReturned
 from penstock.drill.arms.penstock_pool import PenstockPool
 from penstock.drill.arms.per_request import PerRequest
@@ -21,7 +22,9 @@ ARMS: tuple[type[Arm], ...] = (
     SQLAlchemyEngine,
     PsycopgPool,
     AsyncpgPool,
+    NaiveApp,
     PenstockPool,
+    NaiveAppHeld,
 )
 
 __all__ = ["ARMS", "Arm", "AsyncArm", "Request", "choose"]
