@@ -15,6 +15,10 @@ def serve(
     host: Annotated[
         str, typer.Option(help="The address that it listens at. Others than this machine's own need a token.")
     ] = "127.0.0.1",
+    pgbouncer: Annotated[
+        str | None,
+        typer.Option(metavar="DSN", help="Show a PgBouncer's pools too: postgresql://user@host:6432/pgbouncer."),
+    ] = None,
 ) -> None:
     """Show the pools of all processes of this user, live, in a browser: read-only, over their telemetry sockets.
 
@@ -23,10 +27,13 @@ def serve(
     try:
         import uvicorn
 
+        from penstock.drivers import conninfo
         from penstock.observe import web
         from penstock.observe.web.door import ENVIRONMENT
 
-        app = web.of_all_processes()
+        if pgbouncer is not None:
+            conninfo.parse(pgbouncer)
+        app = web.of_all_processes(pgbouncer)
     except ImportError as error:
         print(f"penstock serve: {error.name} is missing: pip install 'penstock[serve]'", file=sys.stderr)
         raise typer.Exit(USAGE) from None

@@ -41,9 +41,19 @@ def app(*, token: str | None = None, readers: Readers = "token") -> ASGIApp:
     return site(lambda: Reading([document()]), Door(given, readers), act, scrape())
 
 
-def of_all_processes() -> ASGIApp:
-    """What `penstock serve` serves: the pools of all processes of this user, read over their sockets."""
+def of_all_processes(pgbouncer: str | None = None) -> ASGIApp:
+    """What `penstock serve` serves: the pools of all processes of this user, read over their sockets.
+
+    :param pgbouncer: the DSN of a PgBouncer's admin console, whose pools are shown too.
+    :raises ImportError: when something is not installed.
+    :raises ValueError: when the token in the environment is too short.
+    """
     from .others import read
     from .site import site
 
-    return site(read, Door(os.environ.get(ENVIRONMENT) or None, "local"))
+    door = Door(os.environ.get(ENVIRONMENT) or None, "local")
+    if pgbouncer is None:
+        return site(read, door)
+    from .bouncer import Watched
+
+    return site(read, door, extras=Watched(pgbouncer).latest)

@@ -380,11 +380,12 @@
     const found = frame.pgbouncer;
     byId("bouncer").hidden = !found;
     if (!found) return;
-    set(byId("bouncer-note"), found.error ? `It does not tell: ${found.error}` : `As of ${clock(found.at)}.`);
-    table("bouncer-pools", found.pools, (pool) => `${pool.database} ${pool.user}`, [
-      text((pool) => pool.database), text((pool) => pool.user), text((pool) => pool.pool_mode),
-      figure((pool) => number(pool.cl_active)), figure((pool) => number(pool.cl_waiting)),
-      figure((pool) => number(pool.sv_active)), figure((pool) => number(pool.sv_idle)), figure((pool) => seconds(pool.maxwait)),
+    const all = found.version ? ` PgBouncer ${found.version}: ${number(found.clients)} of ${number(found.max_clients)} clients, ${number(found.servers)} connections to servers.` : "";
+    set(byId("bouncer-note"), `${found.error ? `Stale, it does not answer: ${found.error}. ` : ""}As of ${clock(found.at)}.${all}`);
+    table("bouncer-pools", found.pools, (pool) => `${pool.database} ${pool.role}`, [
+      text((pool) => pool.database), text((pool) => pool.role), text((pool) => pool.mode),
+      figure((pool) => number(pool.clients)), figure((pool) => number(pool.waiting)), figure((pool) => seconds(pool.longest)),
+      figure((pool) => number(pool.servers_active)), figure((pool) => number(pool.servers_idle)), figure((pool) => number(pool.size)),
     ]);
   };
 
