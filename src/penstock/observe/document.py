@@ -9,16 +9,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 from ..pool.holders import Holder
 from ..pool.snapshot import Snapshot
+from . import alerts
 from .fingerprint import dialect, fingerprint
 from .following import follow, profile
 from .looplag import lag
@@ -29,13 +29,6 @@ VERSION = 1
 MOST_SOURCES = 50
 MOST_HOLDERS = 100  # of each source, the longest first
 
-_parts: dict[str, Callable[[], Any]] = {}
-
-
-def contribute(name: str, part: Callable[[], Any]) -> None:
-    """From now on the document has a field *name*: what *part* returns, as `plain` makes it. Called in any thread."""
-    _parts[name] = part
-
 
 def document() -> dict[str, Any]:
     """As of now. May be asked for in any thread; takes about a millisecond for a pool with ten holders."""
@@ -43,7 +36,7 @@ def document() -> dict[str, Any]:
     return {
         "version": VERSION,
         "penstock": sys.modules["penstock"].__version__,
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "title": title(),
@@ -51,16 +44,9 @@ def document() -> dict[str, Any]:
         "now": time.time(),
         "sources": [_source(source) for source in found[:MOST_SOURCES]],
         "sources_total": len(found),
-        "alerts": [],
-        **{name: _part(part) for name, part in list(_parts.items())},
+        "alerts": [alert.as_dict() for alert in alerts.raised()],
+        "alerts_recent": [alert.as_dict() for alert in alerts.recent()],
     }
-
-
-def _part(part: Callable[[], Any]) -> Any:
-    try:
-        return plain(part())
-    except Exception as error:  # the rest is wanted all the same
-        return {"error": type(error).__name__}
 
 
 def _source(source: Source) -> dict[str, Any]:

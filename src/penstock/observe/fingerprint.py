@@ -7,7 +7,7 @@ cannot be told for certain where a literal ends, everything from there on is lef
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 LONGEST = 240  # characters of a fingerprint
@@ -15,9 +15,10 @@ _READ = 4000  # of a statement; what follows says little
 _CUT = "..."
 
 # In this order. What is left for `odd` begins a literal whose end cannot be told: it is cut off, or has a backslash
-# before a quote, which another setting of the server reads otherwise. A comment in a comment is `unclear`.
+# before a quote, which another setting of the server reads otherwise. A comment in a comment is `unclear`. The `rest`
+# of a line is a comment.
 _COMMON = r"""
-    (?P<space>\s+|--[^\n]*|/\*(?!M?!)(?:[^*/]|\*(?!/)|/(?!\*))*+\*/)
+    (?P<space>\s+|/\*(?!M?!)(?:[^*/]|\*(?!/)|/(?!\*))*+\*/)
   | (?P<unclear>/\*(?!M?!))
   | (?P<given>%s|%\(\w+\)s|\$\d+|(?<![:\w]):[A-Za-z_]\w*|\?)
   | (?P<number>(?<![\w$])(?:0[xX][0-9a-fA-F]+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)(?![\w$]))
@@ -25,24 +26,17 @@ _COMMON = r"""
   | (?P<sign>[^'"`$])
   | (?P<odd>.)
 """
-_POSTGRESQL = re.compile(
-    r"""
+_POSTGRESQL = r"""
     (?P<literal>(?:(?<!\w)[bBxXnN]|(?<!\w)[uU]&)?'(?:[^'\\]|''|\\(?!'))*+'|(?<!\w)[eE]'(?:[^'\\]|''|\\.)*+')
   | (?P<dollar>(?<!\w)\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
   | (?P<name>"(?:[^"]|"")*+")
+  | (?P<rest>--[^\n\r]*)
   |"""
-    + _COMMON,
-    re.VERBOSE | re.DOTALL,
-)
-_MYSQL = re.compile(
-    r"""
+_MYSQL = r"""
     (?P<literal>(?:(?<!\w)[bBxXnN])?'(?:[^'\\]|''|\\.)*+'|"(?:[^"\\]|""|\\.)*+")
   | (?P<name>`(?:[^`]|``)*+`)
-  | (?P<hash>\#[^\n]*)
+  | (?P<rest>(?:\#|--(?=[\x00-\x20]|\Z))[^\n]*)
   |"""
-    + _COMMON,
-    re.VERBOSE | re.DOTALL,
-)
 _LIST = re.compile(r"\( ?\?(?: ?, ?\?)+ ?\)|(?<=\b[iI][nN] )\( ?\? ?\)")
 _LISTS = re.compile(r"(\((?:\?|\?, \.\.\.)\))(?: ?, ?\1)+")
 
@@ -56,13 +50,18 @@ def fingerprint(statement: Any, dialect: str = "") -> str | None:
     return None if text is None else _of_text(text[:_READ], dialect == "mysql", len(text) > _READ)
 
 
+@cache
+def _pattern(mysql: bool) -> re.Pattern[str]:
+    """Made when the first statement is seen: it takes milliseconds."""
+    return re.compile((_MYSQL if mysql else _POSTGRESQL) + _COMMON, re.VERBOSE | re.DOTALL)
+
+
 @lru_cache(maxsize=512)
 def _of_text(text: str, mysql: bool, more: bool) -> str:
     shown: list[str] = []
-    pattern = _MYSQL if mysql else _POSTGRESQL
-    for found in pattern.finditer(text):
+    for found in _pattern(mysql).finditer(text):
         kind = found.lastgroup
-        if kind in ("space", "hash"):
+        if kind in ("space", "rest"):
             if shown and shown[-1] != " ":
                 shown.append(" ")
         elif kind in ("literal", "dollar", "given", "number"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from threading import Lock
+from threading import RLock
 from time import monotonic
 from weakref import WeakKeyDictionary
 
 from ..pool.base import BasePool
-from ..pool.profile import Profile
+from ..pool.profile import NOTHING, Profile
+from .early import Early
 from .profile import Tally
 from .recent import KINDS, Recent
 from .sources import Source
@@ -20,10 +21,12 @@ class Followed:
     def __init__(self, now: float) -> None:
         self.recent = Recent()
         self.tally = Tally(now)
+        self.early = Early()
+        self.told = now
 
 
 _followed: WeakKeyDictionary[Source, Followed] = WeakKeyDictionary()
-_lock = Lock()
+_lock = RLock()
 
 
 def follow(source: Source) -> Followed:
@@ -37,8 +40,9 @@ def follow(source: Source) -> Followed:
 
 
 def profile(source: Source) -> Profile:
-    """What its connections were held for, over the last minutes."""
-    return follow(source).tally.profile()
+    """What its connections were held for, over the last minutes; nothing where it is not followed."""
+    found = _followed.get(source)
+    return NOTHING if found is None else found.tally.profile()
 
 
 BasePool._profile_of = profile  # for `snapshot()`
@@ -47,7 +51,7 @@ BasePool._profile_of = profile  # for `snapshot()`
 def _after_fork_in_child() -> None:
     """What the parent remembers is none of the child's."""
     global _lock
-    _lock = Lock()
+    _lock = RLock()
     for found in _followed.values():
         found.recent.clear()  # the pool goes on telling it
         found.tally = Tally(monotonic())

@@ -39,6 +39,21 @@ def remove(source: Source) -> None:
     _others.discard(source)
 
 
+def each(callback: Callable[[Source], object]) -> Callable[[], None]:
+    """Call *callback* with every source there is, and with each that comes; returns what ends that."""
+    told: WeakSet[Source] = WeakSet()
+
+    def tell(source: Source) -> None:
+        if source not in told:
+            told.add(source)
+            callback(source)
+
+    stop = registry.watch_with(tell)
+    for source in sources():
+        tell(source)
+    return stop
+
+
 def sources() -> list[Source]:
     """All of them, by name."""
-    return sorted([*registry.pools(), *_others], key=lambda source: source.name)
+    return sorted([*registry.pools(), *registry.alive(_others)], key=lambda source: source.name)

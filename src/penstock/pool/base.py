@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeVar
@@ -180,6 +181,7 @@ class BasePool(Generic[C]):
         self._update_plain()
         self._slots_by_id: dict[int, Slot] = {}
         self._base: dict[str, int] = {}  # counters when they were last popped
+        self._since = self._clock()  # they count
         self._report: tuple[float, list[Holder]] = (-math.inf, [])
         self._leaks: Counter[CallSite] = Counter()  # reported
         self._failures_unlogged: int | None = None  # since the last line about them; None while connecting succeeds
@@ -333,7 +335,7 @@ class BasePool(Generic[C]):
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
         profile = NOTHING if self._profile_of is None else self._profile_of()
-        return snapshot(self.name, self._core, self._clock(), self._leaks, profile)
+        return snapshot(self.name, self._core, self._clock(), self._since, self._leaks, profile)
 
     def get_stats(self) -> dict[str, int]:
         """The pool's figures under the names of psycopg's pool; counters since the last `pop_stats`."""
@@ -373,7 +375,14 @@ class BasePool(Generic[C]):
             if not (isinstance(kind, type) and issubclass(kind, events.Event)):
                 raise TypeError(f"kinds must be classes of penstock.events, not {kind!r}")
         self._set_listeners((*self._listeners, (callback, kinds or (events.Event,))))
-        return lambda: self._stop_listening(callback)
+        return partial(_stop_listening, ref(self), callback)  # who keeps it does not keep the pool
+
+    def reclaim(self, site: CallSite) -> None:
+        """Take back what was taken at *site* and reported as a suspected leak, as `leak_reclaim` does: in a moment.
+
+        From any thread. Whoever holds it gets the driver's error at the next use.
+        """
+        self._tell(lambda: self._reclaim(site))
 
     # psycopg_pool keeps its idle connections and its queue under these names; its tests, and tools made for it, look.
 
@@ -456,6 +465,7 @@ class BasePool(Generic[C]):
         self._core.closed = core.closed
         self._slots_by_id = {}
         self._base = {}
+        self._since = self._clock()
         self._leaks.clear()
         self._reopen = core.opened and not core.closed
         self._start_anew()
@@ -830,6 +840,11 @@ class BasePool(Generic[C]):
         if self._leak_reclaim:
             self._take_back(slot, Reason.RECLAIMED)
 
+    def _reclaim(self, site: CallSite) -> None:
+        for slot in self._core.leases():
+            if slot.reported and call_site(slot.code, slot.lasti) == site:
+                self._take_back(slot, Reason.RECLAIMED)
+
     def _outlived(self, slot: Slot, request: str) -> None:
         """*request* is over, and what it was lent is not back."""
         holder = self._holder(slot, self._clock())
@@ -934,6 +949,12 @@ class BasePool(Generic[C]):
                 len(holders),
                 report(holders),
             )
+
+
+def _stop_listening(pool: ref[BasePool[Any]], callback: Callable[[Any], object]) -> None:
+    listening = pool()
+    if listening is not None:
+        listening._stop_listening(callback)
 
 
 _NO_TERMS = Terms()

@@ -8,14 +8,16 @@ import os
 import threading
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     from .base import BasePool
 
+T = TypeVar("T")
+
 _pools: WeakSet[BasePool[Any]] = WeakSet()
-_watcher: Callable[[Any], object] | None = None
+_watchers: tuple[Callable[[Any], object], ...] = ()
 _ends = threading.local()
 _leaving: set[int] = set()  # the kernel's numbers of threads of ours that have done their work, and may not be gone yet
 
@@ -30,20 +32,32 @@ def register(pool: BasePool[Any]) -> None:
 
 
 def pools() -> list[BasePool[Any]]:
-    return list(_pools)
+    return alive(_pools)
 
 
-def watch_with(watcher: Callable[[Any], object]) -> None:
-    """Have *watcher* called with each pool that opens. It stands above, and is not loaded before."""
-    global _watcher
-    _watcher = watcher
+def alive(members: WeakSet[T]) -> list[T]:
+    """Those there are. From any thread: to go through the set itself fails when another one adds to it meanwhile."""
+    references = list(members.data)  # type: ignore[attr-defined]
+    return [member for known in references if (member := known()) is not None]
+
+
+def watch_with(watcher: Callable[[Any], object]) -> Callable[[], None]:
+    """Have *watcher* called with each pool that opens, until what is returned is called. It stands above."""
+    global _watchers
+    _watchers = (*_watchers, watcher)
+    return lambda: _watch_without(watcher)
+
+
+def _watch_without(watcher: Callable[[Any], object]) -> None:
+    global _watchers
+    _watchers = tuple(other for other in _watchers if other is not watcher)
 
 
 def opened(pool: object) -> None:
     """Nothing that watches can keep a pool from opening."""
-    if _watcher is not None:
+    for watcher in _watchers:
         try:
-            _watcher(pool)
+            watcher(pool)
         except Exception:
             logger.exception("%r opens unwatched", pool)
 

@@ -48,6 +48,7 @@ class Snapshot:
     use_time: Histogram = NONE  # of leases that have ended, and of statements that shared one
     create_time: Histogram = NONE  # of connections opened
     leaks: Mapping[CallSite, int] = field(default_factory=dict)  # connections reported as suspected leaks
+    since: float = 0.0  # of the monotonic clock, when counting began: anew in a forked child, or when a pool is
     suspects: int = 0  # connections in hand that were reported as suspected leaks, and are not back yet
     profile: Profile = NOTHING  # what connections were held for, over the last minutes; empty where nobody looks
 
@@ -57,7 +58,9 @@ class Snapshot:
         return self.idle + self.leased + self.opening + self.closing
 
 
-def snapshot(name: str, core: Core, now: float, leaks: Mapping[CallSite, int], profile: Profile = NOTHING) -> Snapshot:
+def snapshot(
+    name: str, core: Core, now: float, since: float, leaks: Mapping[CallSite, int], profile: Profile = NOTHING
+) -> Snapshot:
     error = core.pace.error
     return Snapshot(
         name=name,
@@ -91,6 +94,7 @@ def snapshot(name: str, core: Core, now: float, leaks: Mapping[CallSite, int], p
         use_time=core.lasted,
         create_time=core.creations.histogram(),
         leaks=dict(leaks),
+        since=since,
         suspects=sum(slot.reported for slot in list(core.slots.values())),
         profile=profile,
     )

@@ -8,17 +8,21 @@ alerts.start(webhook=os.environ["SLACK_WEBHOOK"])
 from __future__ import annotations
 
 import os
+from time import monotonic
 
+from .. import looplag
 from ..sources import Source
 from .kinds import Alert, Kind, Thresholds
-from .sinks import Deliver, Sink, Webhook, log
+from .sinks import Deliver, Sink, log
 from .watch import Watch
 
-__all__ = ["Alert", "Kind", "Thresholds", "active", "recent", "start", "stop"]
+__all__ = ["Alert", "Kind", "Thresholds", "active", "dropped", "raised", "recent", "start", "stop"]
 
 
 def _lag(source: Source) -> float | None:
-    return None
+    looplag.ask(monotonic(), [source])  # its own turn is a second too
+    found = looplag.lag(source)
+    return None if found is None else found.last
 
 
 _watch = Watch(_lag)
@@ -43,6 +47,8 @@ def start(callback: Deliver | None = None, *, webhook: str | None = None, thresh
     if callback is not None:
         sinks.append(Sink("the callback", callback))
     if webhook is not None:
+        from .webhook import Webhook  # here: few need it, and it takes long to load
+
         sinks.append(Sink("the webhook", Webhook(webhook)))
     stop()
     _watch.sinks = tuple(sinks)
@@ -61,6 +67,12 @@ def active(source: Source) -> list[Alert]:
     """What *source* is alarmed about now, the roots first. Whoever asks first has it looked at from then on."""
     _watch.start()
     return _watch.active(source)
+
+
+def raised() -> list[Alert]:
+    """What any pool of this process is alarmed about now."""
+    _watch.start()
+    return _watch.raised()
 
 
 def recent() -> list[Alert]:

@@ -60,6 +60,10 @@ class Watch:
         judge = self._judges.get(ref(source))
         return [] if judge is None else judge.active
 
+    def raised(self) -> list[Alert]:
+        """By all of them."""
+        return [alert for judge in list(self._judges.values()) for alert in judge.active]
+
     def look(self) -> None:
         """At all of them, once."""
         for source in sources.sources():

@@ -1,0 +1,181 @@
+"""The job with asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
+
+from ..drivers.base import settled
+from ..pool.aio import AsyncPool
+from .job import BaseJob, Entry, Settled
+from .outcome import Report
+from .retry import Rate, Retry
+from .settings import Settings, check
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+logger = logging.getLogger("penstock.batch")
+
+
+async def for_each(
+    items: Iterable[T] | AsyncIterable[T],
+    work: Callable[[T, httpx.AsyncClient], Awaitable[R]],
+    *,
+    pool: AsyncPool[Any],
+    job: str,
+    save: Callable[[Any, T, R], object] | None = None,
+    key: Callable[[T], Any] | None = None,
+    concurrency: int = 32,
+    http: Mapping[str, Any] | httpx.AsyncClient | None = None,
+    rate: Rate | float | None = None,
+    retry: Retry | None = None,
+    timeout: float = 30.0,
+    retry_failed: bool = False,
+    stop_after: int = 50,
+    grace: float = 30.0,
+    total: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """As `penstock.batch.for_each`, with tasks: *work* is a coroutine function, *save* is one or is not.
+
+    *timeout* ends a try of *work* wherever it waits. When the job is cancelled (Ctrl-C in `asyncio.run` does that),
+    what is in flight is finished first, within *grace*; a second Ctrl-C ends it at once. Items may come from an async
+    iterator; another one is read in the event loop, so it should not block.
+
+    :raises BatchStopped: when the job has ended itself: the database is not to be had, or too many items fail.
+    :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
+    """
+    settings = check(
+        items,
+        is_async=True,
+        work=work,
+        save=save,
+        pool=pool,
+        job=job,
+        key=key,
+        concurrency=concurrency,
+        http=http,
+        rate=rate,
+        retry=Retry() if retry is None else retry,
+        timeout=timeout,
+        retry_failed=retry_failed,
+        stop_after=stop_after,
+        grace=grace,
+        total=total,
+        progress=progress,
+    )
+    return await _Job(settings).run(items)
+
+
+class _Job(BaseJob):
+    _is_async = True
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._given: asyncio.Queue[Settled | None] = asyncio.Queue(settings.concurrency)
+        self._stop_now = asyncio.Event()
+        super().__init__(settings)
+
+    async def run(self, items: Any) -> Report:
+        try:
+            with self._progress:
+                await self._prepare()
+                number = self._settings.concurrency
+                workers = [asyncio.create_task(self._labour(each)) for each in range(number)]
+                try:
+                    await self._feed(items)
+                    for _ in workers:
+                        await self._given.put(None)
+                    await asyncio.wait(workers)
+                except BaseException as error:
+                    self._halt()
+                    await self._finish(workers)
+                    if isinstance(error, asyncio.CancelledError):
+                        logger.warning("stopped: %s. Start it again, and it goes on from here", await self._report())
+                    raise
+                finally:
+                    for worker in workers:
+                        worker.cancel()
+                    await asyncio.gather(*workers, return_exceptions=True)
+        finally:
+            await self._clients.close()
+        report = await self._report()
+        self._complain(report)
+        logger.info("%s", report)
+        return report
+
+    async def _finish(self, workers: list[asyncio.Task[None]]) -> None:
+        """Of those that do what is in flight, wait for the end, within the grace."""
+
+        async def see_out() -> None:
+            for _ in workers:
+                await self._given.put(None)
+
+        telling = asyncio.create_task(see_out())
+        try:
+            await asyncio.wait(workers, timeout=self._settings.grace)
+        finally:
+            telling.cancel()
+
+    # ------------------------------------------------------------------------------------------ what the job needs
+
+    def _clock(self) -> float:
+        return self._loop.time()
+
+    def _holds(self) -> bool:
+        task = asyncio.current_task()
+        return task is not None and any(slot.owner == ref(task) for slot in self._pool._core.leases())
+
+    async def _items(self, items: Any) -> AsyncIterator[Any]:
+        if hasattr(items, "__aiter__"):
+            async for item in items:
+                yield item
+            return
+        for item in items:
+            yield item
+
+    async def _put(self, what: Settled) -> None:
+        await self._given.put(what)
+
+    async def _take(self) -> Settled | None:
+        return await self._given.get()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop_now.wait()
+        except TimeoutError:
+            pass
+
+    def _wake(self) -> None:
+        self._stop_now.set()
+
+    async def _work(self, client: Any, item: Any) -> Any:
+        async with asyncio.timeout(self._settings.timeout):
+            result = self._settings.work(item, client)
+            if not isawaitable(result):
+                raise TypeError("work must be a coroutine function: use penstock.batch.for_each for one that blocks")
+            return await result
+
+    async def _save(self, conn: Any, entry: Entry) -> None:
+        if self._settings.save is not None:
+            await settled(self._settings.save(conn, entry.item, entry.result))
+
+    def _lent(self, transaction: bool) -> AbstractAsyncContextManager[Any]:
+        lent: AbstractAsyncContextManager[Any] = self._pool.transaction() if transaction else self._pool.connection()
+        return lent
+
+    def _future(self) -> Any:
+        return self._loop.create_future()
+
+    async def _settled(self, future: Any) -> None:
+        await future
