@@ -659,7 +659,7 @@ def test_sigusr1_tells_who_holds_what_now(written: Written, dsn: str) -> None:
         assert process.stderr is not None
         assert process.stdout.readline() == "ready\n"
         told = ""
-        while "held for" not in told:  # what it has is written in a moment
+        while "idle in hand" not in told:  # what it does is written in a moment
             process.send_signal(signal.SIGUSR1)
             told = process.stderr.readline()
         assert f"{program}:4 in <module> (thread MainThread): held for" in told
