@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,6 +162,27 @@ def test_a_ledger_tells_of_itself_as_a_pool_does() -> None:
     assert len(told) == 4
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("connection to 10.0.0.1 failed: FATAL:  sorry, too many clients already"), "too many clients"),
+        (
+            psycopg.OperationalError('connection failed: FATAL:  database "x" does not exist'),
+            'database "x" does not exist',
+        ),
+        (ConnectionRefusedError(111, "Connection refused"), "[Errno 111] Connection refused"),
+        (psycopg.ProgrammingError('missing "=" after "hunter2"'), "ProgrammingError"),
+        (ValueError("invalid literal for int() with base 10: 'hunter2'"), "ValueError"),
+    ],
+)
+def test_why_there_was_no_connection_is_told_without_what_may_be_a_secret(error: Exception, told: str) -> None:
+    ledger = Ledger("orders")
+    ledger.connecting()
+    ledger.connect_failed(here(), "fake", error, 0.1)
+    assert dict(ledger.errors) == {told: 1}
+    assert "hunter2" not in str(ledger.snapshot().last_error)
+
+
 def test_a_listener_that_fails_is_told_no_more_and_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger("orders")
 
@@ -313,6 +335,21 @@ def site(**more: Any) -> dict[str, Any]:
 )
 def test_which_lines_leak(known: dict[str, Any], leaks: dict[str, int]) -> None:
     assert verdict.leaks(known) == leaks
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["gunicorn", "-b", ":80", "app:app"], "gunicorn -b :80 app:app"),
+        (["app.py", "postgresql://me:hunter2@db:5432/x?a=1"], "app.py 'postgresql://me:***@db:5432/x?a=1'"),
+        (["app.py", "postgresql://me:hunt@er2@db/x"], "app.py 'postgresql://me:***@db/x'"),
+        (["app.py", "host=db password=hunter2 user=me"], "app.py 'host=db password=*** user=me'"),
+        (["app.py", "--dsn=host=db password='hunter 2'"], "app.py '--dsn=host=db password=***'"),
+        (["app.py", "postgresql://db/x?user=me&password=hunter2"], "app.py 'postgresql://db/x?user=me&password=***'"),
+    ],
+)
+def test_a_command_is_shown_without_the_passwords_in_it(words: list[str], told: str) -> None:
+    assert verdict.shown(words) == told
 
 
 def test_all_sizes_are_reckoned_with() -> None:

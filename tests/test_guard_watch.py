@@ -662,8 +662,12 @@ def test_sigusr1_tells_who_holds_what_now(written: Written, dsn: str) -> None:
         while "idle in hand" not in told:  # what it does is written in a moment
             process.send_signal(signal.SIGUSR1)
             told = process.stderr.readline()
-        assert f"{program}:4 in <module> (thread MainThread): held for" in told
-        assert "INTRANS" in told
+            if told.startswith("penstock: process"):
+                told += process.stderr.readline() + process.stderr.readline()
+        assert "has 1 connection to postgres at 127.0.0.1:" in told
+        assert f"  1 by {program}:4 in <module>: for " in told
+        assert "INTRANS, idle in hand for" in told
+        assert f"thread MainThread now at {program}:7 in <module>" in told
         process.send_signal(signal.SIGKILL)
 
 

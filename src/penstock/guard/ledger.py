@@ -32,6 +32,8 @@ logger = logging.getLogger("penstock.guard")
 MOST_SITES = 1000  # lines of code that are told apart; those met later are one
 _OTHERS = Asked(((compile("", "<further lines>", "exec"), 0),))
 _LONGEST = 1000  # characters of a statement that are kept
+_LONGEST_ERROR = 200
+_FULL = ("too many clients", "too many connections", "remaining connection slots", "connection limit")
 
 
 class End(Enum):
@@ -544,12 +546,16 @@ class Ledger:
 
 
 def _kind(error: BaseException) -> str:
-    """Its first line: what it is about, without which server and which port."""
-    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    for known in ("too many clients", "Too many connections", "remaining connection slots", "connection limit"):
-        if known.lower() in str(error).lower():
-            return known.lower()
-    return line.rpartition("FATAL: ")[2].strip()[:200]
+    """What it is about, without which server and which port; of what may quote a DSN, its class alone."""
+    text = str(error)
+    for known in _FULL:
+        if known in text.lower():
+            return known
+    of_the_server = isinstance(error, OSError) or getattr(error, "sqlstate", None)
+    if not (of_the_server or any(cls.__name__ == "OperationalError" for cls in type(error).__mro__)):
+        return type(error).__name__
+    line = next(iter(text.strip().splitlines()), "") or type(error).__name__
+    return line.rpartition("FATAL: ")[2].strip()[:_LONGEST_ERROR]
 
 
 def _thread_of(ident: int) -> ReferenceType[threading.Thread] | None:
