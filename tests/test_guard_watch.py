@@ -665,9 +665,9 @@ def test_sigusr1_tells_who_holds_what_now(written: Written, dsn: str) -> None:
             if told.startswith("penstock: process"):
                 told += process.stderr.readline() + process.stderr.readline()
         assert "has 1 connection to postgres at 127.0.0.1:" in told
-        assert f"  1 by {program}:4 in <module>: for " in told
+        assert "  1 by program.py:4 in <module>: for " in told
         assert "INTRANS, idle in hand for" in told
-        assert f"thread MainThread now at {program}:7 in <module>" in told
+        assert "thread MainThread now at program.py:7 in <module>" in told
         process.send_signal(signal.SIGKILL)
 
 
