@@ -73,7 +73,6 @@ class Site:
         self.reused = 0
         self.afterwards = 0.0
         self.open: set[Held] = set()
-        self.under_way: set[int] = set()  # numbers of the requests that are running and have opened one here
 
 
 class Held:
@@ -260,10 +259,12 @@ class Ledger:
         self._lock = threading.RLock()  # or a signal handler that connects would wait for itself
         self._dropped: deque[tuple[Held, End, float]] = deque()
         self.sites: dict[tuple[Any, ...], Site] = {}
+        # Requests that are running, by their numbers: at which lines each has opened connections, and those still open.
+        self._requests: dict[int, tuple[set[Site], set[Held]]] = {}
         self.usage = Usage()
         self.timeline = Timeline()
         self.since = monotonic()
-        self.opening = self.open = self.most = self.connects = self.connect_errors = 0
+        self.opening = self.open = self.most = self.most_in_request = self.connects = self.connect_errors = 0
         self.connect_seconds = self.held = 0.0
         self.ended: Counter[End] = Counter()
         self.errors: Counter[str] = Counter()
@@ -319,15 +320,11 @@ class Ledger:
             site.most = max(site.most, len(site.open))
             if request is not None:
                 site.in_requests += 1
-                if request.number not in site.under_way:
-                    site.under_way.add(request.number)
-                    site.requests += 1
+                self._note_request(request, site, held)
             self.open += 1
             self.most = max(self.most, self.open)
             self.timeline.at(self.open)
             _live[held._key] = held
-        if request is not None:
-            request.at_end(lambda: self._request_over(held))
         for each in left:
             self._tell_left(each)
         if self._listeners:
@@ -351,6 +348,8 @@ class Ledger:
             if held not in site.open:  # the parent process's
                 return
             site.open.discard(held)
+            if held.request is not None and held.request.number in self._requests:
+                self._requests[held.request.number][1].discard(held)
             if held.left:
                 held.left = False
                 site.left -= 1
@@ -373,12 +372,23 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------ leaks
 
-    def _request_over(self, held: Held) -> None:
+    def _note_request(self, request: requests.Request, site: Site, held: Held) -> None:
+        known = self._requests.get(request.number)
+        if known is None:
+            known = self._requests[request.number] = set(), set()
+            request.at_end(lambda: self._request_over(request))
+        lines, open_ones = known
+        open_ones.add(held)
+        self.most_in_request = max(self.most_in_request, len(open_ones))
+        if site not in lines:
+            lines.add(site)
+            site.requests += 1
+
+    def _request_over(self, request: requests.Request) -> None:
+        self._sweep()
         with self._lock:
-            site = held.site
-            if held.request is not None:
-                site.under_way.discard(held.request.number)
-            if held in site.open:
+            _, open_ones = self._requests.pop(request.number, ((), ()))
+            for held in open_ones:
                 held.over = monotonic()
                 if not held.running:
                     held._rest(held.ended)
@@ -436,6 +446,13 @@ class Ledger:
         return [since for since in found if since is not None]
 
     # ------------------------------------------------------------------------------------------ what is told
+
+    def state(self) -> tuple[float, ...]:
+        """Another one when there is anything new."""
+        self._sweep()
+        with self._lock:
+            last = max((max(held.started, held.ended) for site in self.sites.values() for held in site.open), default=0)
+            return self.connects, self.ended.total(), last
 
     def snapshot(self) -> Snapshot:
         """Of what a pool would tell, as much as is known. Every open connection is in somebody's hands.

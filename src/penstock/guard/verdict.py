@@ -12,6 +12,7 @@ from . import timeline
 
 _FIRST = 8  # of a list, the rest is counted
 _RARELY = 0.01  # of all uses may wait in a pool that is large enough
+_AT_ONCE = 0.01  # seconds
 _BRIEFLY = 0.1  # seconds
 _CUSTOMARY = 10  # what `--hold` keeps to unless it is told otherwise
 
@@ -56,7 +57,8 @@ def _merged(name: str, parts: list[Document]) -> Document:
         "errors": dict(sum((Counter(part["errors"]) for part in parts), Counter())),
         "most": timeline.most(part["timeline"] for part in parts),
         "most_in_one": max(part["most"] for part in parts),
-        "usage": _usage([part["usage"] for part in parts]),
+        "most_in_request": (together := max(part["most_in_request"] for part in parts)),
+        "usage": _usage([part["usage"] for part in parts], together),
         "sites": ranked,
     }
 
@@ -74,8 +76,11 @@ def _sum(one: Document, other: Document) -> Document:
     return summed
 
 
-def _usage(parts: list[Document]) -> Document:
-    """Of processes that would have a pool each: *most* and *p99* are of the one that needed most."""
+def _usage(parts: list[Document], together: int) -> Document:
+    """Of processes that would have a pool each: *most* and *p99* are of the one that needed most.
+
+    One request has had *together* at once, and would wait for itself in a smaller pool.
+    """
     pools = [
         {
             "size": same[0]["size"],
@@ -94,7 +99,7 @@ def _usage(parts: list[Document]) -> Document:
         "pools": pools,
     }
     enough = (each["size"] for each in pools if each["waits"] <= _RARELY * count and each["longest"] <= _BRIEFLY)
-    return {**usage, "enough": min(next(enough, usage["most"]), max(1, usage["most"]))}
+    return {**usage, "enough": max(1, together, min(next(enough, usage["most"]), usage["most"]))}
 
 
 def leaks(site: Document) -> Document:
@@ -171,10 +176,9 @@ def _leaks(sites: list[Document]) -> Iterator[str]:
     for site in leaking[:_FIRST]:
         yield f"    {_line(site)}"
         if many := site["leaks"].get("dropped"):
-            yield (
-                f"      {many} of {site['opened']} dropped without close(),"
-                f" up to {_time(site['afterwards'])} after their last use"
-            )
+            after = site["afterwards"]
+            lasted = "at once" if after < _AT_ONCE else f"as late as {_time(after)} after the last statement"
+            yield f"      {many} of {site['opened']} dropped without close(): Python closed them, {lasted}"
         if many := site["leaks"].get("left"):
             after = "its request was over" if site["in_requests"] else "it was done with"
             yield f"      {many} of {site['opened']} still open, and not used again, after {after}"

@@ -8,6 +8,7 @@ out, and said to be so.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,8 @@ class PoolRow:
 
     @property
     def urgency(self) -> tuple[float, ...]:
-        return (-self.waiting, -len(self.trouble), -self.share, -self.used)
+        """What is wrong comes before those who wait: it may be why they do."""
+        return (-len(self.trouble), -self.waiting, -self.share, -self.used)
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,6 +61,15 @@ class HolderRow:
     status: str
     statement: str | None
     now_at: tuple[str, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Held:
+    """Connections taken at one line of code, in whatever process: the *longest* held, how many, and how many idle."""
+
+    longest: HolderRow
+    count: int
+    idle: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -90,7 +101,7 @@ class Frame:
     at: float
     processes: int = 0
     pools: list[PoolRow] = field(default_factory=list)
-    holders: list[HolderRow] = field(default_factory=list)
+    holders: list[Held] = field(default_factory=list)
     sites: list[Use] = field(default_factory=list)
     statements: list[Use] = field(default_factory=list)
     fleets: list[FleetRow] = field(default_factory=list)
@@ -127,7 +138,7 @@ def frame(found: Found, at: float, before: Frame | None = None) -> Frame:
     made.unread += [f"{silent.pid}: {printable(silent.why)}" for silent in found.silent]
     made.processes = len(parts)
     made.pools = sorted((row for part in parts for row in part.pools), key=lambda row: row.urgency)
-    made.holders = sorted((row for part in parts for row in part.holders), key=lambda row: -row.held)
+    made.holders = _by_site(row for part in parts for row in part.holders)
     made.sites = _most(use for part in parts for use in part.sites)
     made.statements = _most(use for part in parts for use in part.statements)
     made.fleets = _newest(fleet for part in parts for fleet in part.fleets)
@@ -220,20 +231,29 @@ def _trouble(source: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterable[
     if figures["closed"]:
         yield "closed, with connections still out"
     loop = source["loop"]
-    if loop is not None and loop["last"] > LATE:
-        yield f"event loop {loop['last']:.1f} s late"
-    leaks = sum(event["kind"] == "LeakSuspected" for event in source["events"])
-    if leaks and any(holder["idle"] is not None and holder["idle"] > 60 for holder in source["holders"]):
-        yield "leak suspected"
+    if loop is not None and loop["worst"] > LATE:
+        yield f"event loop up to {loop['worst']:.1f} s late"
+    if suspects := figures["suspects"]:
+        yield f"{suspects} suspected leak{'s' * (suspects != 1)}"
 
 
-def _alert(alert: Any) -> str:
-    told = alert.get("what") or alert.get("text") or alert.get("name") if isinstance(alert, Mapping) else alert
-    return printable(told)
+def _alert(alert: Mapping[str, Any]) -> str:
+    return printable(f"{alert['pool']}: {alert['kind']}: {alert['why']}")
 
 
 def _site(place: Mapping[str, Any]) -> str:
     return printable(f"{place['file']}:{place['line']} in {place['function']}")
+
+
+def _by_site(rows: Iterable[HolderRow]) -> list[Held]:
+    found: defaultdict[str, list[HolderRow]] = defaultdict(list)
+    for row in rows:
+        found[row.site].append(row)
+    groups = [
+        Held(max(group, key=lambda row: row.held), len(group), sum(row.idle is not None for row in group))
+        for group in found.values()
+    ]
+    return sorted(groups, key=lambda group: -group.longest.held)
 
 
 def _most(uses: Iterable[Use]) -> list[Use]:
