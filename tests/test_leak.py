@@ -368,6 +368,31 @@ def test_a_leak_is_told_as_events(dsn: str) -> None:
         assert any(isinstance(event, events.CameBack) for event in told)
 
 
+def test_whether_a_leak_is_suspected_can_be_asked(dsn: str) -> None:
+    """Of the pool and of each holder, for as long as it is not back: who begins to watch late missed the event."""
+    with Pool(dsn, min_size=2, open=False, leak_after=0.2) as pool:
+        with pool.connection() as early:
+            eventually(lambda: pool.snapshot().suspects == 1)
+            with pool.connection() as late:
+                assert early is not late
+                assert sorted(holder.suspected for holder in pool.holders()) == [False, True]
+        assert pool.snapshot().suspects == 0
+
+
+def test_an_operator_takes_a_suspected_leak_away(dsn: str) -> None:
+    """That of the line named, and nothing that is not suspected."""
+    with Pool(dsn, min_size=2, open=False, leak_after=0.2) as pool:
+        with pytest.raises(psycopg.OperationalError, match="taken back from this block"), pool.connection():
+            eventually(lambda: pool.snapshot().suspects == 1)
+            [suspect] = pool.holders()
+            with pool.connection() as innocent:
+                pool.reclaim(suspect.site._replace(line=1))
+                pool.reclaim(suspect.site)
+                eventually(lambda: pool.snapshot().closes.get(Reason.RECLAIMED) == 1)
+                innocent.execute("SELECT 1")
+                assert len(pool.holders()) == 1
+
+
 def test_leak_reclaim_takes_it_away(dsn: str, warned: list[warnings.WarningMessage]) -> None:
     """The next is served; its holder gets the driver's error at the next use, and is told that its work is lost."""
     with Pool(dsn, min_size=1, open=False, leak_after=0.1, leak_reclaim=True) as pool:

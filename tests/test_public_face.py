@@ -16,6 +16,7 @@ import penstock
 from penstock import AsyncPool, Pool
 from penstock.pool import events
 from support.either import Kind, borrowed, both, opened, request, settled
+from support.fake import FakeDriver, make
 from support.waiting import soon
 
 # From DESIGN.md, "The public face".
@@ -55,7 +56,7 @@ METHODS = {
     "transaction": {"timeout": None, **OURS},
     "holders": {},
     "snapshot": {},
-    "listen": {"callback": inspect.Parameter.empty},
+    "listen": {"callback": inspect.Parameter.empty, "kinds": inspect.Parameter.empty},
 }
 ERRORS = [
     penstock.PoolTimeout,
@@ -398,13 +399,97 @@ def test_listen_tells_each_transition(dsn: str, kind: Kind) -> None:
             await settled(pool.drain())
             await soon(lambda: any(isinstance(event, events.Closed) for event in told))
             kinds = [type(event).__name__ for event in told]
-            assert kinds == ["Opened", "Acquired", "Refused", "Returned", "Closed"]
+            assert kinds == ["Opened", "Waited", "Refused", "Returned", "Closed"]
             assert {event.pool for event in told} == {"told"}
             stop()
             await request(pool)
             assert len(told) == 5
 
     asyncio.run(scenario())
+
+
+@both
+def test_who_listens_for_some_kinds_hears_of_no_other_and_leaves_checkouts_their_short_way(
+    dsn: str, kind: Kind
+) -> None:
+    """`Acquired` and `Returned` are the dear ones: only who asks for them pays for them."""
+
+    async def scenario() -> None:
+        some: list[events.Event] = []
+        leases: list[events.Event] = []
+        async with opened(kind, dsn, min_size=1) as pool:
+            short = pool._plain  # False where threads do not run one at a time
+            stop_some = pool.listen(some.append, events.Refused, events.Closed)
+            assert pool._plain is short
+            stop_leases = pool.listen(leases.append, events.Returned)
+            assert not pool._plain
+            async with borrowed(pool):
+                with pytest.raises(penstock.PoolTimeout):
+                    await settled(pool.getconn(timeout=0))
+            assert [type(event).__name__ for event in some] == ["Refused"]
+            assert [type(event).__name__ for event in leases] == ["Returned"]
+            stop_leases()
+            assert pool._plain is short
+            stop_some()
+            await settled(pool.drain())
+            await request(pool)
+            assert len(some) == len(leases) == 1
+
+    asyncio.run(scenario())
+
+
+@both
+def test_a_connection_that_was_waited_for_is_told_of_at_no_cost_to_the_others(dsn: str, kind: Kind) -> None:
+    """`Waited` is an `Acquired`, and told only where there was none to be had at once."""
+
+    async def scenario() -> None:
+        waits: list[events.Waited] = []
+        async with opened(kind, dsn, min_size=0, max_size=1) as pool:
+            short = pool._plain
+            pool.listen(waits.append, events.Waited)
+            assert pool._plain is short
+            for _ in range(3):
+                await request(pool)
+            (first,) = waits  # for the connection to be opened
+            assert isinstance(first, events.Acquired)
+            assert first.waited > 0
+            assert first.site.function == "borrowed"
+
+    asyncio.run(scenario())
+
+
+@both
+def test_a_connection_that_was_held_for_long_is_told_of_at_no_cost_to_the_others(kind: Kind) -> None:
+    """`HeldLong` is a `Returned`, and told only of those held for more than a second."""
+
+    async def scenario() -> None:
+        held: list[events.HeldLong] = []
+        pool: Any = make(kind, FakeDriver(kind is AsyncPool), min_size=1)  # type: ignore[type-var]
+        await settled(pool.open(wait=True))
+        short = pool._plain
+        pool.listen(held.append, events.HeldLong)
+        assert pool._plain is short
+        async with borrowed(pool):
+            pass
+        async with borrowed(pool):
+            (lease,) = pool._core.leases()
+            lease.since -= 1.5
+        (one,) = held
+        assert isinstance(one, events.Returned)
+        assert one.held >= 1.5
+        assert one.site.function == "borrowed"
+        await settled(pool.close())
+
+    asyncio.run(scenario())
+
+
+@both
+def test_only_classes_of_events_can_be_listened_for(dsn: str, kind: Kind) -> None:
+    """And the error names what was passed."""
+    pool = kind(dsn, open=False)
+    with pytest.raises(TypeError, match=r"kinds must be classes of penstock\.events, not 'Closed'"):
+        pool.listen(print, "Closed")  # type: ignore[arg-type]
+    assert not pool._listeners
 
 
 @both

@@ -8,12 +8,14 @@ from .pool.events import (
     ConnectFailed,
     Event,
     GaveUp,
+    HeldLong,
     LeakSuspected,
     Opened,
     OutlivedRequest,
     Refused,
     Returned,
     TakenBack,
+    Waited,
 )
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "ConnectFailed",
     "Event",
     "GaveUp",
+    "HeldLong",
     "LeakSuspected",
     "Opened",
     "OutlivedRequest",
@@ -31,4 +34,5 @@ __all__ = [
     "Refused",
     "Returned",
     "TakenBack",
+    "Waited",
 ]

@@ -1,6 +1,7 @@
 """`penstock run`: an unmodified program, with its connections watched, or held below a line."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,10 @@ def run(
     max: Annotated[
         int, typer.Option(min=1, help="With --hold: connections that each process may have to one database.")
     ] = 10,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --watch: write what is told at the end, as JSON."),
+    ] = None,
 ) -> None:
     """Run a program as it is, with its database connections under guard, in every worker and child.
 
@@ -30,11 +35,14 @@ def run(
 
     PENSTOCK=off in its environment leaves it alone.
     """
+    if hold and report is not None:
+        print("penstock run: --report is what --watch tells; with --hold there is none", file=sys.stderr)
+        raise typer.Exit(USAGE)
     if watch == hold:
         print("penstock run: say --watch, which changes nothing, or --hold", file=sys.stderr)
         raise typer.Exit(USAGE)
     try:
-        launch.run(Settings(Mode.WATCH if watch else Mode.HOLD, max), command)
+        launch.run(Settings(Mode.WATCH if watch else Mode.HOLD, max), command, report)
     except OSError as error:
         print(f"penstock run: {command[0]}: {error.strerror}", file=sys.stderr)
         raise typer.Exit(NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_START) from None

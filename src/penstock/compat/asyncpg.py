@@ -74,11 +74,11 @@ class Pool(theirs.Pool):  # type: ignore[misc]
         pool = self.penstock
         failed: asyncio.Future[BaseException] = self._loop.create_future()
 
-        def look(event: events.Event) -> None:
-            if isinstance(event, events.ConnectFailed) and not failed.done():
+        def look(event: events.ConnectFailed) -> None:
+            if not failed.done():
                 failed.set_result(event.error)
 
-        stop = pool.listen(look)
+        stop = pool.listen(look, events.ConnectFailed)
         await pool.open()
         full = asyncio.ensure_future(pool.wait(_FOREVER))
         try:

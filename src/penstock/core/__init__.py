@@ -4,7 +4,8 @@ A shell (`penstock.pool`) tells the `Core` what happened and when, under whateve
 the effects that the core has written down, outside that lock. Every decision is made here; every wait is made there.
 """
 
-from .admission import Forecast
+from .admission import LONG, Forecast
+from .durations import BOUNDS, NONE, Histogram
 from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .machine import Core
 from .pace import Pace, Verdict
@@ -13,6 +14,9 @@ from .settings import Multiplex, Overload, Settings
 from .slots import SLOW, Reason, Refusal, Slot, State, Waiter
 
 __all__ = [
+    "BOUNDS",
+    "LONG",
+    "NONE",
     "SLOW",
     "Close",
     "Core",
@@ -22,6 +26,7 @@ __all__ = [
     "Forecast",
     "Full",
     "GaveUp",
+    "Histogram",
     "Multiplex",
     "Open",
     "Overload",

@@ -18,6 +18,7 @@ that safe is that the interpreter runs one thread at a time and that `list.pop` 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from types import CodeType
@@ -25,6 +26,7 @@ from typing import Any
 
 from .admission import LONG, Admission, Forecast
 from .breaker import Breaker
+from .durations import BOUNDS, BUCKETS, SHORT, Durations, Histogram
 from .effects import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Wake
 from .pace import RATE, Pace, Verdict
 from .queue import Priority, Queue
@@ -95,6 +97,9 @@ class Core:
         self.waited = 0.0
         self._gone_uses = 0  # by slots that have gone
         self._gone_held = 0.0
+        self._gone_lasted = [0] * BUCKETS
+        self.waits = Durations()  # of those who had to wait, and were served
+        self.creations = Durations()  # of connections
         self.cancelled = 0  # waiters that went away
         self.connects = 0
         self.connect_seconds = 0.0
@@ -136,10 +141,22 @@ class Core:
         return self._gone_held + sum(slot.held for slot in list(self.slots.values()))
 
     @property
+    def lasted(self) -> Histogram:
+        """Leases that have ended, by how long they lasted."""
+        slots = list(self.slots.values())
+        counts = [sum(each) for each in zip(self._gone_lasted, *(slot.lasted for slot in slots), strict=True)]
+        counts[0] = max(0, self._gone_uses + sum(slot.uses for slot in slots) - sum(counts))
+        return Histogram(tuple(counts), self._gone_held + sum(slot.held for slot in slots))
+
+    @property
+    def served(self) -> int:
+        """Connections lent."""
+        return self.uses + sum(slot.owner is not None for slot in self.leases())
+
+    @property
     def requests(self) -> int:
         """Connections asked for, however that ended."""
-        leases = sum(slot.owner is not None for slot in self.leases())
-        return self.uses + leases + len(self.waiters) + sum(self.refusals.values()) + self.cancelled
+        return self.served + len(self.waiters) + sum(self.refusals.values()) + self.cancelled
 
     @property
     def keeps_none(self) -> bool:
@@ -251,6 +268,8 @@ class Core:
             return False
         slot.uses += 1
         slot.held += held
+        if held > SHORT:
+            slot.lasted[bisect_left(BOUNDS, held)] += 1
         slot.since = now
         slot.state = IDLE  # before it is seen among the idle ones, where anybody may take it
         self.idle.append(slot)
@@ -307,8 +326,7 @@ class Core:
 
     def shared(self, slot: Slot, uses: int, began: float, now: float) -> None:
         """So many who share a connection have been served since this was last said; the last of them began then."""
-        slot.uses += uses
-        slot.held += now - slot.since
+        self._note_uses(slot, uses, now)
         self.admission.came_back((now - slot.since) / uses, now)
         slot.since = now
         if self._unusual and self.breaker.watching:
@@ -356,12 +374,18 @@ class Core:
             slot.shared = False
             slot.since = slot.lent
         elif slot.owner is not None:  # the pool's own leases, to verify a connection, are no use of it
-            slot.uses += 1
-            slot.held += now - slot.since
+            self._note_uses(slot, 1, now)
             self.admission.came_back(now - slot.since, now)
         if slot.tenant is not None:
             key, slot.tenant = slot.tenant, None
             self._give_up_share(key)
+
+    def _note_uses(self, slot: Slot, uses: int, now: float) -> None:
+        held = now - slot.since
+        slot.uses += uses
+        slot.held += held
+        if held > SHORT * uses:
+            slot.lasted[bisect_left(BOUNDS, held / uses)] += uses
 
     def _give_up_share(self, key: Hashable) -> None:
         self._tenants[key] -= 1
@@ -440,12 +464,12 @@ class Core:
 
     # ------------------------------------------------------------------------------------------ connections
 
-    def opened_slot(self, slot: Slot, now: float) -> None:
-        """The slot's connection is open."""
+    def opened_slot(self, slot: Slot, now: float, connected: bool = True) -> None:
+        """The slot's connection is open. *connected*: or it is a place for one, which somebody else is to open."""
         assert slot.state is OPENING, f"bug: {slot!r} opened"
         del self.opening[slot.number]
-        self.connects += 1
-        self.connect_seconds += now - slot.started
+        if connected:
+            self.note_connect(now - slot.started)
         self.pace.succeeded(now - slot.started)
         if slot.retire is Reason.EXPIRED:  # and not marked to go while it was being opened
             slot.expires = now + self.max_lifetime * (1 - LIFETIME_JITTER * self._random())
@@ -454,6 +478,12 @@ class Core:
         self._grow(now)
         # Not least for the attempts still under way: our patience with them may have grown.
         self._effects.append(Wake(min(slot.expires, now + self.max_idle, self._note_overdue(now))))
+
+    def note_connect(self, seconds: float) -> None:
+        """A connection was opened, within so many seconds."""
+        self.connects += 1
+        self.connect_seconds += seconds
+        self.creations.note(seconds)
 
     def failed(self, slot: Slot, error: BaseException | None, now: float, hung: bool = False) -> None:
         """The slot's connection could not be opened. *hung*: the database did not refuse, it did not answer.
@@ -775,6 +805,8 @@ class Core:
             if not (admission.overloaded or waiter.declared) or not admission.is_late(waiter, now):
                 if not sharing:
                     self._lease(slot, waiter, now)
+                if waiter.waited:
+                    self.waits.note(waiter.waited)
                 self._serve_with(slot, waiter)
                 return True
             self._refuse_late(waiter, now)
@@ -909,6 +941,7 @@ class Core:
         del self.slots[slot.number]
         self._gone_uses += slot.uses
         self._gone_held += slot.held
+        self._gone_lasted = [gone + more for gone, more in zip(self._gone_lasted, slot.lasted, strict=True)]
         self._update_rush()
         self._check_empty()
 
@@ -934,6 +967,7 @@ class Core:
             self.waiters.call_back(waiter.key)
 
     def _end_wait(self, waiter: Waiter, now: float) -> None:
+        waiter.waited += now - waiter.since
         if waiter.queues:
             self.waited += now - waiter.since
         left = self._waiting_owners.pop(waiter.owner, 1) - 1

@@ -9,6 +9,8 @@ from enum import Enum
 from types import CodeType
 from typing import Any
 
+from .durations import BUCKETS
+
 
 class _Slow(Enum):
     SLOW = "slow statements"
@@ -78,6 +80,7 @@ class Slot:
         "expires",
         "held",
         "key",
+        "lasted",
         "lasti",
         "lent",
         "noted_held",
@@ -121,6 +124,7 @@ class Slot:
         self.reported = False  # as a suspected leak
         self.uses = 0
         self.held = 0.0  # seconds, all uses together
+        self.lasted = [0] * BUCKETS  # uses by how long each was, but for the short ones, which are the rest
         self.noted_uses = 0  # of both, what `admission` has taken note of
         self.noted_held = 0.0
         # The shell's. `conn` is empty while leased, so that a handle its holder drops can be seen to go.
@@ -160,6 +164,7 @@ class Waiter:
         "ticket",
         "until",
         "verdict",
+        "waited",
         "wake",
     )
 
@@ -185,6 +190,7 @@ class Waiter:
         self.key = key
         self.queues = True  # or one is opened for it, where none is kept
         self.shares = False  # it needs no connection for itself: one that is lent to others who share will do
+        self.waited = 0.0  # seconds, in the queue
         self.slot: Slot | None = None
         self.refusal: Refusal | None = None
         self.verdict: Any = None  # what was known of the database when it was refused

@@ -103,6 +103,10 @@ class ChaosProxy:
         """Drop silently: connections stay up and nothing passes; new ones are taken and go nowhere."""
         self._call(self._silence)
 
+    def forget(self) -> None:
+        """Lose track of what is open, as a NAT gateway does after a while: nothing passes. New ones are served."""
+        self._call(self._forget_all)
+
     def accept_and_freeze(self) -> None:
         """Take new connections and never answer; those that exist go on."""
         self._call(lambda: self._meet("frozen"))
@@ -145,6 +149,10 @@ class ChaosProxy:
 
     def _silence(self) -> None:
         self._meet("frozen")
+        for link in self._links:
+            link.hold()
+
+    def _forget_all(self) -> None:
         for link in self._links:
             link.hold()
 

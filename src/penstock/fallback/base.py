@@ -69,8 +69,6 @@ class BaseFallback:
         self._memory = Memory(maxsize)
         self._health = Health()
         self._slow: dict[str, float] = {}  # keys whose query took too long, and until when nobody tries it again
-        self._hits = self._loaded = self._stood_in = self._unavailable = 0
-        self._loads = self._failed = self._shared = 0
         self._logged_at = -math.inf
         self._start_anew()
         _fallbacks.add(self)
@@ -105,6 +103,8 @@ class BaseFallback:
         self._flights: dict[str, Flight] = {}
         self._beside: set[Flight] = set()
         self._writing: dict[Flight, str] = {}  # landed, and on the way to the store
+        self._hits = self._loaded = self._stood_in = self._unavailable = 0
+        self._loads = self._failed = self._shared = 0
         if self._store is not None:
             self._store.start_anew()
 
@@ -338,6 +338,11 @@ def _left(now: float) -> float | None:
 
 
 _fallbacks: WeakSet[BaseFallback] = WeakSet()
+
+
+def fallbacks() -> list[BaseFallback]:
+    """Every one of this process."""
+    return list(_fallbacks)
 
 
 def _after_fork_in_child() -> None:

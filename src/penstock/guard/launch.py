@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import NoReturn
 
-from .settings import Settings, is_off
+from .settings import FOLDER, Mode, Settings, is_off
 
 BOOTSTRAP = Path(__file__).parent / "bootstrap"
 
@@ -21,10 +23,32 @@ def environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str
     return {**environ, **settings.environ(), "PYTHONPATH": os.pathsep.join(path)}
 
 
-def run(settings: Settings, command: Sequence[str]) -> NoReturn:
-    """Become *command*: the process stays the same, so that signals and exit statuses are the program's own.
+def run(settings: Settings, command: Sequence[str], report: Path | None = None) -> NoReturn:
+    """Run *command*, and end as it ends.
 
+    Held, or off, this process becomes the program, so that signals and exit statuses are its own. To be watched it
+    needs somebody who sums its processes up when they have ended: then this one stays, and passes both on.
+
+    :param report: where to write what is summed up, as JSON; with `Mode.WATCH`.
     :raises OSError: when it cannot be started.
     """
     words = [sys.executable, *command] if command[0].endswith(".py") else list(command)
-    os.execvpe(words[0], words, environment(settings, os.environ))
+    if settings.mode is not Mode.WATCH or is_off(os.environ):
+        os.execvpe(words[0], words, environment(settings, os.environ))
+    from . import parent, verdict
+
+    def environ(folder: Path) -> Mapping[str, str]:
+        return {**environment(settings, os.environ), FOLDER: str(folder)}
+
+    def now(documents: parent.Told) -> None:
+        parent.say(verdict.table(documents, monotonic()))
+
+    status, documents = parent.run(words, environ, now)
+    parent.say("\n" + verdict.text(documents, command))
+    if report is not None:
+        written = {"command": list(command), "databases": verdict.merged(documents), "processes": documents}
+        try:
+            report.write_text(json.dumps(written, indent=1) + "\n")
+        except OSError as error:
+            parent.say(f"penstock run: {report}: {error.strerror}\n")
+    parent.end(status)

@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from ..core.settings import check_count
 
 _MODE = "PENSTOCK_RUN"
 _MAX = "PENSTOCK_RUN_MAX"
 _OFF = "PENSTOCK"
+FOLDER = "PENSTOCK_RUN_FOLDER"
 
 
 class Mode(StrEnum):
@@ -52,3 +54,9 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> Settings | None:
         return Settings(Mode(mode), int(environ.get(_MAX, "10")))
     except ValueError as error:
         raise ValueError(f"{_MODE}={mode} {_MAX}={environ.get(_MAX)}: {error}") from None
+
+
+def folder() -> Path | None:
+    """Where each process under watch writes its account; None where nobody asks for one."""
+    found = os.environ.get(FOLDER)
+    return Path(found) if found else None

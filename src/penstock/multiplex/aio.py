@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..core import Priority, Slot
 from ..pool import aio
 from ..pool.holders import Holder, call_site, statement_text
+from ..pool.profile import Glance
 from ..pool.snapshot import Snapshot
 from ..pool.terms import Wish
 from .multiplexer import Multiplexer
@@ -188,11 +189,18 @@ class AsyncPool(aio.AsyncPool[C]):
             statements=multiplexer.answered,
         )
 
+    def _glance(self, slot: Slot) -> Glance | None:
+        pipeline = self._multiplexer.of(slot)
+        if pipeline is None:
+            return super()._glance(slot)
+        running = next((entry for entry in list(pipeline.flight) if isinstance(entry, Statement)), None)
+        return None if running is None else Glance(running.code, running.lasti, False, running.query)
+
     def _holder(self, slot: Slot, now: float) -> Holder | None:
         pipeline = self._multiplexer.of(slot)
         if pipeline is None:
             return super()._holder(slot, now)
-        statements = [entry for entry in pipeline.flight if isinstance(entry, Statement)]
+        statements = [entry for entry in list(pipeline.flight) if isinstance(entry, Statement)]
         if not statements:
             return None
         oldest = statements[0]

@@ -76,8 +76,8 @@ class Multiplexer:
     @property
     def in_flight(self) -> int:
         """Statements sent and not answered."""
-        pipelines = self._by_slot.values()
-        return sum(isinstance(entry, Statement) for pipeline in pipelines for entry in pipeline.flight)
+        flights = [list(pipeline.flight) for pipeline in list(self._by_slot.values())]  # another thread may ask
+        return sum(isinstance(entry, Statement) for flight in flights for entry in flight)
 
     @property
     def connections(self) -> int:
@@ -209,7 +209,8 @@ class Multiplexer:
         conn._pool = pool
         now = pool._clock()
         if pool._listeners:
-            pool._emit_acquired(slot, 0.0 if waiter is None else now - waiter.since)
+            waited = 0.0 if waiter is None else now - waiter.since
+            pool._emit_acquired(slot, waited, waited > 0)
         try:
             pipeline = self._pipeline(slot, conn)
         except pool._driver.operational_error:  # it was lost since it was looked at

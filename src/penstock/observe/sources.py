@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from ..events import Event
@@ -22,7 +22,7 @@ class Source(Protocol):
 
     def holders(self) -> list[Holder]: ...
 
-    def listen(self, callback: Callable[[Event], object]) -> Callable[[], None]: ...
+    def listen(self, callback: Callable[[Any], object], *kinds: type[Event]) -> Callable[[], None]: ...
 
 
 _others: WeakSet[Source] = WeakSet()
@@ -31,8 +31,24 @@ _others: WeakSet[Source] = WeakSet()
 def add(source: Source) -> None:
     """From now on *source* is observed too, for as long as it lives."""
     _others.add(source)
+    registry.opened(source)
+
+
+def each(callback: Callable[[Source], object]) -> Callable[[], None]:
+    """Call *callback* with every source there is, and with each that comes; returns what ends that."""
+    told: WeakSet[Source] = WeakSet()
+
+    def tell(source: Source) -> None:
+        if source not in told:
+            told.add(source)
+            callback(source)
+
+    stop = registry.watch_with(tell)
+    for source in sources():
+        tell(source)
+    return stop
 
 
 def sources() -> list[Source]:
     """All of them, by name."""
-    return sorted([*registry.pools(), *_others], key=lambda source: source.name)
+    return sorted([*registry.pools(), *registry.alive(_others)], key=lambda source: source.name)

@@ -23,7 +23,7 @@ from .. import errors
 from ..core import Close, Doubt, Effect, Empty, Full, GaveUp, Open, Priority, Reason, Refusal, Slot, State, Waiter, Wake
 from ..drivers import check_connection, sockets
 from ..drivers.base import Status, settled
-from . import steps
+from . import registry, steps
 from .base import CLEAN_SECONDS, LINGER, LONGEST_SLEEP, NO_LINGER, BasePool
 from .holders import CallSite, call_site, task_stack
 from .membership import NotNow
@@ -90,6 +90,7 @@ class AsyncCheckout(Generic[C]):
             slot.conn = conn  # first: whoever is handed the slot finds the connection in it
             core, now = pool._core, pool._clock()
             if not core.give(slot, now):
+                pool._emit_returned(slot, now - slot.since)
                 core.requite(slot, now)
                 pool._carry_out(core.effects())
                 if core.keeps_none:
@@ -197,6 +198,7 @@ class AsyncPool(BasePool[C]):
         if self._core.opened:
             return
         self._loop = get_running_loop()
+        registry.opened(self)
         self._event(self._core.open)
         if self._membership is not None:
             self._membership.begin()
@@ -365,7 +367,7 @@ class AsyncPool(BasePool[C]):
                 slot = await self._wait_for(waiter, timeout, again)
             if (self._kit.check is None and not slot.probe(0)) or await self._fit(slot, waiter.deadline):
                 if self._listeners:
-                    self._emit_acquired(slot, self._clock() - since)
+                    self._emit_acquired(slot, self._clock() - since, waiter.waited > 0)
                 return slot
             slot, waiter.slot, again = None, None, True
 
@@ -599,18 +601,18 @@ class AsyncPool(BasePool[C]):
         if slot.state is State.OPENING:  # cancelled, perhaps before its first step, where no `except` sees it
             self._event(self._core.failed, slot, None)
 
-    def _doubt(self) -> None:
+    def _doubt(self, within: float = CLEAN_SECONDS) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
         for slot in self._core.doubt():
             if slot.probe(0) and self._driver.look(slot.conn) is False:
                 self._event(self._core.reject, slot, Reason.DEAD)
             else:
-                self._spawn(self._verify(slot))
+                self._spawn(self._verify(slot, within))
 
-    async def _verify(self, slot: Slot) -> bool:
+    async def _verify(self, slot: Slot, within: float = CLEAN_SECONDS) -> bool:
         try:
-            async with asyncio.timeout(CLEAN_SECONDS + 1):
-                with self._cut_off(slot.conn, self._clock() + CLEAN_SECONDS):
+            async with asyncio.timeout(within + 1):
+                with self._cut_off(slot.conn, self._clock() + within):
                     await self._driver.check(slot.conn)
         except BaseException as error:
             self._event(self._core.reject, slot, Reason.DEAD)

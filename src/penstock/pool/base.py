@@ -9,8 +9,10 @@ import os
 import random
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeVar
@@ -18,6 +20,7 @@ from weakref import ref
 
 from .. import errors
 from ..core import (
+    LONG,
     SLOW,
     Close,
     Core,
@@ -36,8 +39,9 @@ from ..core.settings import check_count, check_seconds, check_sizes
 from ..drivers import for_url, load
 from ..drivers.base import Driver, Status
 from . import events, registry
-from .holders import CallSite, Holder, call_site, report, statement_text
+from .holders import OTHER, CallSite, Holder, call_site, report, statement_text
 from .membership import Fleet, FleetState, Membership
+from .profile import NOTHING, Glance, Profile
 from .snapshot import Snapshot, counters, measures, snapshot
 from .steps import Kit
 from .terms import Terms, Wish, declared
@@ -55,6 +59,7 @@ NO_LINGER = (Reason.DEAD, Reason.BROKEN, Reason.DROPPED)  # it has let go alread
 CLEAN_SECONDS = 5.0  # for the rollback and reset of a returned connection; then it is cut off
 LONGEST_SLEEP = 3600.0  # of whoever looks after the pool, when nothing is due
 
+_LEAK_SITES = 100  # lines of code whose leaks are counted apart
 _LOG_SECONDS = 10.0  # between two lines about failing to connect
 _REPORT_SECONDS = 0.1  # for which a report is shared by all who time out together: it must not make them late
 
@@ -67,6 +72,7 @@ class BasePool(Generic[C]):
     _clock = staticmethod(monotonic)
     _max_opening: int | None = None  # for who takes `num_workers` at its word
     _fleet_of: ClassVar[Callable[[Budget, str], Fleet] | None] = None  # told by penstock.fleet, which stands above
+    _profile_of: ClassVar[Callable[[BasePool[Any]], Profile] | None] = None  # likewise by penstock.observe
 
     def __init__(
         self,
@@ -167,13 +173,17 @@ class BasePool(Generic[C]):
         self._fleet = fleet
         self._state = self._driver.state
         self._core = Core(settings, random.random, self._handed_on)
-        self._listeners: tuple[Callable[[events.Event], object], ...] = ()
+        self._listeners: tuple[tuple[Callable[[Any], object], tuple[type[events.Event], ...]], ...] = ()
+        self._tells_leases = False  # to somebody, of each
+        self._tells_waits = self._tells_long = False  # of those that were waited for, of those held for long
         self._plain = False  # nothing is asked of a checkout but a connection: the short way will do
         self._opened_implicitly = open is None
         self._update_plain()
         self._slots_by_id: dict[int, Slot] = {}
         self._base: dict[str, int] = {}  # counters when they were last popped
+        self._since = self._clock()  # they count
         self._report: tuple[float, list[Holder]] = (-math.inf, [])
+        self._leaks: Counter[CallSite] = Counter()  # reported
         self._failures_unlogged: int | None = None  # since the last line about them; None while connecting succeeds
         self._failing_since = self._failure_logged_at = -math.inf
         self._reopen = False  # in a forked child: the parent's pool was open, so the first use opens this one
@@ -324,7 +334,8 @@ class BasePool(Generic[C]):
 
     def snapshot(self) -> Snapshot:
         """Every figure of the pool at this moment."""
-        return snapshot(self.name, self._core, self._clock())
+        profile = NOTHING if self._profile_of is None else self._profile_of()
+        return snapshot(self.name, self._core, self._clock(), self._since, self._leaks, profile)
 
     def get_stats(self) -> dict[str, int]:
         """The pool's figures under the names of psycopg's pool; counters since the last `pop_stats`."""
@@ -348,17 +359,30 @@ class BasePool(Generic[C]):
         """What is known of the fleet whose budget this pool has a share of; None if it has no `fleet`."""
         return None if self._membership is None else self._membership.state()
 
-    def listen(self, callback: Callable[[events.Event], object]) -> Callable[[], None]:
+    def listen(self, callback: Callable[[Any], object], *kinds: type[events.Event]) -> Callable[[], None]:
         """Call *callback* with each `penstock.events.Event` from now on; returns what ends that.
 
         It is called where the event happens, outside any lock, and should return soon. One that raises is logged once
         and called no more.
+
+        :param kinds: classes of events that it is called with; every event by default. Each checkout takes longer
+            while somebody wants `Acquired` or `Returned`, and no longer for any other, `Waited` and `HeldLong` too.
+        :raises TypeError: when *callback* cannot be called, or one of *kinds* is no class of events.
         """
         if not callable(callback):
             raise TypeError(f"callback must be a function that takes an event, not {callback!r}")
-        self._listeners = (*self._listeners, callback)
-        self._update_plain()
-        return lambda: self._stop_listening(callback)
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, events.Event)):
+                raise TypeError(f"kinds must be classes of penstock.events, not {kind!r}")
+        self._set_listeners((*self._listeners, (callback, kinds or (events.Event,))))
+        return partial(_stop_listening, ref(self), callback)  # who keeps it does not keep the pool
+
+    def reclaim(self, site: CallSite) -> None:
+        """Take back what was taken at *site* and reported as a suspected leak, as `leak_reclaim` does: in a moment.
+
+        From any thread. Whoever holds it gets the driver's error at the next use.
+        """
+        self._tell(lambda: self._reclaim(site))
 
     # psycopg_pool keeps its idle connections and its queue under these names; its tests, and tools made for it, look.
 
@@ -384,7 +408,7 @@ class BasePool(Generic[C]):
         """Take a place in the fleet, if there is one: a process of its own in a forked child."""
         self._membership: Membership | None = None
         if self._fleet is not None:
-            self._membership = self._kit.membership = self._fleet.join(self)
+            self._membership = self._kit.door = self._fleet.join(self)
             self._kit.settings = {**self._kit.settings, **self._membership.settings}
 
     def _open_at_once(self) -> None:
@@ -441,6 +465,8 @@ class BasePool(Generic[C]):
         self._core.closed = core.closed
         self._slots_by_id = {}
         self._base = {}
+        self._since = self._clock()
+        self._leaks.clear()
         self._reopen = core.opened and not core.closed
         self._start_anew()
         self._join()
@@ -467,7 +493,7 @@ class BasePool(Generic[C]):
             and kit.check is None
             and kit.reset is None
             and self._nested == "allow"
-            and not self._listeners
+            and not self._tells_leases
             and not self._opened_implicitly
         )
 
@@ -685,7 +711,7 @@ class BasePool(Generic[C]):
             return "The pool is paused"
         if self._membership is not None and (why := self._membership.state().hint):
             return why
-        if self._core.pace.failures:
+        if self._core.pace.error:
             return f"Connecting fails: {one_line(self._core.pace.error)}"
         holders = self._recent_holders()
         if holders and self._core.admission.is_slow(holders[0].held):
@@ -773,7 +799,20 @@ class BasePool(Generic[C]):
             status=status.value,
             owner=self._owner_name(owner),
             stack=self._owner_stack(owner),
+            suspected=slot.reported,
         )
+
+    def _glances(self) -> list[Glance]:
+        """What is out now. From any thread, and many times a second: it asks nothing of the connections themselves."""
+        found = [self._glance(slot) for slot in self._core.leases()]
+        return [glance for glance in found if glance is not None]
+
+    def _glance(self, slot: Slot) -> Glance | None:
+        conn = slot.ref() if slot.ref is not None else None
+        if conn is None or slot.owner is None:
+            return None
+        activity = self._driver.activity(conn)
+        return Glance(slot.code, slot.lasti, activity.started <= activity.ended, activity.statement)
 
     def _watch_holders(self, now: float) -> float:
         """Report who has held a connection idle for too long, once each; when to look again."""
@@ -794,10 +833,17 @@ class BasePool(Generic[C]):
 
     def _report_leak(self, slot: Slot, holder: Holder) -> None:
         slot.reported = True
+        site = holder.site if holder.site in self._leaks or len(self._leaks) < _LEAK_SITES else OTHER
+        self._leaks[site] += 1
         logger.warning("%s: is this a leak? %s", self.name, holder)
         self._emit(events.LeakSuspected(self.name, holder))
         if self._leak_reclaim:
             self._take_back(slot, Reason.RECLAIMED)
+
+    def _reclaim(self, site: CallSite) -> None:
+        for slot in self._core.leases():
+            if slot.reported and call_site(slot.code, slot.lasti) == site:
+                self._take_back(slot, Reason.RECLAIMED)
 
     def _outlived(self, slot: Slot, request: str) -> None:
         """*request* is over, and what it was lent is not back."""
@@ -815,24 +861,40 @@ class BasePool(Generic[C]):
     # ------------------------------------------------------------------------------------------ telling listeners
 
     def _emit(self, event: events.Event) -> None:
-        for callback in self._listeners:
+        for callback, kinds in self._listeners:
+            if not isinstance(event, kinds):
+                continue
             try:
                 callback(event)
             except (Exception, SystemExit):
                 logger.exception("%s: a listener raised and is dropped: %r", self.name, callback)
                 self._stop_listening(callback)
 
-    def _stop_listening(self, callback: Callable[[events.Event], object]) -> None:
-        self._listeners = tuple(other for other in self._listeners if other is not callback)
+    def _stop_listening(self, callback: Callable[[Any], object]) -> None:
+        self._set_listeners(tuple(listener for listener in self._listeners if listener[0] is not callback))
+
+    def _set_listeners(
+        self, listeners: tuple[tuple[Callable[[Any], object], tuple[type[events.Event], ...]], ...]
+    ) -> None:
+        self._listeners = listeners
+        wanted = [kinds for _, kinds in listeners]
+        self._tells_leases = any(
+            issubclass(each, kinds) for each in (events.Acquired, events.Returned) for kinds in wanted
+        )
+        self._tells_waits = any(issubclass(events.Waited, kinds) for kinds in wanted)
+        self._tells_long = any(issubclass(events.HeldLong, kinds) for kinds in wanted)
         self._update_plain()
 
-    def _emit_acquired(self, slot: Slot, waited: float) -> None:
-        if self._listeners:
-            self._emit(events.Acquired(self.name, call_site(slot.code, slot.lasti), waited))
+    def _emit_acquired(self, slot: Slot, waited: float, queued: bool) -> None:
+        if self._tells_leases or (queued and self._tells_waits):
+            kind = events.Waited if queued else events.Acquired
+            self._emit(kind(self.name, call_site(slot.code, slot.lasti), waited))
 
     def _emit_returned(self, slot: Slot, held: float) -> None:
-        if self._listeners:
-            self._emit(events.Returned(self.name, call_site(slot.code, slot.lasti), held))
+        long = held > LONG
+        if self._tells_leases or (long and self._tells_long):
+            kind = events.HeldLong if long else events.Returned
+            self._emit(kind(self.name, call_site(slot.code, slot.lasti), held))
 
     def _emit_refused(self, waiter: Waiter) -> None:
         if self._listeners and waiter.refusal is not None:
@@ -887,6 +949,12 @@ class BasePool(Generic[C]):
                 len(holders),
                 report(holders),
             )
+
+
+def _stop_listening(pool: ref[BasePool[Any]], callback: Callable[[Any], object]) -> None:
+    listening = pool()
+    if listening is not None:
+        listening._stop_listening(callback)
 
 
 _NO_TERMS = Terms()

@@ -41,9 +41,19 @@ class Acquired(Event):
 
 
 @dataclass(frozen=True)
+class Waited(Acquired):
+    """There was none to be had at once."""
+
+
+@dataclass(frozen=True)
 class Returned(Event):
     site: CallSite
     held: float
+
+
+@dataclass(frozen=True)
+class HeldLong(Returned):
+    """It was held for more than a second."""
 
 
 @dataclass(frozen=True)

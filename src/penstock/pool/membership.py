@@ -45,16 +45,20 @@ class FleetState:
     line: int | None = None
 
 
-class Membership(Protocol):
+class Door(Protocol):
+    """What stands before each connection that is opened."""
+
+    async def admit(self, dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
+        """Open a connection with *dial*, which takes more arguments for the driver, if there is room for it.
+
+        :raises NotNow: when there is none.
+        """
+
+
+class Membership(Door, Protocol):
     """One pool's place in a fleet. It sizes the pool, and no connection is opened without it."""
 
     settings: Mapping[str, str]
-
-    async def admit(self, dial: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Any:
-        """Open a connection with *dial*, which takes more arguments for the driver, if the fleet has room for it.
-
-        :raises NotNow: when it has none.
-        """
 
     def resize(self, min_size: int, max_size: int) -> None:
         """The pool would have these sizes, as far as its share allows."""

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     from .base import BasePool
 
+T = TypeVar("T")
+
 _pools: WeakSet[BasePool[Any]] = WeakSet()
+_watchers: tuple[Callable[[Any], object], ...] = ()
 _ends = threading.local()
 _leaving: set[int] = set()  # the kernel's numbers of threads of ours that have done their work, and may not be gone yet
+
+logger = logging.getLogger("penstock.pool")
 
 _GONE_SECONDS = 0.2  # for which a fork waits for them
 _MANY = 64  # of them, after which those that are gone are forgotten
@@ -26,7 +32,34 @@ def register(pool: BasePool[Any]) -> None:
 
 
 def pools() -> list[BasePool[Any]]:
-    return list(_pools)
+    return alive(_pools)
+
+
+def alive(members: WeakSet[T]) -> list[T]:
+    """Those there are. From any thread: to go through the set itself fails when another one adds to it meanwhile."""
+    references = list(members.data)  # type: ignore[attr-defined]
+    return [member for known in references if (member := known()) is not None]
+
+
+def watch_with(watcher: Callable[[Any], object]) -> Callable[[], None]:
+    """Have *watcher* called with each pool that opens, until what is returned is called. It stands above."""
+    global _watchers
+    _watchers = (*_watchers, watcher)
+    return lambda: _watch_without(watcher)
+
+
+def _watch_without(watcher: Callable[[Any], object]) -> None:
+    global _watchers
+    _watchers = tuple(other for other in _watchers if other is not watcher)
+
+
+def opened(pool: object) -> None:
+    """Nothing that watches can keep a pool from opening."""
+    for watcher in _watchers:
+        try:
+            watcher(pool)
+        except Exception:
+            logger.exception("%r opens unwatched", pool)
 
 
 def _after_fork_in_child() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..core import Core, Reason, Refusal
+from ..core import NONE, Core, Histogram, Reason, Refusal
+from .holders import CallSite
+from .profile import NOTHING, Profile
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,6 +44,13 @@ class Snapshot:
     multiplexed: int = 0  # leased connections that statements share
     in_flight: int = 0  # statements sent on them and not answered
     statements: int = 0  # statements answered on them
+    wait_time: Histogram = NONE  # until a connection was lent; of those found free, no time
+    use_time: Histogram = NONE  # of leases that have ended, and of statements that shared one
+    create_time: Histogram = NONE  # of connections opened
+    leaks: Mapping[CallSite, int] = field(default_factory=dict)  # connections reported as suspected leaks
+    since: float = 0.0  # of the monotonic clock, when counting began: anew in a forked child, or when a pool is
+    suspects: int = 0  # connections in hand that were reported as suspected leaks, and are not back yet
+    profile: Profile = NOTHING  # what connections were held for, over the last minutes; empty where nobody looks
 
     @property
     def open(self) -> int:
@@ -49,7 +58,9 @@ class Snapshot:
         return self.idle + self.leased + self.opening + self.closing
 
 
-def snapshot(name: str, core: Core, now: float) -> Snapshot:
+def snapshot(
+    name: str, core: Core, now: float, since: float, leaks: Mapping[CallSite, int], profile: Profile = NOTHING
+) -> Snapshot:
     error = core.pace.error
     return Snapshot(
         name=name,
@@ -79,6 +90,13 @@ def snapshot(name: str, core: Core, now: float) -> Snapshot:
         lost=core.lost,
         refusals=dict(core.refusals),
         closes=dict(core.closes),
+        wait_time=core.waits.histogram(core.served),
+        use_time=core.lasted,
+        create_time=core.creations.histogram(),
+        leaks=dict(leaks),
+        since=since,
+        suspects=sum(slot.reported for slot in list(core.slots.values())),
+        profile=profile,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..core import Reason
 from ..drivers.base import Driver, Status, settled
-from .membership import Membership
+from .membership import Door
 
 T = TypeVar("T")
 Hook = Callable[[Any], Awaitable[None] | None]
@@ -38,7 +38,7 @@ class Kit:
     reset: Hook | None
     connect_timeout: float
     settings: Mapping[str, str] = field(default_factory=dict)
-    membership: Membership | None = None
+    door: Door | None = None
     guard: Callable[[Any], AbstractContextManager[None]] = nullcontext  # bounds `configure` where nothing else does
 
 
@@ -63,7 +63,7 @@ async def open_connection(kit: Kit, pool: Any) -> tuple[Any, Any]:
         arguments = {**(kwargs or {}), **more}
         return await kit.driver.connect(conninfo, arguments, timeout=kit.connect_timeout, settings=kit.settings)
 
-    conn = await (dial({}) if kit.membership is None else kit.membership.admit(dial))
+    conn = await (dial({}) if kit.door is None else kit.door.admit(dial))
     try:
         conn._pool = pool
         kit.driver.adopt(conn)

@@ -102,6 +102,7 @@ class Checkout(Generic[C]):
                 conn._pool = None
                 slot.conn = conn  # first: whoever is handed the slot finds the connection in it
                 if not pool._core.give(slot, monotonic()):
+                    pool._emit_returned(slot, monotonic() - slot.since)
                     pool._requite(slot)
             except BaseException:
                 pool._salvage(slot)
@@ -241,6 +242,7 @@ class Pool(BasePool[C]):
         except RuntimeError:  # no thread could be had: nothing has happened yet
             self._keeper = None
             raise
+        registry.opened(self)
         self._event(self._core.open)
         if self._membership is not None:
             self._membership.begin()
@@ -397,6 +399,7 @@ class Pool(BasePool[C]):
             conn._pool = None  # type: ignore[attr-defined]
             slot.conn = conn
             if not self._core.give(slot, monotonic()):
+                self._emit_returned(slot, monotonic() - slot.since)
                 self._requite(slot)
             return
         self._give_back(slot, conn)
@@ -436,7 +439,7 @@ class Pool(BasePool[C]):
                     slot = self._wait_for(waiter, timeout, again)
                 if (self._kit.check is None and not slot.probe(0)) or self._fit(slot, waiter.deadline):
                     if self._listeners:
-                        self._emit_acquired(slot, monotonic() - since)
+                        self._emit_acquired(slot, monotonic() - since, waiter.waited > 0)
                     return slot
                 slot, waiter.slot, again = None, None, True
         except BaseException:
@@ -469,6 +472,8 @@ class Pool(BasePool[C]):
             if effects:
                 self._carry_out(effects)
                 now = monotonic()
+            if not waiter.settled and self._make_room():
+                now = monotonic()
             left = waiter.deadline - now
             if left > 0:
                 wake.acquire(timeout=left if left < TIMEOUT_MAX else -1)
@@ -480,6 +485,10 @@ class Pool(BasePool[C]):
         if waiter.slot is None:
             self._refuse(waiter, timeout)
         return waiter.slot
+
+    def _make_room(self) -> bool:
+        """Somebody is queued, and about to wait: have a connection come back, if that can be. Whether it took time."""
+        return False
 
     def _fit(self, slot: Slot, deadline: float) -> bool:
         """Whether the connection can be handed out; if not, it is gone already."""
@@ -641,19 +650,19 @@ class Pool(BasePool[C]):
             self._event(self._core.opened_slot, slot)
             self._log_opened(slot, monotonic() - started)
 
-    def _doubt(self) -> None:
+    def _doubt(self, within: float = CLEAN_SECONDS) -> None:
         """Ask the kernel about every idle connection; whatever it does not know as dead has to answer for itself."""
         with self._lock:
             suspects = self._core.doubt()
         for slot in suspects:
             if slot.probe(0) and self._driver.look(slot.conn) is False:
                 self._event(self._core.reject, slot, Reason.DEAD)
-            elif not self._spawn(self._verify, slot):
-                self._verify(slot)
+            elif not self._spawn(self._verify, slot, within):
+                self._verify(slot, within)
 
-    def _verify(self, slot: Slot) -> bool:
+    def _verify(self, slot: Slot, within: float = CLEAN_SECONDS) -> bool:
         try:
-            with self._cut_off(slot.conn, monotonic() + CLEAN_SECONDS):
+            with self._cut_off(slot.conn, monotonic() + within):
                 steps.run(self._driver.check(slot.conn))
         except BaseException as error:
             self._event(self._core.reject, slot, Reason.DEAD)

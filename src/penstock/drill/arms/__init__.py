@@ -7,6 +7,7 @@ from penstock.drill.arms.arm import Arm, AsyncArm
 from penstock.drill.arms.asyncpg_pool import AsyncpgPool
 from penstock.drill.arms.errand import Errand
 from penstock.drill.arms.leaking import Leaking
+from penstock.drill.arms.naive_app import NaiveApp, NaiveAppHeld
 from penstock.drill.arms.naive_loop import NaiveLoop
 from penstock.drill.arms.never_returned import NeverReturned
 from penstock.drill.arms.penstock_batch import PenstockBatch
@@ -26,7 +27,9 @@ ARMS: tuple[type[Arm], ...] = (
     SQLAlchemyEngine,
     PsycopgPool,
     AsyncpgPool,
+    NaiveApp,
     PenstockPool,
+    NaiveAppHeld,
     NaiveLoop,
     PenstockBatch,
 )

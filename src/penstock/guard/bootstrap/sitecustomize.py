@@ -1,7 +1,8 @@
 """Runs before a program that is under guard, in its interpreter and in those of its children.
 
-It costs little where no driver is imported: Penstock itself is loaded with the first of them. Another `sitecustomize`
-that this one stands before (Debian has one, and so have other tools) runs after it, as it would have without.
+It costs little where no driver and no web framework is imported: Penstock itself is loaded with the first of them.
+Another `sitecustomize` that this one stands before (Debian has one, and so have other tools) runs after it, as it would
+have without.
 """
 
 import importlib.util
@@ -9,6 +10,10 @@ import os
 import sys
 
 DRIVERS = ("psycopg", "psycopg2", "asyncpg", "pymysql", "MySQLdb", "mysql.connector", "aiomysql", "sqlite3")
+FRAMEWORKS = (
+    *("flask.app", "django.core.handlers.wsgi", "django.core.handlers.asgi", "starlette.applications", "litestar.app"),
+    *("falcon.app", "falcon.asgi.app", "bottle", "aiohttp.web_app", "celery.signals"),
+)
 
 
 def start() -> None:
@@ -22,6 +27,8 @@ def start() -> None:
         return
     for driver in DRIVERS:
         register_post_import_hook("penstock.guard.imported:imported", driver)
+    for framework in FRAMEWORKS:
+        register_post_import_hook("penstock.guard.frameworks:imported", framework)
 
 
 def give_way() -> None:

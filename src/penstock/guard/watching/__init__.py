@@ -2,3 +2,7 @@
 
 Each has ``install(module, settings)``, which wraps what opens a connection in the driver's module.
 """
+
+from .. import account
+
+account.install()

@@ -133,8 +133,7 @@ class Lender(BasePool[Any]):
 
     def heed(self, former: Lender) -> None:
         """Whoever listens to the *former* one listens to this one too."""
-        self._listeners = former._listeners
-        self._update_plain()
+        self._set_listeners(former._listeners)
 
     def settle(self, record: Record) -> None:
         """The record comes back, clean as SQLAlchemy understands it."""
@@ -184,8 +183,7 @@ class Lender(BasePool[Any]):
 
     def connected(self, seconds: float) -> None:
         """SQLAlchemy has connected."""
-        self._core.connects += 1
-        self._core.connect_seconds += seconds
+        self._core.note_connect(seconds)
         self._emit(events.Opened(self.name, seconds))
 
     def connect_failed(self, error: BaseException, seconds: float) -> None:
@@ -237,8 +235,7 @@ class Lender(BasePool[Any]):
         assert owner is not None, "bug: a pool of SQLAlchemy's that is gone wants connections"
         record = Record(owner, self, slot)
         self._settle_in(slot, record, None)
-        self._event(self._core.opened_slot, slot)
-        self._core.connects -= 1  # that was none: see `connected`
+        self._event(self._core.opened_slot, slot, connected=False)
 
     def _close_place(self, effect: Close) -> None:
         shown = repr(effect.slot.conn)

@@ -222,12 +222,12 @@ class PenstockPool(QueuePool):
         """Every figure of the pool at this moment."""
         return self._lender.snapshot()  # type: ignore[no-any-return]
 
-    def listen(self, callback: Callable[[events.Event], object]) -> Callable[[], None]:
-        """Call *callback* with each `penstock.events.Event` from now on; returns what ends that.
+    def listen(self, callback: Callable[[Any], object], *kinds: type[events.Event]) -> Callable[[], None]:
+        """Call *callback* with each `penstock.events.Event` of these *kinds* from now on; returns what ends that.
 
         After `engine.dispose()` it hears of the pool that the engine has then.
         """
-        self._lender.listen(callback)
+        self._lender.listen(callback, *kinds)
         return partial(_stop_listening, self._lenders, callback)
 
     # ------------------------------------------------------------------------------------------ QueuePool's privates
@@ -307,6 +307,6 @@ class AsyncPenstockPool(PenstockPool, AsyncAdaptedQueuePool):
         return lender
 
 
-def _stop_listening(lenders: Iterable[Lender], callback: Callable[[events.Event], object]) -> None:
+def _stop_listening(lenders: Iterable[Lender], callback: Callable[[Any], object]) -> None:
     for lender in list(lenders):
         lender._stop_listening(callback)
