@@ -13,6 +13,7 @@ COMMANDS = {
     "rules": "penstock.cli.monitoring",
     "run": "penstock.cli.run",
     "runbook": "penstock.cli.runbook",
+    "serve": "penstock.cli.serve",
     "top": "penstock.cli.top",
 }
 

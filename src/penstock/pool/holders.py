@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import sysconfig
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
+from functools import cache, lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -122,9 +122,31 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _shown(frames: Iterable[FrameType]) -> tuple[CallSite, ...]:
-    # The user's lines are the point: a statement alone takes four frames of the driver's and ours.
-    theirs = (frame for frame in frames if not _is_inner(frame.f_globals.get("__name__", "")))
-    return tuple(islice((call_site(frame.f_code, frame.f_lasti) for frame in theirs), _STACK_DEPTH))
+    # The user's lines are the point: a statement alone takes four frames of the driver's and ours, and a request to an
+    # API takes six of libraries. So the last one shown is the user's own code, if none before it is.
+    found: list[tuple[CodeType, int]] = []
+    own = False
+    for frame in frames:
+        if _is_inner(frame.f_globals.get("__name__", "")):
+            continue
+        own = own or _is_own(frame.f_code.co_filename)
+        if len(found) < _STACK_DEPTH:
+            found.append((frame.f_code, frame.f_lasti))
+        elif own:
+            found[-1] = (frame.f_code, frame.f_lasti)
+        if own and len(found) == _STACK_DEPTH:
+            break
+    return tuple(call_site(code, lasti) for code, lasti in found)
+
+
+def _is_own(file: str) -> bool:
+    """Whether it is the user's, and no library's."""
+    return not file.startswith(_libraries()) and "-packages/" not in file and not file.startswith("<frozen ")
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    return tuple({f"{sysconfig.get_path(which)}/" for which in ("stdlib", "platstdlib")})
 
 
 def _is_inner(module: str) -> bool:

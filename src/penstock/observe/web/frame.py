@@ -39,7 +39,7 @@ class Frames:
             for number, source in enumerate(document["sources"]):
                 if source["error"] is not None or (source["figures"]["closed"] and not source["figures"]["open"]):
                     continue
-                key = (document["host"], document["pid"], document["started"], source["name"], number)
+                key = (document["host"], document["pid"], source["name"], number)
                 seen.add(key)
                 pools[source["name"]].append((document, source, self._gained(key, source["figures"], now)))
         for key in self._counters.keys() - seen:
