@@ -13,7 +13,7 @@ from .waiting import eventually
 @contextmanager
 def served(app: Any, port: int = 0) -> Iterator[str]:
     """Its address, for the length of the block."""
-    config = uvicorn.Config(app, port=port, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, port=port, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
