@@ -82,8 +82,8 @@ class BaseJob:
         self._clients = Clients(
             settings.http, settings.concurrency, is_async=self._is_async, clock=self._clock, holds=self._holds
         )
-        # Of drivers that do not tell whether a transaction has failed, or goes on as another one.
-        self._must_look = self._checkpoint.family == "mysql" or type(self._driver).__name__ == "AsyncpgDriver"
+        # Whether a transaction may have failed, or go on as another one, without that being seen. psycopg sees to it.
+        self._must_look = type(self._driver).__name__ != "PsycopgDriver"
         self._dice = random.Random().random
         # Guards all that follows. Nothing that waits, logs or calls the user's code runs under it.
         self._lock = Lock()
@@ -338,6 +338,8 @@ class BaseJob:
             at = _Stage()
             try:
                 saved, others, ours = await self._transact(group, at)
+            except HeldOverCall:
+                raise
             except Exception as error:
                 tries += 1
                 pause = self._pause_of_database(error, at.lost, tries, began)
@@ -373,10 +375,11 @@ class BaseJob:
                 at.user = bool(claimed)
                 for entry in group:
                     if entry.key in claimed:
-                        await self._save(conn, entry)
+                        with attempt(self._clock() + self._settings.timeout):  # so that no request is made here
+                            await self._save(conn, entry)
                         if self._driver.status(conn) is not Status.INTRANS:
                             raise RuntimeError(_ENDED)
-                if claimed and self._must_look and not await self._checkpoint.holds(conn, claimed):
+                if claimed and self._must_look and await self._checkpoint.ours(conn, claimed) != claimed:
                     raise RuntimeError(_ENDED)
             except Exception:
                 at.lost = self._driver.status(conn) is Status.BROKEN

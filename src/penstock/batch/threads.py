@@ -109,7 +109,7 @@ class _Job(BaseJob):
 
     def __init__(self, settings: Settings) -> None:
         self._given: Queue[Settled | None] = Queue(settings.concurrency)
-        self._interrupted = False
+        self._interrupts = 0
         self._halted_at = 0.0
         self._threads = [
             threading.Thread(target=self._labourer, args=(number,), name=f"{settings.job}-{number}", daemon=True)
@@ -134,7 +134,7 @@ class _Job(BaseJob):
             if not any(thread.is_alive() for thread in self._threads):
                 run(self._clients.close())
         report = run(self._report())
-        if self._interrupted:
+        if self._interrupts:
             raise BatchInterrupted(report)
         self._complain(report)
         logger.info("%s", report)
@@ -158,12 +158,14 @@ class _Job(BaseJob):
 
     def _is_over(self) -> bool:
         """Whether those that still work are not waited for any more."""
-        return self._stopping and monotonic() >= self._halted_at + self._settings.grace
+        return self._interrupts > 1 or (self._stopping and monotonic() >= self._halted_at + self._settings.grace)
 
     def _interrupt(self) -> None:
         """By a signal's handler, which must take no lock: the thread that it interrupts may have it."""
-        self._interrupted = True
+        self._interrupts += 1
         self._halt()
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
 
     def _halt(self) -> None:
         if not self._stopping:
@@ -230,17 +232,12 @@ def _plain(name: str, result: T) -> T:
 
 @contextmanager
 def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
-    """In the block the first Ctrl-C calls *stop*, and the second is an ordinary one. Where Python's own would be."""
+    """In the block Ctrl-C calls *stop*, where it would have raised KeyboardInterrupt."""
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-
-    def interrupt(*_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop()
-
-    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGINT, lambda *_: stop())
     try:
         yield
     finally:

@@ -264,7 +264,7 @@ class Ledger:
         self.usage = Usage()
         self.timeline = Timeline()
         self.since = monotonic()
-        self.opening = self.open = self.most = self.connects = self.connect_errors = 0
+        self.opening = self.open = self.most = self.most_in_request = self.connects = self.connect_errors = 0
         self.connect_seconds = self.held = 0.0
         self.ended: Counter[End] = Counter()
         self.errors: Counter[str] = Counter()
@@ -379,6 +379,7 @@ class Ledger:
             request.at_end(lambda: self._request_over(request))
         lines, open_ones = known
         open_ones.add(held)
+        self.most_in_request = max(self.most_in_request, len(open_ones))
         if site not in lines:
             lines.add(site)
             site.requests += 1
@@ -445,6 +446,13 @@ class Ledger:
         return [since for since in found if since is not None]
 
     # ------------------------------------------------------------------------------------------ what is told
+
+    def state(self) -> tuple[float, ...]:
+        """Another one when there is anything new."""
+        self._sweep()
+        with self._lock:
+            last = max((max(held.started, held.ended) for site in self.sites.values() for held in site.open), default=0)
+            return self.connects, self.ended.total(), last
 
     def snapshot(self) -> Snapshot:
         """Of what a pool would tell, as much as is known. Every open connection is in somebody's hands.

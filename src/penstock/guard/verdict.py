@@ -57,7 +57,8 @@ def _merged(name: str, parts: list[Document]) -> Document:
         "errors": dict(sum((Counter(part["errors"]) for part in parts), Counter())),
         "most": timeline.most(part["timeline"] for part in parts),
         "most_in_one": max(part["most"] for part in parts),
-        "usage": _usage([part["usage"] for part in parts]),
+        "most_in_request": (together := max(part["most_in_request"] for part in parts)),
+        "usage": _usage([part["usage"] for part in parts], together),
         "sites": ranked,
     }
 
@@ -75,8 +76,11 @@ def _sum(one: Document, other: Document) -> Document:
     return summed
 
 
-def _usage(parts: list[Document]) -> Document:
-    """Of processes that would have a pool each: *most* and *p99* are of the one that needed most."""
+def _usage(parts: list[Document], together: int) -> Document:
+    """Of processes that would have a pool each: *most* and *p99* are of the one that needed most.
+
+    One request has had *together* at once, and would wait for itself in a smaller pool.
+    """
     pools = [
         {
             "size": same[0]["size"],
@@ -95,7 +99,7 @@ def _usage(parts: list[Document]) -> Document:
         "pools": pools,
     }
     enough = (each["size"] for each in pools if each["waits"] <= _RARELY * count and each["longest"] <= _BRIEFLY)
-    return {**usage, "enough": min(next(enough, usage["most"]), max(1, usage["most"]))}
+    return {**usage, "enough": max(1, together, min(next(enough, usage["most"]), usage["most"]))}
 
 
 def leaks(site: Document) -> Document:

@@ -93,6 +93,8 @@ def _watched(connection_class: Any) -> Any:
 
 
 class _Watched(extensions.connection):  # type: ignore[misc]
+    __slots__ = ()
+
     def cursor(
         self, name: Any = None, cursor_factory: Any = None, withhold: bool = False, scrollable: bool | None = None
     ) -> Any:
@@ -140,4 +142,5 @@ def _tracking(method: Callable[..., Any], is_statement: bool = True) -> Any:
 
 
 def _named_as(cls: Any) -> dict[str, Any]:
-    return {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    marks = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return {**marks, "__slots__": ()}  # psycopg2's own take no attributes
