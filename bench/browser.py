@@ -1,12 +1,10 @@
-"""A real browser without a window, and what it has to complain of."""
+"""A real Chromium without a window, and what its console has to complain of."""
 
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import pytest
 
 FLAGS = (
     "--headless=new",
@@ -21,12 +19,16 @@ FLAGS = (
 )
 
 
+class NoBrowser(Exception):
+    """There is no Chromium, or no driver for it (scripts/chromium.sh)."""
+
+
 @contextmanager
 def browser(width: int = 1280, height: int = 900, dark: bool = False) -> Iterator[Any]:
-    """A WebDriver with a profile of its own. Skips where there is no Chromium (scripts/chromium.sh)."""
+    """A WebDriver with a profile of its own. :raises NoBrowser:"""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
-        pytest.skip("there is no chromium (scripts/chromium.sh)")
+        raise NoBrowser("there is no chromium (scripts/chromium.sh)")
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -52,11 +54,5 @@ def resize(opened: Any, width: int, height: int) -> None:
 
 
 def complaints(opened: Any) -> list[str]:
-    """What its console says, errors and warnings and all."""
+    """What its console has said since this was last asked, errors and warnings and all."""
     return [entry["message"] for entry in opened.get_log("browser")]
-
-
-def picture(opened: Any, path: str, width: int = 1280) -> None:
-    """The whole page."""
-    resize(opened, width, opened.execute_script("return document.documentElement.scrollHeight"))
-    opened.save_screenshot(path)
