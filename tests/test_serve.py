@@ -3,9 +3,10 @@
 import asyncio
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -375,8 +376,11 @@ def test_penstock_serve_shows_other_processes_and_changes_nothing(dsn: str) -> N
         pool.wait()
         address = f"http://127.0.0.1:{port}"
         program = ["-c", "from penstock.cli import main; main()", "serve", "--port", str(port)]
-        with running_quietly(program):
+        with ExitStack() as watching, running_quietly(program):
             eventually(lambda: _answers(address), 20)
+            stream = watching.enter_context(httpx.stream("GET", f"{address}/events", timeout=20))
+            lines = stream.iter_lines()  # somebody watches as it ends
+            assert next(lines) == "event: about"
             names = {each["name"] for each in httpx.get(f"{address}/metrics/pool", timeout=10).json()["pools"]}
             assert "elsewhere" in names
             assert httpx.get(f"{address}/metrics").status_code == 404
@@ -395,6 +399,7 @@ def running_quietly(command: list[str]) -> Iterator[None]:
     finally:
         said = program.end()
     assert "Traceback" not in said, said
+    assert program.returncode in (0, -signal.SIGTERM), "it had to be killed"
 
 
 def _answers(address: str) -> bool:
@@ -402,6 +407,14 @@ def _answers(address: str) -> bool:
         return httpx.get(f"{address}/").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_penstock_serve_asks_everybody_for_a_token_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other users of this machine reach its ports, too."""
+    assert ask(web.of_all_processes(), "/metrics/pool").status_code == 200
+    monkeypatch.setenv("PENSTOCK_SERVE_TOKEN", TOKEN)
+    assert ask(web.of_all_processes(), "/metrics/pool").status_code == 401
+    assert ask(web.of_all_processes(), "/metrics/pool", headers=BEARER).status_code == 200
 
 
 def test_penstock_serve_refuses_to_be_reached_from_elsewhere_without_a_token() -> None:
