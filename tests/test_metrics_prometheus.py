@@ -1,5 +1,6 @@
 """What Prometheus is told: the conventions' names, the pools' figures, and no counter that goes down."""
 
+import asyncio
 import gc
 import math
 import sys
@@ -22,15 +23,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 import penstock
-from penstock import Pool
+from penstock import AsyncPool, Pool
 from penstock.core import BOUNDS
 from penstock.fallback import Fallback
 from penstock.observe import prometheus
+from penstock.observe.looplag import lag
 from penstock.observe.metrics import CODE, METRICS, POOL, STATE, Kind
 from penstock.pool.membership import FleetState
 from support.fake import FakeDriver, make
 from support.promtool import promtool
-from support.waiting import aside, eventually
+from support.waiting import aside, eventually, soon
 
 
 @pytest.fixture
@@ -325,6 +327,23 @@ def test_what_a_fallback_answers_is_told(registry: CollectorRegistry) -> None:
     found = values(registry, "prices")
     assert found["penstock_fallback_answers_total", "loaded"] == 1
     assert found["penstock_fallback_answers_total", "fresh"] == 2
+
+
+def test_statements_that_share_connections_are_told_of(dsn: str, registry: CollectorRegistry) -> None:
+    """Each is a use of its own; and a loop that is asked how late it is tells it."""
+
+    async def scenario() -> dict[tuple[str, ...], float]:
+        async with AsyncPool(dsn, min_size=2, name="shared") as pool:
+            await asyncio.gather(*(pool.fetchval("SELECT 1") for _ in range(20)))
+            await soon(lambda: lag(pool) is not None, 20)
+            return values(registry, "shared")
+
+    found = asyncio.run(scenario())
+    assert found["penstock_multiplex_statements_total",] == 20
+    assert found["penstock_multiplex_in_flight",] == 0
+    assert found["db_client_connection_use_time_seconds_count",] == 20
+    assert found["db_client_connection_wait_time_seconds_count",] == 20
+    assert found["penstock_event_loop_lag_seconds",] >= 0
 
 
 def test_a_database_that_is_down_is_told_of(registry: CollectorRegistry) -> None:

@@ -13,8 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from itertools import islice
+from functools import cache, lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -32,6 +31,9 @@ _INNER = (
     "django.",
     "asgiref.",
     "sqlalchemy.",
+    "psycopg_pool.",
+    "dbutils.",
+    "penstock.guard.",
 )  # modules that no holder is looked for in
 _STACK_DEPTH = 4  # lines of a holder's stack that are shown: the innermost tells what it waits for
 _SITES_SHOWN = 10
@@ -71,12 +73,13 @@ class Holder:
         return f"{self.site} ({self.owner}): held for {self.held:.1f} s, {doing}, {self.status}"
 
 
+@lru_cache(maxsize=1000)  # events ask for the same few lines, of functions that may be long
 def call_site(code: CodeType | None, lasti: int) -> CallSite:
     """The line that instruction *lasti* of *code* is on."""
     if code is None:
         return CallSite("<unknown>", 0, "<unknown>")
-    position = next(islice(code.co_positions(), lasti // 2, None), (None,))
-    return CallSite(code.co_filename, position[0] or code.co_firstlineno, code.co_qualname)
+    line = next((line for start, end, line in code.co_lines() if start <= lasti < end), None)
+    return CallSite(code.co_filename, line or code.co_firstlineno, code.co_qualname)
 
 
 def statement_text(statement: Any) -> str | None:

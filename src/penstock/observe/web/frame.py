@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 from typing import Any
 
+from .counts import is_shown
 from .quantiles import gained, quantile
 
 WINDOW = 10.0  # seconds that rates and percentiles are about
@@ -37,9 +38,9 @@ class Frames:
         seen = set()
         for document in documents:
             for number, source in enumerate(document["sources"]):
-                if source["error"] is not None or (source["figures"]["closed"] and not source["figures"]["open"]):
+                if not is_shown(source):
                     continue
-                key = (document["host"], document["pid"], document["started"], source["name"], number)
+                key = (document["host"], document["pid"], source["name"], number)
                 seen.add(key)
                 pools[source["name"]].append((document, source, self._gained(key, source["figures"], now)))
         for key in self._counters.keys() - seen:

@@ -8,9 +8,10 @@ from ...core.durations import BOUNDS
 
 
 def quantile(counts: Sequence[float], share: float) -> float | None:
-    """Seconds that *share* of all were not above; None where there were none. Beyond the last bound it is that.
+    """Seconds that *share* of all were not above; None where there were none.
 
-    Within a bucket all are taken to be spread evenly.
+    Within a bucket all are taken to be spread evenly. Not in the first, where nearly all took next to no time: it is
+    known by its bound, and so is the last.
     """
     total = sum(counts)
     if total <= 0:
@@ -18,9 +19,9 @@ def quantile(counts: Sequence[float], share: float) -> float | None:
     rank, below = share * total, 0.0
     for number, count in enumerate(counts):
         if below + count >= rank and count:
-            if number == len(BOUNDS):
-                return BOUNDS[-1]
-            lower = BOUNDS[number - 1] if number else 0.0
+            if number in (0, len(BOUNDS)):
+                return BOUNDS[min(number, len(BOUNDS) - 1)]
+            lower = BOUNDS[number - 1]
             return lower + (BOUNDS[number] - lower) * (rank - below) / count
         below += count
     return BOUNDS[-1]

@@ -3,7 +3,8 @@
 
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const SPAN = 300; // seconds that a chart shows
+  const SPAN = 300; // seconds that a chart shows at most; it grows to that
+  const SHORTEST = 60;
   const STALE = 3500; // milliseconds without news, after which what is shown is old
   const [AT, IN_USE, IDLE, OPENING, WAITING, MAX, WAIT50, WAIT99, USE50, USE99] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
@@ -20,6 +21,8 @@
     if (value < 100) return `${value.toFixed(1)} s`;
     return value < 5400 ? `${(value / 60).toFixed(0)} min` : `${(value / 3600).toFixed(1)} h`;
   };
+  // A percentile: the first and the last of the buckets that it is estimated from have one bound only.
+  const lasted = (value) => (value === 0.001 ? "under 1 ms" : value === 10 ? "over 10 s" : seconds(value));
   const number = (value) => (value === null || value === undefined ? "–" : Number(value).toLocaleString("en"));
   const rate = (value) => (value >= 100 ? value.toFixed(0) : value.toFixed(1));
   const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour12: false });
@@ -104,13 +107,13 @@
   // ---------------------------------------------------------------------------------------- charts
 
   const nice = (most) => {
-    if (most <= 0) return 1;
     const power = 10 ** Math.floor(Math.log10(most));
-    return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= most);
+    return [1, 1.2, 1.6, 2, 3, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= most * 0.9999);
   };
+  const even = (most) => Math.max(2, 2 * Math.ceil(nice(most) / 2)); // half of it is a whole number, too
 
   class Plane {
-    constructor(svg, most, format) {
+    constructor(svg, span, most, format) {
       this.svg = svg;
       this.width = svg.clientWidth || 320;
       this.height = svg.clientHeight || 130;
@@ -120,6 +123,7 @@
       this.bottom = this.height - 18;
       this.most = most;
       this.now = state.frame.now;
+      this.span = span;
       svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
       const parts = [];
       for (const share of [0, 0.5, 1]) {
@@ -127,11 +131,11 @@
         parts.push(draw("line", { class: "grid", x1: this.left, x2: this.right, y1: y, y2: y }));
         parts.push(draw("text", { x: this.left - 6, y: y + 4, "text-anchor": "end" }, format(most * share)));
       }
-      parts.push(draw("text", { x: this.left, y: this.height - 4 }, "5 min ago"));
+      parts.push(draw("text", { x: this.left, y: this.height - 4 }, `${span < SPAN ? `${span.toFixed(0)} s` : "5 min"} ago`));
       parts.push(draw("text", { x: this.right, y: this.height - 4, "text-anchor": "end" }, "now"));
       this.parts = parts;
     }
-    x(at) { return (this.left + (this.right - this.left) * (1 - (this.now - at) / SPAN)).toFixed(1); }
+    x(at) { return (this.left + (this.right - this.left) * (1 - (this.now - at) / this.span)).toFixed(1); }
     y(value) { return (this.bottom - (this.bottom - this.top) * Math.min(1, value / this.most)).toFixed(1); }
 
     // Runs of points without a gap: nothing is drawn where nobody looked.
@@ -140,7 +144,7 @@
       let run = [];
       let last = null;
       for (const point of points) {
-        if (this.now - point[AT] > SPAN) continue;
+        if (this.now - point[AT] > this.span) continue;
         const known = value(point) !== null;
         if (!known || (last !== null && point[AT] - last > 5)) {
           if (run.length) found.push(run);
@@ -198,35 +202,36 @@
 
   const charts = (pool, points) => {
     const shown = points.filter((point) => state.frame.now - point[AT] <= SPAN);
+    const span = Math.min(SPAN, Math.max(SHORTEST, state.frame.now - (shown[0]?.[AT] ?? 0)));
     const most = (value) => Math.max(0, ...shown.map((point) => value(point) ?? 0));
     const open = (point) => point[IN_USE] + point[IDLE] + point[OPENING];
 
-    const connections = new Plane(byId("chart-connections").querySelector("svg"), nice(Math.max(most(open), most((point) => point[MAX])) * 1.02), (value) => number(value));
+    const connections = new Plane(byId("chart-connections").querySelector("svg"), span, even(1.1 * Math.max(1, most(open), most((point) => point[MAX]))), (value) => number(value));
     connections.band(shown, () => 0, (point) => point[IN_USE], "in-use");
     connections.band(shown, (point) => point[IN_USE], (point) => point[IN_USE] + point[IDLE], "idle");
     connections.band(shown, (point) => point[IN_USE] + point[IDLE], open, "opening");
     connections.stroke(shown, (point) => point[MAX], "limit");
     if (pool.max !== null) {
       const y = Number(connections.y(pool.max)) - 5;
-      connections.parts.push(draw("text", { class: "limit-label", x: connections.left + 4, y }, `the line: ${number(pool.max)}`));
+      connections.parts.push(draw("text", { class: "limit-label", x: connections.right, y, "text-anchor": "end" }, `the line: ${number(pool.max)}`));
     }
     connections.show();
     key(byId("caption-connections"), [["in-use", "in use"], ["idle", "idle"], ["opening", "being opened"], ["limit", "the line"]],
       `In use now ${number(pool.in_use)}, at most ${number(most((point) => point[IN_USE]))} in five minutes.`);
 
-    const waiting = new Plane(byId("chart-waiting").querySelector("svg"), nice(Math.max(4, most((point) => point[WAITING]))), (value) => number(value));
+    const waiting = new Plane(byId("chart-waiting").querySelector("svg"), span, even(Math.max(4, most((point) => point[WAITING]))), (value) => number(value));
     waiting.band(shown, () => 0, (point) => point[WAITING], "area");
     waiting.stroke(shown, (point) => point[WAITING], "stroke");
     waiting.show();
     key(byId("caption-waiting"), [], `Now ${number(pool.waiting)}, at most ${number(most((point) => point[WAITING]))} in five minutes.`);
 
     for (const [id, p50, p99, times] of [["wait", WAIT50, WAIT99, pool.wait], ["use", USE50, USE99, pool.use]]) {
-      const plane = new Plane(byId(`chart-${id}`).querySelector("svg"), nice(Math.max(0.001, most((point) => point[p99]))), seconds);
+      const plane = new Plane(byId(`chart-${id}`).querySelector("svg"), span, nice(Math.max(0.004, most((point) => point[p99]))), seconds);
       plane.stroke(shown, (point) => point[p99], "stroke second");
       plane.stroke(shown, (point) => point[p50], "stroke");
       plane.show();
       key(byId(`caption-${id}`), [["stroke", "half are below"], ["stroke second", "99 % are below"]],
-        `Now ${seconds(times.p50)}; 95 %: ${seconds(times.p95)}; 99 %: ${seconds(times.p99)}.`);
+        `Now ${lasted(times.p50)}; 95 %: ${lasted(times.p95)}; 99 %: ${lasted(times.p99)}.`);
     }
   };
 
@@ -309,8 +314,8 @@
       ["being opened", number(pool.opening)],
       ["waiting", number(pool.waiting)],
       ["requests a second", rate(pool.requests_rate)],
-      ["wait, 99 %", seconds(pool.wait.p99)],
-      ["use, 99 %", seconds(pool.use.p99)],
+      ["wait, 99 %", lasted(pool.wait.p99)],
+      ["use, 99 %", lasted(pool.use.p99)],
       ["suspected leaks", number(pool.suspects)],
     ];
     if (pool.multiplexed || pool.statements_rate) found.push(["statements in flight", number(pool.in_flight)], ["statements a second", rate(pool.statements_rate)]);
@@ -378,11 +383,12 @@
     const found = frame.pgbouncer;
     byId("bouncer").hidden = !found;
     if (!found) return;
-    set(byId("bouncer-note"), found.error ? `It does not tell: ${found.error}` : `As of ${clock(found.at)}.`);
-    table("bouncer-pools", found.pools, (pool) => `${pool.database} ${pool.user}`, [
-      text((pool) => pool.database), text((pool) => pool.user), text((pool) => pool.pool_mode),
-      figure((pool) => number(pool.cl_active)), figure((pool) => number(pool.cl_waiting)),
-      figure((pool) => number(pool.sv_active)), figure((pool) => number(pool.sv_idle)), figure((pool) => seconds(pool.maxwait)),
+    const all = found.version ? ` PgBouncer ${found.version}: ${number(found.clients)} of ${number(found.max_clients)} clients, ${number(found.servers)} connections to servers.` : "";
+    set(byId("bouncer-note"), `${found.error ? `Stale, it does not answer: ${found.error}. ` : ""}As of ${clock(found.at)}.${all}`);
+    table("bouncer-pools", found.pools, (pool) => `${pool.database} ${pool.role}`, [
+      text((pool) => pool.database), text((pool) => pool.role), text((pool) => pool.mode),
+      figure((pool) => number(pool.clients)), figure((pool) => number(pool.waiting)), figure((pool) => seconds(pool.longest)),
+      figure((pool) => number(pool.servers_active)), figure((pool) => number(pool.servers_idle)), figure((pool) => number(pool.size)),
     ]);
   };
 
@@ -412,7 +418,7 @@
     byId("token-form").hidden = true;
     if (!frame.pools.some((pool) => pool.name === state.chosen)) {
       const alarmed = frame.pools.find((pool) => alarming(pool.name));
-      state.chosen = (alarmed ?? frame.pools[0])?.name ?? null;
+      state.chosen = (alarmed ?? [...frame.pools].sort((a, b) => b.waiting - a.waiting || b.in_use - a.in_use)[0])?.name ?? null;
     }
     alerts(frame);
     pools(frame);
