@@ -232,7 +232,7 @@ def _trouble(source: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterable[
         yield "closed, with connections still out"
     loop = source["loop"]
     if loop is not None and loop["worst"] > LATE:
-        yield f"event loop up to {loop['worst']:.1f} s late"
+        yield f"loop {loop['worst']:.1f} s late"
     if suspects := figures["suspects"]:
         yield f"{suspects} suspected leak{'s' * (suspects != 1)}"
 
