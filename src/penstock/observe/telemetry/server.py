@@ -72,10 +72,8 @@ class Server:
 
     def forget(self) -> None:
         """Close what there is and leave the path alone: it is another process's."""
-        for client in list(self._clients.values()):
-            self._end(client)
-        if self._listener is not None:
-            self._listener.close()
+        for sock in [*self._clients, *([self._listener] if self._listener is not None else [])]:
+            sock.close()
         self._selector.close()
 
     def close(self) -> None:
