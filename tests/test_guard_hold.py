@@ -32,6 +32,7 @@ backend = "SELECT CONNECTION_ID()"
 """
 PYMYSQL = "import os, pymysql as driver" + MYSQL
 MYSQLCLIENT = "import os, MySQLdb as driver" + MYSQL
+CONNECTOR = "import os, mysql.connector as driver" + MYSQL
 COMMON = """
 import gc, threading, time
 def run(conn, sql):
@@ -49,6 +50,7 @@ def eventually(condition):
 DRIVERS = {"psycopg2": PSYCOPG2, "psycopg": PSYCOPG, "pymysql": PYMYSQL, "mysqlclient": MYSQLCLIENT}
 ON_POSTGRESQL = ("psycopg2", "psycopg")
 drivers = pytest.mark.parametrize("driver", list(DRIVERS))
+FACES = {**DRIVERS, "mysql.connector": CONNECTOR}
 postgresql_s = pytest.mark.parametrize("driver", ON_POSTGRESQL)
 
 
@@ -58,10 +60,10 @@ def held(request: pytest.FixtureRequest, tmp_path: Path) -> Held:
 
     def hold(driver: str, program: str, max: int = 2, guarded: bool = True, **env: str) -> str:
         if driver in ON_POSTGRESQL:
-            face = DRIVERS[driver] + POSTGRESQL
+            face = FACES[driver] + POSTGRESQL
             where = {"DSN": request.getfixturevalue("dsn")}
         else:
-            face = DRIVERS[driver]
+            face = FACES[driver]
             server: MariaDB = request.getfixturevalue("mariadb")
             where = {"HOST": server.host, "PORT": str(server.port)}
         script = tmp_path / "program.py"
@@ -582,6 +584,38 @@ def test_off_is_off(held: Held, driver: str) -> None:
         PENSTOCK="off",
     )
     assert said == "4 False"
+
+
+def test_mysql_connectors_connections_are_bounded_and_come_back_clean(held: Held) -> None:
+    said = held(
+        "mysql.connector",
+        """
+        first = connect()
+        mine = run(first, backend)
+        assert isinstance(first, driver.abstracts.MySQLConnectionAbstract)
+        run(first, "SET @mine = 1")
+        run(first, "CREATE TEMPORARY TABLE left_behind (a int)")
+        first.close()
+        def forget():
+            conn = connect()
+            run(conn, "SELECT 1")
+            raise ValueError
+        for _ in range(3):
+            try:
+                forget()
+            except ValueError:
+                pass
+        second = connect()
+        assert run(second, backend) == mine, "the same session, or this test shows nothing"
+        assert run(second, "SELECT @mine") == (None,)
+        try:
+            run(second, "SELECT * FROM left_behind")
+        except driver.Error:
+            print("clean")
+        """,
+        max=1,
+    )
+    assert said == "clean"
 
 
 def test_psycopg2s_functions_in_c_take_our_connections(held: Held) -> None:

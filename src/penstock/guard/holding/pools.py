@@ -215,7 +215,7 @@ def pool_for(
         pool = database.pools.get(key)
         if pool is None or pool._core.closed:
             conninfo, options = make()
-            pool = HeldPool(database, conninfo, driver=driver, **options)
+            pool = HeldPool(database, conninfo, **{"driver": driver, **options})
             database.pools = {**database.pools, key: pool}
         if (driver, where) not in _databases:
             _databases[driver, where] = database
