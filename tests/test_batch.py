@@ -470,6 +470,22 @@ class trickling:  # named as what it is used as
                 return
 
 
+@both
+def test_who_holds_the_row_of_an_item_for_ever_ends_the_job_and_does_not_stall_it(users: Users, kind: Kind) -> None:
+    """Another run, say, that has stopped in the midst of a transaction."""
+    carry_out(kind, [1], users, http=Api().http)  # so that there is the table
+    with psycopg.connect(users.dsn) as other:
+        other.execute("INSERT INTO penstock_batch VALUES (%s, '5', 'done', 1, NULL, 'other')", (users.job,))
+        once = Retry(attempts=2, first=0.0)
+        with pytest.raises(BatchStopped, match="statement timeout") as stopped:
+            carry_out(kind, range(10), users, http=Api().http, timeout=0.4, retry=once, concurrency=1)
+        assert stopped.value.report.failed == 0
+        other.rollback()
+    again = carry_out(kind, range(10), users, http=Api().http)
+    assert again.failed == 0
+    assert users.saved == list(range(10))
+
+
 # ------------------------------------------------------------------------------------------ stopping
 
 

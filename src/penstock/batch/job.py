@@ -315,7 +315,6 @@ class BaseJob:
         """Save whatever waits, until nothing does."""
         ended: BaseException | None = None
         while group := self._next_group():
-            began = self._clock()
             try:
                 if self._why is None or self._why[1] is None:  # or there is no sense in it any more
                     await self._commit(group)
@@ -326,8 +325,6 @@ class BaseJob:
                 for entry in group:
                     if not entry.settled.done():
                         entry.settled.set_result(None)
-            with self._lock:
-                self._each += 0.2 * ((self._clock() - began) / len(group) - self._each)
         if ended is not None:
             raise ended
 
@@ -365,6 +362,7 @@ class BaseJob:
         claimed: set[str] = set()
         ours: set[str] = set()
         async with self._lent(transaction=True) as conn:
+            began = self._clock()
             try:
                 if good:
                     claimed = await self._checkpoint.claim(conn, {key: entry.tries for key, entry in good.items()})
@@ -384,6 +382,8 @@ class BaseJob:
             except Exception:
                 at.lost = self._driver.status(conn) is Status.BROKEN
                 raise
+        with self._lock:
+            self._each += 0.2 * ((self._clock() - began) / len(group) - self._each)
         saved = [entry for entry in group if entry.failure is not None or entry.key in claimed]
         return saved, [good[key] for key in good.keys() - claimed], ours
 

@@ -19,7 +19,7 @@ from ...drivers.base import Status
 from .. import requests
 from . import pools
 from .aio import HeldAsyncPool
-from .handle import reads
+from .handle import _STICKY_SECONDS, asks_for_last, reads
 
 
 class Body(Protocol):
@@ -60,6 +60,7 @@ class AsyncHandle:
         self.closed = False
         self.pinned = 0
         self.wrote = body.explicit  # a statement in the open transaction that may have written
+        self._inserted = self._moved = False  # as `handle` has it
         self._slot: Slot | None = None
         self._timeout = timeout
         self._busy = 0
@@ -103,6 +104,7 @@ class AsyncHandle:
                 self.pool.take_in(slot, conn)
                 raise
             self._slot, self.conn, self.wrote = slot, conn, self.body.explicit
+            self._moved = self._inserted
             facade = self._facade()
             if facade is not None:
                 self.body.put_on(facade, conn)
@@ -137,7 +139,15 @@ class AsyncHandle:
     def states(self, statement: Any) -> None:
         """The program is about to execute *statement*."""
         if not reads(statement):
-            self.wrote = True
+            self.wrote = self._inserted = True
+            self._moved = False
+        if asks_for_last(statement):
+            self.pool.database.sticky = True
+            if self._moved:
+                raise self.pool._driver.operational_error(
+                    "the statement asks what its session has written last, and the connection has been given up since:"
+                    " do both in one transaction. From now on it is kept for a second (`penstock run --hold`)"
+                )
 
     # ------------------------------------------------------------------------------------------ giving it up
 
@@ -156,10 +166,14 @@ class AsyncHandle:
             if self.conn is not None and loop is not None and loop.is_running():
                 self.pool._tell(self.give_up)
             return False
-        if self.conn is None or self._busy or self.pinned or not self.is_clean():
+        if self.conn is None or self._busy or self.pinned or self._may_be_asked() or not self.is_clean():
             return False
         self._part()
         return True
+
+    def _may_be_asked(self) -> bool:
+        """Whether the next statement may ask the session what it has written last."""
+        return self.pool.database.sticky and self._inserted and monotonic() - self.used < _STICKY_SECONDS
 
     def _part(self) -> tuple[Slot, Any]:
         """Without its connection from now on, which is the pool's again."""
@@ -185,6 +199,22 @@ class AsyncHandle:
         if self.conn is not None:
             slot, conn = self._apart()
             await self.pool._give_back(slot, conn, expected=True)
+
+    def close_soon(self) -> None:
+        """As `close`, for who cannot wait for it."""
+        if not self.closed:
+            self.closed = True
+            self.over = self.body.closed_error
+            self._forget()
+            if self.conn is not None:
+                self._part()
+
+    async def reopen(self, facade: Any) -> None:
+        """After it was closed, or has been lost: as new."""
+        self._end(Reason.BROKEN)
+        self.over, self.closed, self._inserted = None, False, False
+        await self.open()
+        self.belongs_to(facade)
 
     def lost(self) -> None:
         """Its connection has ended, by whomever."""
@@ -215,14 +245,7 @@ class AsyncHandle:
     def dropped(self) -> None:
         """The program has no reference any more. From any thread, in the midst of anything: no lock, no I/O."""
         if not self.closed:
-            self.pool._tell(self._dropped)
-
-    def _dropped(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._forget()
-            if self.conn is not None:
-                self._part()
+            self.pool._tell(self.close_soon)
 
     def release(self, why: str) -> None:
         """What it was opened for is over, and most likely it is forgotten. What it was in the midst of is undone.

@@ -250,6 +250,8 @@ def _using(method: Any) -> Any:
         handle = self._handle
         if handle.conn is None:
             await handle.attach()
+        if args and isinstance(args[0], str):
+            handle.states(args[0])
         handle.enter()
         try:
             return await method(self, *args, **kwargs)

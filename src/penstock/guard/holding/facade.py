@@ -221,6 +221,9 @@ class Cursor:
 
     def __iter__(self) -> Iterator[Any]:
         rows = iter(self._real)
+        return self if rows is self._real else self._each(rows)
+
+    def _each(self, rows: Iterator[Any]) -> Iterator[Any]:
         while True:
             try:
                 row = self._next(rows)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 from typing import Any
 
+from .counts import is_shown
 from .quantiles import gained, quantile
 
 WINDOW = 10.0  # seconds that rates and percentiles are about
@@ -37,7 +38,7 @@ class Frames:
         seen = set()
         for document in documents:
             for number, source in enumerate(document["sources"]):
-                if source["error"] is not None or (source["figures"]["closed"] and not source["figures"]["open"]):
+                if not is_shown(source):
                     continue
                 key = (document["host"], document["pid"], source["name"], number)
                 seen.add(key)
