@@ -90,6 +90,16 @@ def test_the_line_comes_first(told: dict[str, Any]) -> None:
     assert "30%  6 of 20 in use  10 open  3 wait  2 pools in 2 processes" in first
 
 
+def test_what_has_no_limit_counts_against_none(told: dict[str, Any]) -> None:
+    """Connections that are only watched, say."""
+    found = Found([changed(told, 1, leased=3, max_size=10), changed(told, 2, leased=8, max_size=0)])
+    made = frame(found, 0.0)
+    assert (made.used, made.size, made.unbounded) == (3, 10, 8)
+    lines = text(top_view.pools(made, 120, 40), 120)
+    assert "30%  3 of 10 in use  8 in use without a limit" in lines[0]
+    assert any(re.match(r" +2 .* web +8 ", line) for line in lines)
+
+
 def test_what_is_wrong_comes_before_who_waits_and_who_waits_before_who_is_full(told: dict[str, Any]) -> None:
     found = Found(
         [
@@ -118,7 +128,7 @@ def test_a_holder_is_shown_with_its_line_and_where_it_stands(told: dict[str, Any
     lines = text(top_view.pools(made, 160, 40), 160)
     at = lines.index(next(line for line in lines if line.startswith("HELD LONGEST")))
     assert re.fullmatch(r"  63\.2 s  .*test_top\.py:\d+ in told  2 held, 2 idle in hand  2 web", lines[at + 1].rstrip())
-    assert re.search(r"idle in hand 60\.0 s, INTRANS; now at .*document\.py:\d+ in ", lines[at + 2])
+    assert re.search(r"idle in hand 60\.0 s, INTRANS; now at .*/observe/\w+\.py:\d+ in ", lines[at + 2])
     assert lines[at + 3].strip() == "SELECT ?"
 
 

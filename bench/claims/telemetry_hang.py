@@ -29,35 +29,29 @@ THREADS, SIZE = 4, 2
 HANGING = 64
 RATIO, SLACK = 1.1, 0.0002
 
-# Half of them say nothing, half ask and never read; each that is cut off comes again.
+# Half of them say nothing, half ask and never read; each that is cut off comes again after a second.
 _HANG = """
-import select, socket, sys
+import select, socket, sys, time
 path, count = sys.argv[1], int(sys.argv[2])
+poll, there, gone = select.poll(), {}, []
 def come(number):
     client = socket.socket(socket.AF_UNIX)
     client.connect(path)
     if number % 2:
         client.send(b"GET / HTTP/1.0\\r\\n\\r\\n")
-    return client
-clients = {}
-for number in range(count):
-    client = come(number)
-    clients[client] = number
-print("there", flush=True)
-poll = select.poll()
-for client in clients:
+    there[client.fileno()] = (number, client)
     poll.register(client, select.POLLHUP)
-by_number = {client.fileno(): client for client in clients}
+for number in range(count):
+    come(number)
+print("there", flush=True)
 while True:
-    for descriptor, _ in poll.poll():
-        client = by_number.pop(descriptor)
+    for descriptor, _ in poll.poll(100):
+        number, client = there.pop(descriptor)
         poll.unregister(descriptor)
-        number = clients.pop(client)
         client.close()
-        again = come(number)
-        clients[again] = number
-        by_number[again.fileno()] = again
-        poll.register(again, select.POLLHUP)
+        gone.append((time.monotonic() + 1, number))
+    while gone and gone[0][0] <= time.monotonic():
+        come(gone.pop(0)[1])
 """
 _READ = """
 import sys

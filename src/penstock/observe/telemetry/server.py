@@ -23,7 +23,7 @@ BACKLOG = 64
 REQUEST = 4096  # bytes
 PATIENCE = 2.0  # seconds from a client's coming until it must have read its answer,
 HURRY = 0.25  # and while others may be waiting for its place
-BREATH = 0.005  # seconds between two turns: who asks without pause is served less often, and the application more
+BREATH = 0.02  # seconds between two turns: who asks without pause is served less often, and the application more
 REUSE = 0.1  # seconds for which one document serves all who ask
 RENEWAL = 30.0  # seconds between two looks at whether the socket is still there for others to find
 _PAUSE = 1.0  # seconds without new clients when the process has no file descriptor left for one
@@ -72,10 +72,8 @@ class Server:
 
     def forget(self) -> None:
         """Close what there is and leave the path alone: it is another process's."""
-        for client in list(self._clients.values()):
-            self._end(client)
-        if self._listener is not None:
-            self._listener.close()
+        for sock in [*self._clients, *([self._listener] if self._listener is not None else [])]:
+            sock.close()
         self._selector.close()
 
     def close(self) -> None:
