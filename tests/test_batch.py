@@ -77,6 +77,20 @@ def test_two_runs_at_once_save_each_item_once_and_one_says_so(
 
 
 @both
+def test_what_another_run_has_saved_meanwhile_has_not_failed(users: Users, kind: Kind) -> None:
+    """Though this one could not do it."""
+
+    def answer(number: int, times: int) -> httpx.Response:
+        if number == 3:
+            users.ask("INSERT INTO penstock_batch VALUES (%s, '3', 'done', 1, NULL, 'other')", users.job)
+        return httpx.Response(404) if number in (3, 4) else user(number)
+
+    report = carry_out(kind, range(10), users, http=Api(answer).http)
+    assert (report.done, report.failed, report.elsewhere) == (8, 1, 1)
+    assert [failure.key for failure in report.failures] == ["4"]
+
+
+@both
 def test_a_commit_whose_answer_is_lost_is_looked_for_and_not_made_twice(
     users: Users, proxy: ChaosProxy, dsn: str, kind: Kind
 ) -> None:

@@ -36,7 +36,7 @@ BAR = "<= 10 % more"
 
 BAR_PERCENT = 10.0
 READ_EVERY = 0.05  # seconds
-SECONDS, ROUNDS = 0.12, 75  # of a turn
+SECONDS, ROUNDS = 0.12, 45  # of a turn
 SIZE = 4
 
 

@@ -358,18 +358,22 @@ class BaseJob:
     async def _transact(self, group: list[Entry], at: _Stage) -> tuple[list[Entry], list[Entry], set[str]]:
         """Who is saved or has failed, whom somebody has saved before, and whom of those this run has."""
         good = {entry.key: entry for entry in group if entry.failure is None}
-        bad = [entry.failure for entry in group if entry.failure is not None]
+        bad = {entry.key: entry for entry in group if entry.failure is not None}
         claimed: set[str] = set()
+        others: dict[str, Entry] = {}
         ours: set[str] = set()
         async with self._lent(transaction=True) as conn:
             began = self._clock()
             try:
                 if good:
                     claimed = await self._checkpoint.claim(conn, {key: entry.tries for key, entry in good.items()})
-                if others := good.keys() - claimed:
-                    ours = await self._checkpoint.ours(conn, others)
+                    others = {key: entry for key, entry in good.items() if key not in claimed}
                 if bad:
-                    await self._checkpoint.fail(conn, bad)
+                    await self._checkpoint.fail(conn, [entry.failure for entry in bad.values() if entry.failure])
+                    states = await self._checkpoint.states(conn, list(bad))
+                    others |= {key: entry for key, entry in bad.items() if states.get(key) == DONE}
+                if others:
+                    ours = await self._checkpoint.ours(conn, others)
                 at.user = bool(claimed)
                 for entry in group:
                     if entry.key in claimed:
@@ -384,8 +388,7 @@ class BaseJob:
                 raise
         with self._lock:
             self._each += 0.2 * ((self._clock() - began) / len(group) - self._each)
-        saved = [entry for entry in group if entry.failure is not None or entry.key in claimed]
-        return saved, [good[key] for key in good.keys() - claimed], ours
+        return [entry for entry in group if entry.key not in others], list(others.values()), ours
 
     def _pause_of_database(self, error: Exception, lost: bool, tries: int, began: float) -> float | None:
         """Seconds until the transaction is tried again; None when that is of no use, or no longer."""

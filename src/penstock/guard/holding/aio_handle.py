@@ -37,6 +37,9 @@ class Body(Protocol):
 
     def is_broken(self, conn: Any) -> bool: ...
 
+    def may_rest(self, conn: Any) -> bool:
+        """Whether nothing is under way that the driver itself knows of."""
+
     def closed_error(self) -> Exception: ...
 
 
@@ -60,6 +63,7 @@ class AsyncHandle:
         self.closed = False
         self.pinned = 0
         self.wrote = body.explicit  # a statement in the open transaction that may have written
+        self._dropped = False
         self._inserted = self._moved = False  # as `handle` has it
         self._slot: Slot | None = None
         self._timeout = timeout
@@ -136,9 +140,13 @@ class AsyncHandle:
         elif not self._busy and self.pool.database.waited_for:
             self.give_up()
 
+    def rest_soon(self) -> None:
+        if self.pool.database.waited_for and self.pool._loop is not None:
+            self.pool._loop.call_soon(self.rest)
+
     def states(self, statement: Any) -> None:
         """The program is about to execute *statement*."""
-        if not reads(statement):
+        if not reads(statement) or _is_several(statement):
             self.wrote = self._inserted = True
             self._moved = False
         if asks_for_last(statement):
@@ -157,7 +165,7 @@ class AsyncHandle:
 
     def may_come_back(self) -> bool:
         """Whether its connection may be given back by somebody other than the task that took it."""
-        return self.conn is None or self._busy > 0 or self.is_clean()
+        return self._dropped or self.conn is None or self._busy > 0 or self.is_clean()
 
     def give_up(self) -> bool:
         """Give back the connection, if it is not needed now. Whether it was. From any thread: elsewhere a bit later."""
@@ -166,7 +174,9 @@ class AsyncHandle:
             if self.conn is not None and loop is not None and loop.is_running():
                 self.pool._tell(self.give_up)
             return False
-        if self.conn is None or self._busy or self.pinned or self._may_be_asked() or not self.is_clean():
+        if self.conn is None or self._busy or self.pinned or self._may_be_asked():
+            return False
+        if not self.body.may_rest(self.conn) or not self.is_clean():
             return False
         self._part()
         return True
@@ -235,8 +245,11 @@ class AsyncHandle:
 
     def after_fork(self) -> None:
         """In a child: the connection is the parent's, and so is the event loop."""
-        self._slot = self.conn = None
-        self._end(Reason.POOL_CLOSED)
+        self.over, self.closed = self.body.closed_error, True
+        facade = self._facade()
+        conn, self._slot, self.conn = self.conn, None, None
+        if conn is not None:
+            self.body.take_off(facade, conn)
 
     def _forget(self) -> None:
         self.pool.handles.discard(self)
@@ -245,6 +258,7 @@ class AsyncHandle:
     def dropped(self) -> None:
         """The program has no reference any more. From any thread, in the midst of anything: no lock, no I/O."""
         if not self.closed:
+            self._dropped = True
             self.pool._tell(self.close_soon)
 
     def release(self, why: str) -> None:
@@ -275,6 +289,11 @@ class AsyncHandle:
             return False
         status = driver.status(conn)
         return status is Status.INERROR or (status is Status.INTRANS and not self.wrote)
+
+
+def _is_several(statement: Any) -> bool:
+    """Whether more statements may follow the first one, which alone is looked at."""
+    return isinstance(statement, str) and ";" in statement.rstrip("; \n\t")
 
 
 class _Nobody:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache, partial, wraps
+from functools import cache, wraps
 from inspect import getattr_static, iscoroutinefunction, signature
 from types import ModuleType
 from typing import Any
@@ -101,6 +101,9 @@ class _Body:
 
     def is_broken(self, conn: Any) -> bool:
         return conn._writer is None
+
+    def may_rest(self, conn: Any) -> bool:
+        return not conn._running
 
     def closed_error(self) -> Exception:
         return aiomysql.InterfaceError("(0, 'Not connected')")  # type: ignore[no-any-return]
@@ -220,11 +223,25 @@ def _read(facade: Any, name: str) -> Any:
 
 
 def _write(facade: Any, name: str, value: Any) -> None:
-    conn = facade._handle.conn
-    if conn is None:
+    handle = facade._handle
+    if handle.conn is None:
         facade._later[name] = value
-    else:
-        setattr(conn, name, value)
+        return
+    setattr(handle.conn, name, value)
+    if name == "_running" and not value:
+        handle.rest_soon()  # it could not part with its connection before: a cursor is about to be done
+
+
+def _of_the_session(name: str, default: Any) -> property:
+    """What a class says for all connections, until one says otherwise; *default* where there is no session now."""
+
+    def read(self: Any) -> Any:
+        conn = self._handle.conn
+        if conn is not None:
+            return getattr(conn, name)
+        return getattr(self._last, name) if name == "_server_status" else self._later.get(name, default)
+
+    return property(read)
 
 
 _NEEDING_NONE = ("ensure_closed", "ping")
@@ -242,6 +259,6 @@ def held(connection_class: Any) -> Any:
         if iscoroutinefunction(value) and not name.startswith("_") and name not in _NEEDING_NONE:
             methods[name] = _using(getattr(_Held, name, value), name in ("commit", "rollback"))
         elif not name.startswith("__") and not callable(value) and not hasattr(value, "__get__"):
-            methods[name] = property(partial(_read, name=name))  # a class has it for all, until one has its own
+            methods[name] = _of_the_session(name, value)
     methods["_ping"] = _using(_Held._ping, False)
     return type(connection_class.__name__, (_Held, connection_class), methods)

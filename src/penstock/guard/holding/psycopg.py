@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from ...drivers.psycopg import _ATTRIBUTES
 from ..settings import Settings
-from . import pools
+from . import pools, psycopg_async
 from .connecting import fallback
 from .facade import Connection, Cursor
 from .handle import Handle, Kind
@@ -47,6 +47,7 @@ def install(module: ModuleType, settings: Settings) -> None:
     psycopg.Connection.connect = classmethod(connect)  # type: ignore[assignment, method-assign]
     module.connect = psycopg.Connection.connect  # type: ignore[attr-defined]
     _lead_cursors(BaseCursor)
+    psycopg_async.install(settings)
 
 
 def _held(cls: Any, conninfo: str, kwargs: Mapping[str, Any], settings: Settings) -> Connection | None:

@@ -288,7 +288,7 @@
       const button = item.firstChild;
       const [name, use, bar] = button.children;
       set(name, `${alarming(pool.name) ? "▲ " : ""}${pool.name}`);
-      set(use, `${number(pool.in_use)}/${number(pool.max)}${pool.waiting ? `, ${number(pool.waiting)} wait` : ""}`);
+      set(use, `${number(pool.in_use)}${pool.max === null ? "" : `/${number(pool.max)}`}${pool.waiting ? `, ${number(pool.waiting)} wait` : ""}`);
       bar.lastChild.setAttribute("width", pool.max ? Math.min(100, (100 * pool.in_use) / pool.max) : 0);
       if (pool.name === state.chosen) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
@@ -367,7 +367,7 @@
     ]);
     const fleet = pool.fleet;
     set(byId("fleet"), fleet
-      ? `Fleet ${fleet.name}: ${number(fleet.claimed)} of ${number(fleet.budget)} connections claimed by ${many(fleet.members, "process", "processes")}.${fleet.line ? ` Held at ${fleet.line}.` : ""} ${fleet.hint ?? ""}`
+      ? `Fleet ${fleet.name}: ${number(fleet.claimed)} of ${number(fleet.budget)} connections claimed by ${many(fleet.members, "process", "processes")}${fleet.hint ? `; ${fleet.hint}` : ""}.`
       : many(pool.members.length, "process has this pool.", "processes have this pool."));
     const counted = [
       ...Object.entries(pool.refusals).map(([reason, count]) => [`refused: ${reason}`, number(count)]),
