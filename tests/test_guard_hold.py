@@ -395,6 +395,25 @@ def test_what_is_dropped_comes_back_and_what_it_did_is_undone(held: Held, driver
 
 
 @postgresql_s
+def test_threads_that_connect_anew_before_they_let_go_do_not_block_one_another(held: Held, driver: str) -> None:
+    said = held(
+        driver,
+        """
+        done = []
+        def work():
+            for number in range(10):
+                conn = connect()  # and the last one is still in hand
+                done.append(run(conn, f"SELECT {number}")[0])
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        print(sum(done))
+        """,
+    )
+    assert said == "180"
+
+
+@postgresql_s
 def test_what_an_ended_thread_has_left_open_is_undone_and_says_so(held: Held, driver: str) -> None:
     said = held(
         driver,
