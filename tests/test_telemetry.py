@@ -418,6 +418,17 @@ def test_it_can_be_switched_off(value: str, dsn: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_that_observes_is_loaded_before_a_pool_opens(dsn: str) -> None:
+    """`import penstock` stays quick."""
+    body = """
+        loaded = lambda: 'penstock.observe' in sys.modules
+        pool = penstock.Pool(dsn, min_size=1, open=False)
+        before = loaded(); pool.open(); tell(before, loaded())
+    """
+    with program(dsn, body) as running:
+        assert running.heard() == "False True"
+
+
 def test_it_can_be_ended_by_the_program(dsn: str, tmp_path: Path) -> None:
     body = """
         from penstock.observe import unwatch
