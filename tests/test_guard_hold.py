@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.guard import launch
+from penstock.guard.settings import Mode, Settings
 from support.guarded import RUN, environment
 from support.mariadb import DATABASE, PASSWORD, USER, MariaDB
 
@@ -58,7 +61,7 @@ postgresql_s = pytest.mark.parametrize("driver", ON_POSTGRESQL)
 def held(request: pytest.FixtureRequest, tmp_path: Path) -> Held:
     """Run a program to its end; what it prints. It must not fail."""
 
-    def hold(driver: str, program: str, max: int = 2, guarded: bool = True, **env: str) -> str:
+    def hold(driver: str, program: str, max: int = 2, **env: str) -> str:
         if driver in ON_POSTGRESQL:
             face = FACES[driver] + POSTGRESQL
             where = {"DSN": request.getfixturevalue("dsn")}
@@ -68,9 +71,9 @@ def held(request: pytest.FixtureRequest, tmp_path: Path) -> Held:
             where = {"HOST": server.host, "PORT": str(server.port)}
         script = tmp_path / "program.py"
         script.write_text(face + COMMON + textwrap.dedent(program))
-        words = [*RUN, "--hold", "--max", str(max), "--", str(script)]
+        guarded = launch.environment(Settings(Mode.HOLD, max), environment(**where, **env))
         done = subprocess.run(
-            words, env=environment(**where, **env), capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path
+            [sys.executable, script], env=guarded, capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -392,6 +395,25 @@ def test_what_is_dropped_comes_back_and_what_it_did_is_undone(held: Held, driver
 
 
 @postgresql_s
+def test_threads_that_connect_anew_before_they_let_go_do_not_block_one_another(held: Held, driver: str) -> None:
+    said = held(
+        driver,
+        """
+        done = []
+        def work():
+            for number in range(10):
+                conn = connect()  # and the last one is still in hand
+                done.append(run(conn, f"SELECT {number}")[0])
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        print(sum(done))
+        """,
+    )
+    assert said == "180"
+
+
+@postgresql_s
 def test_what_an_ended_thread_has_left_open_is_undone_and_says_so(held: Held, driver: str) -> None:
     said = held(
         driver,
@@ -570,6 +592,18 @@ def test_what_a_session_wrote_last_is_asked_of_that_session_or_not_at_all(held: 
         """,
     )
     assert said == "True"
+
+
+def test_the_command_line_is_all_that_it_takes(dsn: str, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import os, psycopg2\n"
+        "kept = [psycopg2.connect(os.environ['DSN']) for _ in range(3)]\n"
+        "print(type(kept[0]).__module__, isinstance(kept[0], psycopg2.extensions.connection))\n"
+    )
+    words = [*RUN, "--hold", "--max", "1", "--", str(script)]
+    done = subprocess.run(words, env=environment(DSN=dsn), capture_output=True, text=True, timeout=SECONDS)
+    assert done.stdout.split() == ["penstock.guard.holding.psycopg2", "True"], done.stderr
 
 
 @postgresql_s

@@ -101,7 +101,7 @@ def _turn(server: EmbeddedPostgres, command: Sequence[str], name: str, seconds: 
                 answered, took, failed = _wrk(url, seconds, CLIENTS)
         assert counts, "bug: nobody looked"
         said = Counter(errors.read_text().splitlines() if errors.exists() else []).most_common(1)
-        return Turn((answered - failed) / took, failed, max(counts), len(counts), said[0][0] if said else "")
+        return Turn(max(0.0, answered - failed) / took, failed, max(counts), len(counts), said[0][0] if said else "")
 
 
 def _wrk(url: str, seconds: int, clients: int) -> tuple[float, float, int]:

@@ -33,8 +33,8 @@ _CLIENT = Touched.CLIENT
 _STICKY_SECONDS = 1.0
 _FRESH_SECONDS = 0.02  # for which a connection stays with who has just connected, and is about to use it
 _READS = re.compile(
-    r"\s*\(?\s*(?:select|show|explain|describe|desc|values|table|set|fetch|commit|rollback|begin|start)\b"
-    r"(?!.*\b(?:nextval|sql_calc_found_rows)\b)",
+    r"\s*\(?\s*(?:select|show|explain|describe|desc|values|table|fetch|commit|rollback)\b"
+    r"(?!.*\b(?:nextval|sql_calc_found_rows|for\s+(?:no\s+key\s+)?(?:update|share|key))\b)",
     re.IGNORECASE | re.DOTALL,
 )
 _LAST = re.compile(
@@ -171,8 +171,11 @@ class Handle:
         conn = self.conn
         return self.leaving or self.shared or conn is None or self.kind.is_clean(conn)
 
-    def give_up(self) -> bool:
-        """Give back the connection, if it is not needed now. Whether it was."""
+    def give_up(self, hard: bool = False) -> bool:
+        """Give back the connection, if it is not needed now. Whether it was.
+
+        *hard*: or else somebody would wait in vain, so that a transaction which has only read is not needed either.
+        """
         if not self._lock.acquire(blocking=False):
             return False  # it is being taken up, or put down: who does that looks afterwards whether somebody waits
         try:
@@ -181,13 +184,18 @@ class Handle:
                 return False
             if self.kind.driver.status(conn) is Status.BROKEN:
                 self._bury(conn)
-            elif self.pinned or self._may_be_asked() or not self.kind.is_spare(self, conn):
+            elif self._needs(conn, hard):
                 return False
             else:
                 self._part(conn)
         finally:
             self._lock.release()
         return True
+
+    def _needs(self, conn: Any, hard: bool) -> bool:
+        if self.pinned or self._may_be_asked():
+            return True
+        return not self.kind.is_spare(self, conn) and not (hard and self.kind.is_dispensable(self, conn))
 
     def _may_be_asked(self) -> bool:
         """Whether the next statement may ask the session what it has written last."""
@@ -288,6 +296,7 @@ class Kind:
                 return self.pool.lend(handle, timeout, code, lasti)
             except errors.PoolDeadlock:  # unless somebody has forgotten one, in a circle of references
                 gc.collect()
+                self.pool.database.make_room(hard=True)
                 return self.pool.lend(handle, timeout, code, lasti)
         except errors.DatabaseUnavailable as error:
             pools.forget(self.pool)
@@ -317,6 +326,10 @@ class Kind:
             return False
         status = self.driver.status(conn)
         return status is Status.INERROR or (status is Status.INTRANS and not handle.wrote)
+
+    def is_dispensable(self, handle: Handle, conn: Any) -> bool:
+        """Whether another connection does as well for the rest of the transaction, as nobody could tell them apart."""
+        return False
 
     def keep(self, conn: Any) -> dict[str, Any]:
         """What the user has set on the connection object, by name."""

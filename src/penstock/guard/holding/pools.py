@@ -153,11 +153,11 @@ class Database:
     def waited_for(self) -> bool:
         return any(pool.waited_for for pool in tuple(self.pools.values()))
 
-    def make_room(self) -> bool:
+    def make_room(self, hard: bool = False) -> bool:
         """Have that handle give up its connection which does not need it, and has not used it for the longest."""
         holding = [handle for handle in tuple(self.handles) if handle.conn is not None]
         holding.sort(key=lambda handle: handle.used)
-        return any(handle.give_up() for handle in holding)
+        return any(handle.give_up(hard) for handle in holding)
 
     def exhausted(self, why: str) -> str:
         """What to say to somebody who has waited in vain: who holds, and what can be done."""
@@ -170,10 +170,10 @@ class Database:
 
     def look_again(self) -> None:
         """Somebody waits on. Found here is what comes back unnoticed: a result dropped half read, above all."""
-        if self.waited_for:
-            self.make_room()
         now = monotonic()
         since = min(map(_longest, tuple(self.pools.values())), default=math.inf)
+        if self.waited_for:
+            self.make_room(hard=now - since > _PATIENCE)
         if now - since > _PATIENCE and now - self._collected > _COLLECT_SECONDS:
             self._collected = now
             gc.collect()  # connections that were dropped, in a circle of references

@@ -89,6 +89,13 @@ def _lead_cursors(base: Any) -> None:
 
 
 class _Kind(Kind):
+    def is_dispensable(self, handle: Handle, conn: Any) -> bool:
+        if conn.isolation_level not in (None, psycopg.IsolationLevel.READ_COMMITTED):
+            return False  # it sees what there was when it began
+        if any(isinstance(cursor._real, psycopg.ServerCursor) for cursor in handle.cursors):
+            return False
+        return self.undoes(handle, conn)
+
     def keep(self, conn: Any) -> dict[str, Any]:
         attributes, preparing = conn._adopted
         then = zip(_ATTRIBUTES, attributes, strict=True)

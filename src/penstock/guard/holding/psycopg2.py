@@ -96,6 +96,13 @@ class _Kind(Kind):
         # psycopg2 lets nobody read what it has received once the connection is closed, as it may be by its next user.
         return self.is_clean(conn) and not any(cursor._is_unread(conn) for cursor in handle.cursors)
 
+    def is_dispensable(self, handle: Handle, conn: Any) -> bool:
+        if conn.isolation_level not in (None, extensions.ISOLATION_LEVEL_READ_COMMITTED):
+            return False  # it sees what there was when it began
+        if any(cursor._is_unread(conn) or cursor._real.name is not None for cursor in handle.cursors):
+            return False
+        return not conn.notifies and self.undoes(handle, conn)
+
     def keep(self, conn: Any) -> dict[str, Any]:
         encoding, *attributes = conn._adopted
         then = zip(_ATTRIBUTES, attributes, strict=True)
