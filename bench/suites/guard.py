@@ -41,9 +41,9 @@ DIFFERENT: Mapping[str, Mapping[str, str]] = {
         "test_connection_wins_anyway": "the same",
         "test_set_encoding": "the same",
     },
-    "pymysql": {},
+    "pymysql": {"test_affected_rows": "of a new connection, on which the pool has asked already whether it can write"},
     "mysqlclient": {
-        "test_affected_rows": "expects that nothing was asked on a new connection; the pool has asked whether it writes",
+        "test_affected_rows": "of a new connection, on which the pool has asked already whether it can write",
     },
 }
 
@@ -121,7 +121,8 @@ def _psycopg2(servers: ExitStack) -> Suite:
         "PGPASSWORD": str(where["password"]),
         "PGSSLMODE": "disable",
     }
-    return Suite(folder, ("tests",), environment)
+    # Left out: a wait callback that waits for one connection, whichever it is called for, hangs in another's thread.
+    return Suite(folder, ("tests", "--ignore=tests/test_green.py"), environment)
 
 
 def _mariadb(servers: ExitStack) -> Mapping[str, object]:

@@ -22,7 +22,7 @@ def serve(
 ) -> None:
     """Show the pools of all processes of this user, live, in a browser: read-only, over their telemetry sockets.
 
-    Whoever asks from elsewhere, or under another name, needs the token in PENSTOCK_SERVE_TOKEN.
+    Where PENSTOCK_SERVE_TOKEN is set, readers need it; else it answers this machine only, under its own name.
     """
     try:
         import uvicorn

@@ -23,6 +23,7 @@ from penstock.observe.top import Frame, frame, printable
 
 UNREACHABLE, USAGE = 1, 2
 _LINES = 1000  # where there is no terminal to end
+_FULL = ("too many clients", "too many connections", "remaining connection slots", "no more connections allowed")
 
 
 def top(
@@ -121,11 +122,11 @@ def _asked(read: Callable[[], Any]) -> Any:
 
     try:
         return read()
-    except psycopg.errors.TooManyConnections as error:
-        hint = "its pools' processes tell over their sockets without one: penstock top"
-        raise _Unreachable(f"the server has no connection left: {_one_line(error)} ({hint})") from None
     except psycopg.Error as error:
-        raise _Unreachable(_one_line(error)) from None
+        said = _one_line(error)
+        full = any(words in said for words in _FULL)
+        hint = "; the processes with pools tell of them without one: penstock top" if full else ""
+        raise _Unreachable(said + hint) from None
 
 
 def _print_json(view: View) -> None:

@@ -47,6 +47,8 @@ class Connection:
         if isroutine(getattr(self.__class__, name, None)):
             return partial(self._do, name)
         handle = self._handle
+        if handle.over is not None and not hasattr(self.__class__, name):
+            raise AttributeError(f"{name}: {handle.over()}")
         conn = handle.enter()
         try:
             value = getattr(conn, name)

@@ -44,6 +44,8 @@ def app(*, token: str | None = None, readers: Readers = "token") -> ASGIApp:
 def of_all_processes(pgbouncer: str | None = None) -> ASGIApp:
     """What `penstock serve` serves: the pools of all processes of this user, read over their sockets.
 
+    Readers need the token, if there is one in the environment; else they have to ask from this machine.
+
     :param pgbouncer: the DSN of a PgBouncer's admin console, whose pools are shown too.
     :raises ImportError: when something is not installed.
     :raises ValueError: when the token in the environment is too short.
@@ -51,7 +53,8 @@ def of_all_processes(pgbouncer: str | None = None) -> ASGIApp:
     from .others import read
     from .site import site
 
-    door = Door(os.environ.get(ENVIRONMENT) or None, "local")
+    token = os.environ.get(ENVIRONMENT) or None
+    door = Door(token, "local" if token is None else "token")
     if pgbouncer is None:
         return site(read, door)
     from .bouncer import Watched

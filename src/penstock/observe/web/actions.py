@@ -21,18 +21,26 @@ class Impossible(Exception):
 async def act(order: Mapping[str, Any]) -> str:
     """Do what *order* says: ``{"pool": ..., "do": "drain" | "resize" | "reclaim", ...}``. What was done, in words.
 
+    Of several pools of that name in the process, each does it that can.
+
     :raises Impossible: when nothing has been changed.
     """
     name, what = order.get("pool"), order.get("do")
-    pools = [source for source in sources() if source.name == name and isinstance(source, BasePool)]
+    pools = [each for each in sources() if each.name == name and isinstance(each, BasePool) and not each.closed]
     if not pools:
         raise Impossible("There is no such pool in this process.")
-    if what not in _DEEDS:
+    if not isinstance(what, str) or what not in _DEEDS:
         raise Impossible(f"What can be done is {', '.join(_DEEDS)}.")
-    done = ""
+    done, why = None, None
     for pool in pools:
-        done = await _DEEDS[what](pool, order)
+        try:
+            done = await _DEEDS[what](pool, order)
+        except Impossible as error:
+            why = error
+            continue
         logger.warning("%s: %s, by the page", pool.name, done)
+    if done is None:
+        raise why or Impossible("Nothing was done.")
     return done
 
 
@@ -54,17 +62,18 @@ async def _resize(pool: Any, order: Mapping[str, Any]) -> str:
 
 async def _reclaim(pool: Any, order: Mapping[str, Any]) -> str:
     site = order.get("site")
-    if not isinstance(site, Mapping):
+    if not isinstance(site, Mapping) or set(site) != set(CallSite._fields):
         raise Impossible("site must have file, line and function.")
-    taken = CallSite(str(site.get("file")), int(site.get("line") or 0), str(site.get("function")))
+    taken = CallSite(**site)
     suspects = sum(holder.suspected and holder.site == taken for holder in pool.holders())
     if not suspects:
         raise Impossible("No suspected leak of that line is out.")
     pool.reclaim(taken)
-    return f"took back {suspects} suspected leaks of {taken}"
+    leaks = "a suspected leak" if suspects == 1 else f"{suspects} suspected leaks"
+    return f"takes back {leaks} of {taken}"
 
 
-_DEEDS: dict[Any, Callable[[Any, Mapping[str, Any]], Awaitable[str]]] = {
+_DEEDS: dict[str, Callable[[Any, Mapping[str, Any]], Awaitable[str]]] = {
     "drain": _drain,
     "resize": _resize,
     "reclaim": _reclaim,

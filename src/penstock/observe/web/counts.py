@@ -8,11 +8,14 @@ from typing import Any
 _NAMED = ("open", "idle", "waiting", "leased", "max_size", "leaks")
 
 
+def is_shown(source: Mapping[str, Any]) -> bool:
+    """Whether there is anything to tell of it: it could tell, and is not over."""
+    return source["error"] is None and (not source["figures"]["closed"] or source["figures"]["open"] > 0)
+
+
 def counts(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Of all pools together, and of each."""
-    pools = [
-        _pool(document, source) for document in documents for source in document["sources"] if source["error"] is None
-    ]
+    pools = [_pool(document, source) for document in documents for source in document["sources"] if is_shown(source)]
     totals = ("totalCount", "idleCount", "waitingCount", "activeCount")
     return {**{name: sum(pool[name] for pool in pools) for name in totals}, "pools": pools}
 

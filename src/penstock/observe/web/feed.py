@@ -79,15 +79,16 @@ class Feed:
         with self._lock:
             if len(self._watchers) >= MOST_WATCHERS:
                 raise TooMany
-            watcher = _Watcher()
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[dict[str, str]]:
+        watcher = _Watcher()
+        with self._lock:  # only now: what is never begun is never ended either
             self._watchers.add(watcher)
             if self._thread is None:
                 self.latest = None  # that of long ago
                 self._thread = threading.Thread(target=self._run, name="penstock-page", daemon=True)
                 self._thread.start()
-        return self._events(watcher)
-
-    async def _events(self, watcher: _Watcher) -> AsyncIterator[dict[str, str]]:
         try:
             yield {"event": "about", "data": json.dumps(self._about)}
             yield {"event": "history", "data": json.dumps(self._frames.history())}

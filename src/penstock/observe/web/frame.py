@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 from typing import Any
 
+from .counts import is_shown
 from .quantiles import gained, quantile
 
 WINDOW = 10.0  # seconds that rates and percentiles are about
@@ -19,7 +20,7 @@ MOST_POOLS = 50
 MOST_SITES = 20  # call sites that hold connections
 MOST_EVENTS = 40
 TOP = 10
-_UNKNOWN = 1_000_000  # a size above this is no size: a fleet's member that has not joined yet has none
+_UNKNOWN = 1_000_000  # a size above this is no size, nor is 0: of a member that has not joined, of what is no pool
 
 Document = Mapping[str, Any]
 
@@ -37,7 +38,7 @@ class Frames:
         seen = set()
         for document in documents:
             for number, source in enumerate(document["sources"]):
-                if source["error"] is not None or (source["figures"]["closed"] and not source["figures"]["open"]):
+                if not is_shown(source):
                     continue
                 key = (document["host"], document["pid"], source["name"], number)
                 seen.add(key)
@@ -130,7 +131,7 @@ def _pool(name: str, parts: Sequence[tuple[Document, Mapping[str, Any], Mapping[
 
 def _size(source: Mapping[str, Any]) -> int | None:
     size: int = source["figures"]["max_size"]
-    return size if size < _UNKNOWN else None
+    return size if 0 < size < _UNKNOWN else None
 
 
 def _states(figures: Mapping[str, Any]) -> Iterable[str]:

@@ -3,7 +3,8 @@
 
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const SPAN = 300; // seconds that a chart shows
+  const SPAN = 300; // seconds that a chart shows at most; it grows to that
+  const SHORTEST = 60;
   const STALE = 3500; // milliseconds without news, after which what is shown is old
   const [AT, IN_USE, IDLE, OPENING, WAITING, MAX, WAIT50, WAIT99, USE50, USE99] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
@@ -112,7 +113,7 @@
   const even = (most) => Math.max(2, 2 * Math.ceil(nice(most) / 2)); // half of it is a whole number, too
 
   class Plane {
-    constructor(svg, most, format) {
+    constructor(svg, span, most, format) {
       this.svg = svg;
       this.width = svg.clientWidth || 320;
       this.height = svg.clientHeight || 130;
@@ -122,6 +123,7 @@
       this.bottom = this.height - 18;
       this.most = most;
       this.now = state.frame.now;
+      this.span = span;
       svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
       const parts = [];
       for (const share of [0, 0.5, 1]) {
@@ -129,11 +131,11 @@
         parts.push(draw("line", { class: "grid", x1: this.left, x2: this.right, y1: y, y2: y }));
         parts.push(draw("text", { x: this.left - 6, y: y + 4, "text-anchor": "end" }, format(most * share)));
       }
-      parts.push(draw("text", { x: this.left, y: this.height - 4 }, "5 min ago"));
+      parts.push(draw("text", { x: this.left, y: this.height - 4 }, `${span < SPAN ? `${span.toFixed(0)} s` : "5 min"} ago`));
       parts.push(draw("text", { x: this.right, y: this.height - 4, "text-anchor": "end" }, "now"));
       this.parts = parts;
     }
-    x(at) { return (this.left + (this.right - this.left) * (1 - (this.now - at) / SPAN)).toFixed(1); }
+    x(at) { return (this.left + (this.right - this.left) * (1 - (this.now - at) / this.span)).toFixed(1); }
     y(value) { return (this.bottom - (this.bottom - this.top) * Math.min(1, value / this.most)).toFixed(1); }
 
     // Runs of points without a gap: nothing is drawn where nobody looked.
@@ -142,7 +144,7 @@
       let run = [];
       let last = null;
       for (const point of points) {
-        if (this.now - point[AT] > SPAN) continue;
+        if (this.now - point[AT] > this.span) continue;
         const known = value(point) !== null;
         if (!known || (last !== null && point[AT] - last > 5)) {
           if (run.length) found.push(run);
@@ -200,10 +202,11 @@
 
   const charts = (pool, points) => {
     const shown = points.filter((point) => state.frame.now - point[AT] <= SPAN);
+    const span = Math.min(SPAN, Math.max(SHORTEST, state.frame.now - (shown[0]?.[AT] ?? 0)));
     const most = (value) => Math.max(0, ...shown.map((point) => value(point) ?? 0));
     const open = (point) => point[IN_USE] + point[IDLE] + point[OPENING];
 
-    const connections = new Plane(byId("chart-connections").querySelector("svg"), even(1.1 * Math.max(1, most(open), most((point) => point[MAX]))), (value) => number(value));
+    const connections = new Plane(byId("chart-connections").querySelector("svg"), span, even(1.1 * Math.max(1, most(open), most((point) => point[MAX]))), (value) => number(value));
     connections.band(shown, () => 0, (point) => point[IN_USE], "in-use");
     connections.band(shown, (point) => point[IN_USE], (point) => point[IN_USE] + point[IDLE], "idle");
     connections.band(shown, (point) => point[IN_USE] + point[IDLE], open, "opening");
@@ -216,14 +219,14 @@
     key(byId("caption-connections"), [["in-use", "in use"], ["idle", "idle"], ["opening", "being opened"], ["limit", "the line"]],
       `In use now ${number(pool.in_use)}, at most ${number(most((point) => point[IN_USE]))} in five minutes.`);
 
-    const waiting = new Plane(byId("chart-waiting").querySelector("svg"), even(Math.max(4, most((point) => point[WAITING]))), (value) => number(value));
+    const waiting = new Plane(byId("chart-waiting").querySelector("svg"), span, even(Math.max(4, most((point) => point[WAITING]))), (value) => number(value));
     waiting.band(shown, () => 0, (point) => point[WAITING], "area");
     waiting.stroke(shown, (point) => point[WAITING], "stroke");
     waiting.show();
     key(byId("caption-waiting"), [], `Now ${number(pool.waiting)}, at most ${number(most((point) => point[WAITING]))} in five minutes.`);
 
     for (const [id, p50, p99, times] of [["wait", WAIT50, WAIT99, pool.wait], ["use", USE50, USE99, pool.use]]) {
-      const plane = new Plane(byId(`chart-${id}`).querySelector("svg"), nice(Math.max(0.004, most((point) => point[p99]))), seconds);
+      const plane = new Plane(byId(`chart-${id}`).querySelector("svg"), span, nice(Math.max(0.004, most((point) => point[p99]))), seconds);
       plane.stroke(shown, (point) => point[p99], "stroke second");
       plane.stroke(shown, (point) => point[p50], "stroke");
       plane.show();
@@ -285,7 +288,7 @@
       const button = item.firstChild;
       const [name, use, bar] = button.children;
       set(name, `${alarming(pool.name) ? "▲ " : ""}${pool.name}`);
-      set(use, `${number(pool.in_use)}/${number(pool.max)}${pool.waiting ? `, ${number(pool.waiting)} wait` : ""}`);
+      set(use, `${number(pool.in_use)}${pool.max === null ? "" : `/${number(pool.max)}`}${pool.waiting ? `, ${number(pool.waiting)} wait` : ""}`);
       bar.lastChild.setAttribute("width", pool.max ? Math.min(100, (100 * pool.in_use) / pool.max) : 0);
       if (pool.name === state.chosen) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
@@ -364,7 +367,7 @@
     ]);
     const fleet = pool.fleet;
     set(byId("fleet"), fleet
-      ? `Fleet ${fleet.name}: ${number(fleet.claimed)} of ${number(fleet.budget)} connections claimed by ${many(fleet.members, "process", "processes")}.${fleet.line ? ` Held at ${fleet.line}.` : ""} ${fleet.hint ?? ""}`
+      ? `Fleet ${fleet.name}: ${number(fleet.claimed)} of ${number(fleet.budget)} connections claimed by ${many(fleet.members, "process", "processes")}${fleet.hint ? `; ${fleet.hint}` : ""}.`
       : many(pool.members.length, "process has this pool.", "processes have this pool."));
     const counted = [
       ...Object.entries(pool.refusals).map(([reason, count]) => [`refused: ${reason}`, number(count)]),
