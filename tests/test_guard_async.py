@@ -23,6 +23,7 @@ from penstock.drill.postgres import EmbeddedPostgres
 from penstock.guard.requests import Request, begin, leave
 from support.guard_async import (
     Program,
+    admitted,
     arguments,
     held_aiomysql,
     held_asyncpg,
@@ -31,7 +32,7 @@ from support.guard_async import (
     out,
     own_lines,
 )
-from support.waiting import soon
+from support.waiting import eventually, soon
 
 SRC = Path(__file__).parents[1] / "src"
 PENSTOCK = Path(sys.executable).with_name("penstock")
@@ -508,8 +509,8 @@ def test_loops_one_after_another_leave_nothing_behind(program: Program, recwarn:
 
 
 def test_loops_in_threads_share_the_line(program: Program) -> None:
-    most, pause = 0, threading.Event()
-    before = program.count()
+    most = counted = 0
+    eventually(lambda: program.count() == 0)
     failed: list[BaseException] = []
 
     async def scenario() -> None:
@@ -528,10 +529,11 @@ def test_loops_in_threads_share_the_line(program: Program) -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        most = max(most, program.count() - before)
-        pause.wait(0.001)
+        most = max(most, admitted())
+        counted = max(counted, program.count())
     assert not failed
     assert 1 <= most <= MAX
+    assert counted <= MAX
 
 
 # ---------------------------------------------------------------------------------------------- asyncpg's own pool

@@ -14,6 +14,7 @@ import pytest
 from psycopg._cursor_base import BaseCursor
 from psycopg.conninfo import conninfo_to_dict
 
+from penstock.core import State
 from penstock.drivers.mysql import parse
 from penstock.guard.holding import aio, pools, psycopg_async
 from penstock.guard.holding import aiomysql as holding_aiomysql
@@ -116,3 +117,9 @@ def out() -> int:
 def opened() -> int:
     """Connections that are open, or are being opened or closed, in all event loops."""
     return sum(len(pool._core.slots) for mine in list(aio._loops.values()) for pool in mine.values())
+
+
+def admitted() -> int:
+    """Connections that count against a line now, in all event loops and threads."""
+    slots = [slot for database in list(pools._databases.values()) for slot in tuple(database._admitted)]
+    return sum(slot.state is not State.GONE for slot in slots)

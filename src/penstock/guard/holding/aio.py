@@ -141,9 +141,14 @@ class HeldAsyncPool(AsyncPool[Any]):
         for handle in list(self.handles):
             handle.end()
         await self.close(timeout=0)
-        left = [task for task in self._tasks if not task.done()]
-        if left:
-            await asyncio.wait(left, timeout=_END_SECONDS)
+        for patience in (_END_SECONDS, 0.1):
+            left = [task for task in self._tasks if not task.done()]
+            if left:
+                await asyncio.wait(left, timeout=patience)
+            for task in self._tasks:
+                task.cancel()
+        for _ in range(2):
+            await asyncio.sleep(0)  # transports end a step after they are told to
 
 
 def pool_for(
@@ -208,7 +213,7 @@ def _end_with(loop: AbstractEventLoop) -> None:
 def _end(loop: AbstractEventLoop) -> None:
     for key, pool in _loops.pop(loop, {}).items():
         try:
-            loop.run_until_complete(asyncio.wait_for(pool.end(), 2 * _END_SECONDS))
+            loop.run_until_complete(pool.end())
         except Exception:
             pools.logger.exception("%s: could not be closed with its event loop", pool.name)
         _put(pool.database, (id(loop), key), None)

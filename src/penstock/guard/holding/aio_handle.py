@@ -140,6 +140,10 @@ class AsyncHandle:
         elif not self._busy and self.pool.database.waited_for:
             self.give_up()
 
+    @property
+    def is_busy(self) -> bool:
+        return self._busy > 0
+
     def rest_soon(self) -> None:
         if self.pool.database.waited_for and self.pool._loop is not None:
             self.pool._loop.call_soon(self.rest)

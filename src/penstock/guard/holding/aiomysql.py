@@ -80,7 +80,11 @@ def _pool(given: Mapping[str, Any], settings: Settings) -> tuple[HeldAsyncPool, 
     where = (_text(host), str(port), _text(params.get("db") or ""), _text(params.get("user") or ""))
 
     def make() -> Mapping[str, Any]:
-        return {"driver": "aiomysql", "kwargs": params, **({"connect_timeout": float(timeout)} if timeout else {})}
+        return {
+            "driver": "aiomysql",
+            "kwargs": params,
+            **({"connect_timeout": float(timeout)} if timeout else {}),
+        }
 
     title = f"{_text(params.get('db') or 'no database yet')} at {_text(host)}:{port}"
     return pool_for("aiomysql", where, key, settings.max_size, make, title), timeout
@@ -161,7 +165,18 @@ class _Held:
             super()._ensure_alive()  # type: ignore[misc]
 
     def close(self) -> None:
-        self._handle.close_soon()
+        handle = self._handle
+        if handle.is_busy and handle.conn is not None:  # aiomysql itself, in the midst of an answer that does not come
+            handle.conn.close()
+            handle.lost()
+        else:
+            handle.close_soon()
+
+    def _close_on_cancel(self) -> None:
+        handle = self._handle
+        if handle.conn is not None:
+            handle.conn._close_on_cancel()
+            handle.lost()
 
     async def ensure_closed(self) -> None:
         await self._handle.close()
