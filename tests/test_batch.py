@@ -77,6 +77,20 @@ def test_two_runs_at_once_save_each_item_once_and_one_says_so(
 
 
 @both
+def test_what_another_run_has_saved_meanwhile_has_not_failed(users: Users, kind: Kind) -> None:
+    """Though this one could not do it."""
+
+    def answer(number: int, times: int) -> httpx.Response:
+        if number == 3:
+            users.ask("INSERT INTO penstock_batch VALUES (%s, '3', 'done', 1, NULL, 'other')", users.job)
+        return httpx.Response(404) if number in (3, 4) else user(number)
+
+    report = carry_out(kind, range(10), users, http=Api(answer).http)
+    assert (report.done, report.failed, report.elsewhere) == (8, 1, 1)
+    assert [failure.key for failure in report.failures] == ["4"]
+
+
+@both
 def test_a_commit_whose_answer_is_lost_is_looked_for_and_not_made_twice(
     users: Users, proxy: ChaosProxy, dsn: str, kind: Kind
 ) -> None:
@@ -468,6 +482,22 @@ class trickling:  # named as what it is used as
                         client.sendall(b".")
             except OSError:
                 return
+
+
+@both
+def test_who_holds_the_row_of_an_item_for_ever_ends_the_job_and_does_not_stall_it(users: Users, kind: Kind) -> None:
+    """Another run, say, that has stopped in the midst of a transaction."""
+    carry_out(kind, [1], users, http=Api().http)  # so that there is the table
+    with psycopg.connect(users.dsn) as other:
+        other.execute("INSERT INTO penstock_batch VALUES (%s, '5', 'done', 1, NULL, 'other')", (users.job,))
+        once = Retry(attempts=2, first=0.0)
+        with pytest.raises(BatchStopped, match="statement timeout") as stopped:
+            carry_out(kind, range(10), users, http=Api().http, timeout=0.4, retry=once, concurrency=1)
+        assert stopped.value.report.failed == 0
+        other.rollback()
+    again = carry_out(kind, range(10), users, http=Api().http)
+    assert again.failed == 0
+    assert users.saved == list(range(10))
 
 
 # ------------------------------------------------------------------------------------------ stopping

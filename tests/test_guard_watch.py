@@ -659,12 +659,33 @@ def test_sigusr1_tells_who_holds_what_now(written: Written, dsn: str) -> None:
         assert process.stderr is not None
         assert process.stdout.readline() == "ready\n"
         told = ""
-        while "held for" not in told:  # what it has is written in a moment
+        while "idle in hand" not in told:  # what it does is written in a moment
             process.send_signal(signal.SIGUSR1)
             told = process.stderr.readline()
-        assert f"{program}:4 in <module> (thread MainThread): held for" in told
-        assert "INTRANS" in told
+            if told.startswith("penstock: process"):
+                told += process.stderr.readline() + process.stderr.readline()
+        assert "has 1 connection to postgres at 127.0.0.1:" in told
+        assert "  1 by program.py:4 in <module>: for " in told
+        assert "INTRANS, idle in hand for" in told
+        assert "thread MainThread now at program.py:7 in <module>" in told
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def test_the_program_does_not_outlive_who_started_it(written: Written, dsn: str) -> None:
+    """Whoever kills the process that he has started means the program."""
+    program = written("""
+        import os, signal, psycopg2
+
+        conn = psycopg2.connect(os.environ["DSN"])
+        print("ready", flush=True)
+        signal.pause()
+    """)
+    with started(program, DSN=dsn) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGKILL)
+        assert process.stdout.read() == ""  # nobody has its other end any more
 
 
 def test_off_leaves_it_alone(written: Written, dsn: str) -> None:

@@ -342,6 +342,7 @@ def test_statements_that_share_connections_are_told_of(dsn: str, registry: Colle
     assert found["penstock_multiplex_statements_total",] == 20
     assert found["penstock_multiplex_in_flight",] == 0
     assert found["db_client_connection_use_time_seconds_count",] == 20
+    assert found["db_client_connection_wait_time_seconds_count",] == 20
     assert found["penstock_event_loop_lag_seconds",] >= 0
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from penstock.observe.mirror import _create_files
 from support.waiting import eventually
 from support.web import free_port, serving
 
@@ -71,6 +73,10 @@ def test_a_process_that_ends_has_told_all(tmp_path: Path) -> None:
         from support.fake import FakeDriver, make
         mirror.SECONDS = 3600
         prometheus.register()
+        try:
+            prometheus.register()
+        except ValueError:
+            pass  # two would count everything twice
         pool = make(Pool, FakeDriver(False), min_size=1, name="web")
         pool.open()
         for _ in range(3):
@@ -97,6 +103,24 @@ def test_a_process_that_ends_has_told_all(tmp_path: Path) -> None:
     samples = {sample.name: sample.value for family in parse(said.stdout) for sample in family.samples}
     assert samples["db_client_connection_use_time_seconds_count"] == 4
     assert samples["penstock_requests_total"] == 4
+
+
+def test_files_are_whole_from_their_first_moment_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has just begun spoils no scrape: prometheus_client fails on a file that is empty."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    _create_files()
+    files = list(tmp_path.iterdir())
+    assert sorted(file.name.removesuffix(f"_{os.getpid()}.db") for file in files) == [
+        "counter",
+        "gauge_livemax",
+        "gauge_livesum",
+        "histogram",
+    ]
+    assert len({file.stat().st_ino for file in files}) == 4
+    assert all(not list(MmapedDict.read_all_values_from_file(file)) for file in files)
+    files[0].write_bytes(b"figures")
+    _create_files()  # as a process does whose number another one had
+    assert files[0].read_bytes() == b"figures"
 
 
 def test_the_folder_must_be_named_before_prometheus_client_is_loaded(tmp_path: Path) -> None:

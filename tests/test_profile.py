@@ -262,7 +262,7 @@ def test_statements_that_share_a_connection_are_told_by_their_own_lines(dsn: str
     found = asyncio.run(share())
     assert [each.statement for each in found.statements] == ["SELECT pg_sleep(?), ?"]
     assert found.sites[0].site.function.endswith("share")
-    assert found.idle == 0
+    assert found.idle < found.held
 
 
 # ---------------------------------------------------------------------------------------------- the log

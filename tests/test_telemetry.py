@@ -225,7 +225,7 @@ def test_it_is_read_only_and_takes_no_nonsense(pool: Pool[Any], asked: bytes, st
     assert answer[9:12] == status
 
 
-def test_a_process_without_file_descriptors_does_not_spin(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_file_descriptors_does_not_spin(alone: Path) -> None:
     """Whoever cannot be let in would make the socket readable for ever."""
     offered = server.Server(lambda: b"{}")
     offered.listen()
@@ -245,6 +245,7 @@ def test_a_process_without_file_descriptors_does_not_spin(alone: Path, monkeypat
 
     full = Full(offered._listener)  # type: ignore[arg-type]
     with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
         client.connect(str(offered.path))
         key = offered._selector.get_key(offered._listener)  # type: ignore[arg-type]
         assert key.data is None
@@ -252,7 +253,7 @@ def test_a_process_without_file_descriptors_does_not_spin(alone: Path, monkeypat
         offered.serve(0.2)
         assert full.asked == 1
         offered._listener = full.listener
-        monkeypatch.setattr(server, "_PAUSE", 0.0)
+        offered._accepts_at = 0.0  # as if the pause was over
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         for _ in range(20):  # takes it in, lets it in, reads, and answers
             offered.serve(0.01)
@@ -415,6 +416,17 @@ def test_it_can_be_switched_off(value: str, dsn: str, tmp_path: Path) -> None:
     with program(dsn, body, there) as running:
         assert (running.heard(), running.heard()) == ("ready", "[]")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_that_observes_is_loaded_before_a_pool_opens(dsn: str) -> None:
+    """`import penstock` stays quick."""
+    body = """
+        loaded = lambda: 'penstock.observe' in sys.modules
+        pool = penstock.Pool(dsn, min_size=1, open=False)
+        before = loaded(); pool.open(); tell(before, loaded())
+    """
+    with program(dsn, body) as running:
+        assert running.heard() == "False True"
 
 
 def test_it_can_be_ended_by_the_program(dsn: str, tmp_path: Path) -> None:

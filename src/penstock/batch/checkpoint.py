@@ -9,7 +9,7 @@ and learns how that ended.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
@@ -21,7 +21,6 @@ LONGEST_KEY, LONGEST_JOB = 255, 190  # characters: what fits into a key of MySQL
 DONE, FAILED = "done", "failed"
 
 Row = tuple[Any, ...]
-Ask = Callable[[str, Sequence[Any]], Awaitable[list[Row]]]
 
 _POSTGRES_DDL = f"""\
 CREATE TABLE IF NOT EXISTS {TABLE} (
@@ -111,7 +110,8 @@ class Checkpoint:
 
     async def ours(self, conn: Any, keys: Iterable[str]) -> set[str]:
         """Those that this run has saved."""
-        rows = await self._execute(conn, *self._of("SELECT item", sorted(keys), "run LIKE %s", f"{self.run}:%"))
+        mine = f"state = '{DONE}' AND run LIKE %s"
+        rows = await self._execute(conn, *self._of("SELECT item", sorted(keys), mine, f"{self.run}:%"))
         return {_text(item) for (item,) in rows}
 
     async def fail(self, conn: Any, failures: Iterable[Failure]) -> None:

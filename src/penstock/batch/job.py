@@ -315,7 +315,6 @@ class BaseJob:
         """Save whatever waits, until nothing does."""
         ended: BaseException | None = None
         while group := self._next_group():
-            began = self._clock()
             try:
                 if self._why is None or self._why[1] is None:  # or there is no sense in it any more
                     await self._commit(group)
@@ -326,8 +325,6 @@ class BaseJob:
                 for entry in group:
                     if not entry.settled.done():
                         entry.settled.set_result(None)
-            with self._lock:
-                self._each += 0.2 * ((self._clock() - began) / len(group) - self._each)
         if ended is not None:
             raise ended
 
@@ -361,17 +358,22 @@ class BaseJob:
     async def _transact(self, group: list[Entry], at: _Stage) -> tuple[list[Entry], list[Entry], set[str]]:
         """Who is saved or has failed, whom somebody has saved before, and whom of those this run has."""
         good = {entry.key: entry for entry in group if entry.failure is None}
-        bad = [entry.failure for entry in group if entry.failure is not None]
+        bad = {entry.key: entry for entry in group if entry.failure is not None}
         claimed: set[str] = set()
+        others: dict[str, Entry] = {}
         ours: set[str] = set()
         async with self._lent(transaction=True) as conn:
+            began = self._clock()
             try:
                 if good:
                     claimed = await self._checkpoint.claim(conn, {key: entry.tries for key, entry in good.items()})
-                if others := good.keys() - claimed:
-                    ours = await self._checkpoint.ours(conn, others)
+                    others = {key: entry for key, entry in good.items() if key not in claimed}
                 if bad:
-                    await self._checkpoint.fail(conn, bad)
+                    await self._checkpoint.fail(conn, [entry.failure for entry in bad.values() if entry.failure])
+                    states = await self._checkpoint.states(conn, list(bad))
+                    others |= {key: entry for key, entry in bad.items() if states.get(key) == DONE}
+                if others:
+                    ours = await self._checkpoint.ours(conn, others)
                 at.user = bool(claimed)
                 for entry in group:
                     if entry.key in claimed:
@@ -384,8 +386,9 @@ class BaseJob:
             except Exception:
                 at.lost = self._driver.status(conn) is Status.BROKEN
                 raise
-        saved = [entry for entry in group if entry.failure is not None or entry.key in claimed]
-        return saved, [good[key] for key in good.keys() - claimed], ours
+        with self._lock:
+            self._each += 0.2 * ((self._clock() - began) / len(group) - self._each)
+        return [entry for entry in group if entry.key not in others], list(others.values()), ours
 
     def _pause_of_database(self, error: Exception, lost: bool, tries: int, began: float) -> float | None:
         """Seconds until the transaction is tried again; None when that is of no use, or no longer."""

@@ -71,11 +71,12 @@ def for_each(
         threads, wait 5 s to connect and 15 s to read.
     :param rate: how often *work* is called a second, in all; a `Rate` has a burst, too. None for no limit.
     :param retry: how often, for how long, and upon what an item is tried again; so is a transaction.
-    :param timeout: seconds for one try of *work*: its requests end by then, whatever they ask for themselves.
+    :param timeout: seconds for one try of *work*: its requests end by then, whatever they ask for themselves. And for
+        one transaction, as `penstock.deadline` bounds it.
     :param retry_failed: whether items that have failed in an earlier run are tried again.
     :param stop_after: so many failures in a row end the job, rather than all items.
     :param grace: seconds for what is in flight when the job is to stop.
-    :param total: how many items there are, for the progress; by default what ``len(items)`` says.
+    :param total: how many items there are, for the progress; by default the length of a sequence, set or mapping.
     :param progress: whether to show how far it is: a bar on a terminal, else a line of the logger ``penstock.batch``
         (INFO) every ten seconds.
     :raises BatchStopped: when the job has ended itself: the database is not to be had, or too many items fail.
@@ -213,7 +214,8 @@ class _Job(BaseJob):
 
     @asynccontextmanager
     async def _lent(self, transaction: bool) -> AsyncIterator[Any]:
-        with self._pool.transaction() if transaction else self._pool.connection() as conn:
+        pool, limit = self._pool, self._settings.timeout
+        with pool.transaction(deadline=limit) if transaction else pool.connection(deadline=limit) as conn:
             yield conn
 
     def _future(self) -> Any:

@@ -66,7 +66,8 @@ def _pool_rows(pools: Sequence[PoolRow], most: int, width: int) -> Iterable[Rend
 
 def _pools_line(frame: Frame, width: int) -> Text:
     what = f"{_many(len(frame.pools), 'pool')} in {_many(frame.processes, 'process', 'processes')}"
-    words = [f"{frame.used} of {frame.size} in use", f"{frame.open} open", _waits(frame.waiting), what]
+    beside = [f"{frame.unbounded} in use without a limit"] if frame.unbounded else []
+    words = [f"{frame.used} of {frame.size} in use", *beside, f"{frame.open} open", _waits(frame.waiting), what]
     return _line(frame.used, frame.size, words, width, alarming=frame.waiting > 0)
 
 
@@ -82,7 +83,7 @@ def _pool_table(rows: Sequence[PoolRow], width: int) -> Table:
             str(row.pid),
             row.title,
             row.name,
-            Text(f"{row.used}/{row.size}", _colour(row.share)),
+            Text(str(row.used) if row.size is None else f"{row.used}/{row.size}", _colour(row.share)),
             Text(str(row.waiting or ""), "bold red"),
             *([str(row.open)] if wide else []),
             "" if row.rate is None else f"{row.rate:,.0f}",
@@ -120,7 +121,7 @@ def _held(group: Held, width: int) -> Iterable[Text]:
     second.append(f"{doing}, {row.status}", "yellow" if row.idle is not None and row.idle > 1 else "")
     if row.now_at:
         room = width - len(second.plain) - len("; now at ")
-        second.append(f"; now at {shortened(row.now_at[0], max(20, room))}")
+        second.append(f"; now at {shortened(row.now_at, max(20, room))}")
     second.truncate(width, overflow="ellipsis")
     yield second
     yield Text(f"{'':10}{row.statement or 'no statement yet'}", "dim", no_wrap=True, overflow="ellipsis")

@@ -77,29 +77,42 @@ def _play(job: _Job, shape: Batch, eye: psycopg.Connection[Any], origin: float, 
     result = job._result
     judged = result.arm.judged
     end = origin + (TOO_LONG if judged else result.seconds)
-    kills = list(shape.kills if judged else shape.kills[:1])
+    kills = [share * result.items for share in shape.kills] if judged else [shape.killed_at]
     while True:
         with job.process() as process:
-            while process.is_alive() and time.monotonic() < end:
+            while process.is_alive() and time.monotonic() < end and (judged or _still(result) < shape.patience):
                 process.join(TICK_SECONDS)
                 now = time.monotonic() - origin
                 result.progress.append((now, _rows(eye)))
+                result.memory.append((now, _memory(process.pid)))
                 watch(result, now)
-                behind = result.rows / result.items if judged else now / result.seconds
-                if kills and behind >= kills[0]:
+                if kills and result.rows >= kills[0]:
                     break
             of_itself = not process.is_alive()
             result.ends.append((time.monotonic() - origin, of_itself))
-        if of_itself or time.monotonic() >= end:
+        if of_itself or not kills or result.rows < kills.pop(0):
             return
-        kills.pop(0)
         result.marks.append(Mark(time.monotonic() - origin, "SIGKILL"))
+
+
+def _still(result: BatchResult) -> float:
+    """Seconds in which nothing was saved, once anything was."""
+    return result.progress[-1][0] - result.last_saved if result.rows else 0.0
 
 
 def _rows(eye: psycopg.Connection[Any]) -> int:
     row = eye.execute(f"SELECT count(*) FROM {SCHEMA}.{TABLE}").fetchone()
     assert row is not None
     return int(row[0])
+
+
+def _memory(pid: int) -> int:
+    """What a process has in memory, in bytes; 0 once it has ended."""
+    try:
+        with open(f"/proc/{pid}/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
 
 
 def _count(result: BatchResult, shape: Batch, eye: psycopg.Connection[Any]) -> None:

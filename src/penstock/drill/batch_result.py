@@ -1,6 +1,7 @@
 """What became of a job: how many users are saved, how often, how fast."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from penstock.drill.result import Result
 
@@ -14,6 +15,7 @@ class BatchResult(Result):
     :ivar items: users in all.
     :ivar progress: how many rows there were, and when.
     :ivar ends: when each of its processes ended, and whether of itself.
+    :ivar memory: of its process, in bytes, and when.
     :ivar distinct: users who are saved at the end.
     :ivar failed_items: users whom the job says it has given up, and keeps in a list.
     :ivar errors_told: what a process said that ended with an error.
@@ -22,6 +24,7 @@ class BatchResult(Result):
     items: int
     progress: list[tuple[float, int]] = field(default_factory=list)
     ends: list[tuple[float, bool]] = field(default_factory=list)
+    memory: list[tuple[float, int]] = field(default_factory=list)
     distinct: int = 0
     passed: int = 0
     failed_items: int = 0
@@ -63,8 +66,26 @@ class BatchResult(Result):
 
     @property
     def per_second(self) -> float:
-        """Rows saved a second, while any were: the time in which it stood still at the end does not count."""
-        return self.rows / self.last_saved if self.last_saved else 0.0
+        """Rows saved a second: by one that came to its end in all its time, starts and kills included.
+
+        By another one while it saved: its starts, and the time in which it stood still, do not count.
+        """
+        if self.complete:
+            return self.rows / self.last_saved if self.last_saved else 0.0
+        gained = sum(rows for rows, _ in self._spans)
+        return gained / sum(seconds for _, seconds in self._spans) if gained else 0.0
+
+    @property
+    def _spans(self) -> list[tuple[int, float]]:
+        """Of each process, the rows saved after its first, and the seconds from that to its last."""
+        spans, begin = [], 0.0
+        for end, _ in self.ends:
+            looks = [look for look in self.progress if begin <= look[0] <= end]
+            moved = [later for earlier, later in pairwise(looks) if later[1] > earlier[1]]
+            if len(moved) > 1:
+                spans.append((moved[-1][1] - moved[0][1], moved[-1][0] - moved[0][0]))
+            begin = end
+        return spans
 
     @property
     def seconds_for_all(self) -> float | None:

@@ -23,9 +23,9 @@ def settings(scenario: dict[str, Any]) -> str:
         f"500, one in {api['limited']:,} with 429 and Retry-After: {api['retry_after']}, and one in "
         f"{api['hanging']:,}, the first of them that for user {api['hangs_first']:,}, never. The table has no key: who "
         "is saved twice is there twice. penstock.batch runs to its end, and is killed with SIGKILL and started again "
-        f"when {kills} of the users are saved. The naive loop is shown for {scenario['settings']['seconds']:g} s, and "
-        "killed and started again in that time; how long it would take for all is reckoned from the pace that it had, "
-        "as if it met no answer that never comes."
+        f"when {kills} of the users are saved. The naive loop is killed and started again after "
+        f"{given['killed_at']} users, and shown until it stands still ({scenario['settings']['seconds']:g} s at most); "
+        "how long it would take for all is reckoned from the pace that it had, as if it met no answer that never comes."
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from penstock.drill.api import Behaviour
 
 SEED = 2
-API = Behaviour(latency=0.02, failing=100, limited=20_000, hanging=5_000, hangs_first=150)
+API = Behaviour(latency=0.02, failing=100, limited=20_000, hanging=5_000, hangs_first=170)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,15 @@ class ScaleOut:
 class Batch:
     """A job over `items` users: an API is asked about each, and the answer saved.
 
-    The job is killed, and started again, once each of the shares `kills` of the items are saved; one that is not judged
-    when the first of these shares of its time has gone by. `api` is how the API behaves.
+    The job is killed, and started again, once each of the shares `kills` of the items are saved. One that is not judged
+    is once `killed_at` items are, and is not run to its end: it ends when it has stood still for `patience` seconds, or
+    its time has gone by. `api` is how the API behaves.
     """
 
     items: int = 50_000
     kills: tuple[float, ...] = (0.35, 0.7)
+    killed_at: int = 60
+    patience: float = 5.0
     api: Behaviour = API
 
 

@@ -21,14 +21,14 @@ _WHY = {
 
 def sentence(result: Result) -> str:
     """Return what became of the arm: the line first, then the requests."""
+    if isinstance(result, BatchResult):
+        return f"{_line(result)} {_saved(result)}{_not_once(result)}{_pace(result)}"
     if not result.requests:
         return "No request was made, so nothing is proven."
     if isinstance(result, OverloadResult):
         return f"{_line(result)} {_in_spike(result)}{_refusals(result)}{_others(result)}{_after_spike(result)}"
     if isinstance(result, ScaleOutResult):
         return f"{_looks(result)}{_shares(result)}{_reused(result)}{_not_ready(result)} {_requests(result)}"
-    if isinstance(result, BatchResult):
-        return f"{_line(result)} {_saved(result)}{_not_once(result)}{_pace(result)}"
     return f"{_line(result)} {_requests(result)}{_recovery(result)}"
 
 

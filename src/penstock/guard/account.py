@@ -15,7 +15,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic, thread_time, time
 from typing import Any
 
 from . import ledger, requests
@@ -51,12 +51,14 @@ class Writer:
         try:
             state: Any = None
             while self._news or any(each.open for each in ledger.ledgers()):
-                start = monotonic()
+                start = (
+                    thread_time()
+                )  # not of the clock: among many threads it waits for its turn, and costs them nothing
                 self._news = False
                 if (now := [each.state() for each in ledger.ledgers()]) != state:
                     state = now
                     self.write()
-                if self._leave.wait(max(_EVERY, _SHARE * (monotonic() - start))):
+                if self._leave.wait(max(_EVERY, _SHARE * (thread_time() - start))):
                     return
         finally:
             self._awake.release()
@@ -144,6 +146,7 @@ def _site(site: ledger.Site, now: float) -> dict[str, Any]:
     return {
         "lines": [str(line) for line in sites(site.asked.lines)],
         "pool": site.asked.pool,
+        "by_django": site.asked.by_django,
         "driver": site.driver,
         "opened": site.opened,
         "in_requests": site.in_requests,

@@ -14,6 +14,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum
+from functools import cached_property
 from time import monotonic
 from typing import Any
 from weakref import ReferenceType, ref
@@ -31,6 +32,8 @@ logger = logging.getLogger("penstock.guard")
 MOST_SITES = 1000  # lines of code that are told apart; those met later are one
 _OTHERS = Asked(((compile("", "<further lines>", "exec"), 0),))
 _LONGEST = 1000  # characters of a statement that are kept
+_LONGEST_ERROR = 200
+_FULL = ("too many clients", "too many connections", "remaining connection slots", "connection limit")
 
 
 class End(Enum):
@@ -73,6 +76,10 @@ class Site:
         self.reused = 0
         self.afterwards = 0.0
         self.open: set[Held] = set()
+
+    @cached_property
+    def shown(self) -> holders.CallSite:
+        return sites(self.asked.lines[:1])[0]
 
 
 class Held:
@@ -225,7 +232,7 @@ class Held:
         task = None if self._task is None else self._task()
         stack = holders.task_stack(task) if task is not None else holders.thread_stack(self.ident)
         return holders.Holder(
-            site=sites(self.site.asked.lines[:1])[0],
+            site=self.site.shown,
             held=now - self.since,
             idle=None if self.running else now - self.ended,
             statement=holders.statement_text(self.statement),
@@ -328,7 +335,7 @@ class Ledger:
         for each in left:
             self._tell_left(each)
         if self._listeners:
-            self._emit(events.Acquired(self.name, sites(site.asked.lines[:1])[0], 0.0))
+            self._emit(events.Acquired(self.name, site.shown, 0.0))
         return held
 
     def end(self, held: Held, how: End, now: float | None = None) -> None:
@@ -366,7 +373,7 @@ class Ledger:
             self.open -= 1
             self.timeline.at(self.open)
         if self._listeners:
-            self._emit(events.Returned(self.name, sites(site.asked.lines[:1])[0], seconds))
+            self._emit(events.Returned(self.name, site.shown, seconds))
             if how in _REASONS:
                 self._emit(events.Closed(self.name, _REASONS[how]))
 
@@ -425,7 +432,7 @@ class Ledger:
             was_left, held.left = held.left, False
             held.site.left -= was_left
         if was_left and self._listeners:
-            self._emit(events.CameBack(self.name, sites(held.site.asked.lines[:1])[0], monotonic() - held.since))
+            self._emit(events.CameBack(self.name, held.site.shown, monotonic() - held.since))
 
     def _sweep(self) -> None:
         """Account for what the garbage collector has found."""
@@ -539,12 +546,16 @@ class Ledger:
 
 
 def _kind(error: BaseException) -> str:
-    """Its first line: what it is about, without which server and which port."""
-    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    for known in ("too many clients", "Too many connections", "remaining connection slots", "connection limit"):
-        if known.lower() in str(error).lower():
-            return known.lower()
-    return line.rpartition("FATAL: ")[2].strip()[:200]
+    """What it is about, without which server and which port; of what may quote a DSN, its class alone."""
+    text = str(error)
+    for known in _FULL:
+        if known in text.lower():
+            return known
+    of_the_server = isinstance(error, OSError) or getattr(error, "sqlstate", None)
+    if not (of_the_server or any(cls.__name__ == "OperationalError" for cls in type(error).__mro__)):
+        return type(error).__name__
+    line = next(iter(text.strip().splitlines()), "") or type(error).__name__
+    return line.rpartition("FATAL: ")[2].strip()[:_LONGEST_ERROR]
 
 
 def _thread_of(ident: int) -> ReferenceType[threading.Thread] | None:

@@ -16,8 +16,10 @@ from typing import Any
 from .document import VERSION
 from .telemetry.reader import Found
 
+NO_LIMIT = 1_000_000  # connections that mean as many as anybody likes
 LATE = 0.1  # seconds by which an event loop is late that are worth a word
 
+_LIBRARY = re.compile(r"/lib/python\d|-packages/|^<frozen ")
 _UNPRINTABLE = re.compile(r"[^ -~\xa1-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
@@ -25,6 +27,7 @@ _UNPRINTABLE = re.compile(r"[^ -~\xa1-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2
 class PoolRow:
     """One pool of one process. Connections, or requests.
 
+    :ivar size: how many there may be; None where there is no limit.
     :ivar rate: leases that ended in a second, since the frame before; None if there was none.
     :ivar refused: requests refused since then; with no frame before, ever.
     :ivar trouble: what is wrong, in words; empty when nothing is.
@@ -35,12 +38,15 @@ class PoolRow:
     name: str
     used: int
     open: int
-    size: int
+    size: int | None
     waiting: int
     rate: float | None
     refused: int
     trouble: tuple[str, ...]
-    share: float
+
+    @property
+    def share(self) -> float:
+        return self.used / self.size if self.size else 0.0
 
     @property
     def urgency(self) -> tuple[float, ...]:
@@ -50,7 +56,10 @@ class PoolRow:
 
 @dataclass(slots=True, frozen=True)
 class HolderRow:
-    """A connection in somebody's hands. Seconds."""
+    """A connection in somebody's hands. Seconds.
+
+    :ivar now_at: the line of the program's own where its code stands, or else of a library's.
+    """
 
     pid: int
     pool: str
@@ -60,7 +69,7 @@ class HolderRow:
     idle: float | None
     status: str
     statement: str | None
-    now_at: tuple[str, ...]
+    now_at: str | None
 
 
 @dataclass(slots=True, frozen=True)
@@ -111,7 +120,13 @@ class Frame:
 
     @property
     def used(self) -> int:
-        return sum(row.used for row in self.pools)
+        """Of pools that have a limit, as is `size`."""
+        return sum(row.used for row in self.pools if row.size is not None)
+
+    @property
+    def unbounded(self) -> int:
+        """In use of what has no limit."""
+        return sum(row.used for row in self.pools if row.size is None)
 
     @property
     def open(self) -> int:
@@ -119,7 +134,7 @@ class Frame:
 
     @property
     def size(self) -> int:
-        return sum(row.size for row in self.pools)
+        return sum(row.size for row in self.pools if row.size is not None)
 
     @property
     def waiting(self) -> int:
@@ -183,9 +198,10 @@ class _Process:
             rate, refused = (uses - then[1]) / (self.now - then[0]), max(0, refused - then[2])
         size, used = int(figures["max_size"]), int(figures["leased"])
         trouble = tuple(_trouble(source, figures))
+        limit = size if 0 < size < NO_LIMIT else None
         row = PoolRow(
-            *(self.pid, self.title, name, used, int(figures["open"]), size, int(figures["waiting"])),
-            *(rate, refused, trouble, used / size if size else 0.0),
+            *(self.pid, self.title, name, used, int(figures["open"]), limit, int(figures["waiting"])),
+            *(rate, refused, trouble),
         )
         self.pools.append(row)
         self.holders += [self._holder(name, holder) for holder in source["holders"]]
@@ -214,7 +230,7 @@ class _Process:
             idle=None if holder["idle"] is None else float(holder["idle"]),
             status=printable(holder["status"]),
             statement=None if holder["statement"] is None else printable(holder["statement"]),
-            now_at=tuple(_site(place) for place in holder["stack"]),
+            now_at=_own_place(holder["stack"]),
         )
 
 
@@ -232,7 +248,7 @@ def _trouble(source: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterable[
         yield "closed, with connections still out"
     loop = source["loop"]
     if loop is not None and loop["worst"] > LATE:
-        yield f"event loop up to {loop['worst']:.1f} s late"
+        yield f"loop {loop['worst']:.1f} s late"
     if suspects := figures["suspects"]:
         yield f"{suspects} suspected leak{'s' * (suspects != 1)}"
 
@@ -254,6 +270,12 @@ def _by_site(rows: Iterable[HolderRow]) -> list[Held]:
         for group in found.values()
     ]
     return sorted(groups, key=lambda group: -group.longest.held)
+
+
+def _own_place(stack: Sequence[Mapping[str, Any]]) -> str | None:
+    own = (place for place in stack if not _LIBRARY.search(str(place["file"])))
+    place = next(own, stack[0] if stack else None)
+    return None if place is None else _site(place)
 
 
 def _most(uses: Iterable[Use]) -> list[Use]:

@@ -31,6 +31,9 @@ _INNER = (
     "django.",
     "asgiref.",
     "sqlalchemy.",
+    "psycopg_pool.",
+    "dbutils.",
+    "penstock.guard.",
 )  # modules that no holder is looked for in
 _STACK_DEPTH = 4  # lines of a holder's stack that are shown: the innermost tells what it waits for
 _SITES_SHOWN = 10

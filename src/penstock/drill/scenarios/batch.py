@@ -10,6 +10,6 @@ SCENARIO = Scenario(
     "be left alone for a second, or never answers at all; and the job is killed, as by a deploy or a full memory.",
     shape=Batch(),
     instances=1,
-    seconds=12.0,
+    seconds=40.0,
     arms=("naive-loop", "penstock-batch"),
 )

@@ -19,7 +19,7 @@ from ...drivers.base import Status
 from .. import requests
 from . import pools
 from .aio import HeldAsyncPool
-from .handle import reads
+from .handle import _STICKY_SECONDS, asks_for_last, reads
 
 
 class Body(Protocol):
@@ -36,6 +36,9 @@ class Body(Protocol):
         """*facade* is None when it was dropped."""
 
     def is_broken(self, conn: Any) -> bool: ...
+
+    def may_rest(self, conn: Any) -> bool:
+        """Whether nothing is under way that the driver itself knows of."""
 
     def closed_error(self) -> Exception: ...
 
@@ -60,6 +63,8 @@ class AsyncHandle:
         self.closed = False
         self.pinned = 0
         self.wrote = body.explicit  # a statement in the open transaction that may have written
+        self._dropped = False
+        self._inserted = self._moved = False  # as `handle` has it
         self._slot: Slot | None = None
         self._timeout = timeout
         self._busy = 0
@@ -103,6 +108,7 @@ class AsyncHandle:
                 self.pool.take_in(slot, conn)
                 raise
             self._slot, self.conn, self.wrote = slot, conn, self.body.explicit
+            self._moved = self._inserted
             facade = self._facade()
             if facade is not None:
                 self.body.put_on(facade, conn)
@@ -134,10 +140,22 @@ class AsyncHandle:
         elif not self._busy and self.pool.database.waited_for:
             self.give_up()
 
+    def rest_soon(self) -> None:
+        if self.pool.database.waited_for and self.pool._loop is not None:
+            self.pool._loop.call_soon(self.rest)
+
     def states(self, statement: Any) -> None:
         """The program is about to execute *statement*."""
-        if not reads(statement):
-            self.wrote = True
+        if not reads(statement) or _is_several(statement):
+            self.wrote = self._inserted = True
+            self._moved = False
+        if asks_for_last(statement):
+            self.pool.database.sticky = True
+            if self._moved:
+                raise self.pool._driver.operational_error(
+                    "the statement asks what its session has written last, and the connection has been given up since:"
+                    " do both in one transaction. From now on it is kept for a second (`penstock run --hold`)"
+                )
 
     # ------------------------------------------------------------------------------------------ giving it up
 
@@ -147,7 +165,7 @@ class AsyncHandle:
 
     def may_come_back(self) -> bool:
         """Whether its connection may be given back by somebody other than the task that took it."""
-        return self.conn is None or self._busy > 0 or self.is_clean()
+        return self._dropped or self.conn is None or self._busy > 0 or self.is_clean()
 
     def give_up(self) -> bool:
         """Give back the connection, if it is not needed now. Whether it was. From any thread: elsewhere a bit later."""
@@ -156,10 +174,16 @@ class AsyncHandle:
             if self.conn is not None and loop is not None and loop.is_running():
                 self.pool._tell(self.give_up)
             return False
-        if self.conn is None or self._busy or self.pinned or not self.is_clean():
+        if self.conn is None or self._busy or self.pinned or self._may_be_asked():
+            return False
+        if not self.body.may_rest(self.conn) or not self.is_clean():
             return False
         self._part()
         return True
+
+    def _may_be_asked(self) -> bool:
+        """Whether the next statement may ask the session what it has written last."""
+        return self.pool.database.sticky and self._inserted and monotonic() - self.used < _STICKY_SECONDS
 
     def _part(self) -> tuple[Slot, Any]:
         """Without its connection from now on, which is the pool's again."""
@@ -186,6 +210,22 @@ class AsyncHandle:
             slot, conn = self._apart()
             await self.pool._give_back(slot, conn, expected=True)
 
+    def close_soon(self) -> None:
+        """As `close`, for who cannot wait for it."""
+        if not self.closed:
+            self.closed = True
+            self.over = self.body.closed_error
+            self._forget()
+            if self.conn is not None:
+                self._part()
+
+    async def reopen(self, facade: Any) -> None:
+        """After it was closed, or has been lost: as new."""
+        self._end(Reason.BROKEN)
+        self.over, self.closed, self._inserted = None, False, False
+        await self.open()
+        self.belongs_to(facade)
+
     def lost(self) -> None:
         """Its connection has ended, by whomever."""
         self._end(Reason.BROKEN)
@@ -205,8 +245,11 @@ class AsyncHandle:
 
     def after_fork(self) -> None:
         """In a child: the connection is the parent's, and so is the event loop."""
-        self._slot = self.conn = None
-        self._end(Reason.POOL_CLOSED)
+        self.over, self.closed = self.body.closed_error, True
+        facade = self._facade()
+        conn, self._slot, self.conn = self.conn, None, None
+        if conn is not None:
+            self.body.take_off(facade, conn)
 
     def _forget(self) -> None:
         self.pool.handles.discard(self)
@@ -215,14 +258,8 @@ class AsyncHandle:
     def dropped(self) -> None:
         """The program has no reference any more. From any thread, in the midst of anything: no lock, no I/O."""
         if not self.closed:
-            self.pool._tell(self._dropped)
-
-    def _dropped(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._forget()
-            if self.conn is not None:
-                self._part()
+            self._dropped = True
+            self.pool._tell(self.close_soon)
 
     def release(self, why: str) -> None:
         """What it was opened for is over, and most likely it is forgotten. What it was in the midst of is undone.
@@ -252,6 +289,11 @@ class AsyncHandle:
             return False
         status = driver.status(conn)
         return status is Status.INERROR or (status is Status.INTRANS and not self.wrote)
+
+
+def _is_several(statement: Any) -> bool:
+    """Whether more statements may follow the first one, which alone is looked at."""
+    return isinstance(statement, str) and ";" in statement.rstrip("; \n\t")
 
 
 class _Nobody:

@@ -205,6 +205,9 @@ class _Body:
     def is_broken(self, conn: Any) -> bool:
         return False  # `_cleanup` tells of it
 
+    def may_rest(self, conn: Any) -> bool:
+        return True
+
     def closed_error(self) -> Exception:
         return asyncpg.InterfaceError("connection is closed")  # type: ignore[no-any-return]
 
@@ -250,6 +253,8 @@ def _using(method: Any) -> Any:
         handle = self._handle
         if handle.conn is None:
             await handle.attach()
+        if args and isinstance(args[0], str):
+            handle.states(args[0])
         handle.enter()
         try:
             return await method(self, *args, **kwargs)
@@ -293,6 +298,8 @@ def _dropped(self: Any) -> None:
         ResourceWarning,
         stacklevel=2,
     )
+    if handle.conn is not None and handle.conn._protocol is not None:
+        handle.conn._protocol.set_connection(handle.conn)  # which refers weakly, and asks it for its settings
     handle.dropped()
 
 

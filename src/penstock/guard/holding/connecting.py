@@ -10,6 +10,8 @@ from ...errors import PoolClosed
 
 logger = logging.getLogger("penstock.guard")
 
+_stumbled: set[str] = set()  # drivers of which that has been said
+
 
 def fallback(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], error: type[Exception]) -> Any:
     """What *ours* connects; what *theirs* does where ours says None, or stumbles: not if it is the driver's *error*.
@@ -23,6 +25,8 @@ def fallback(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], erro
     except error:
         raise
     except Exception:
-        logger.exception("a connection of %s is not held", name)
+        if name not in _stumbled:
+            _stumbled.add(name)
+            logger.exception("connections of %s are not held, at least not all", name)
         held = None
     return theirs() if held is None else held

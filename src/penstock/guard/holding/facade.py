@@ -47,6 +47,8 @@ class Connection:
         if isroutine(getattr(self.__class__, name, None)):
             return partial(self._do, name)
         handle = self._handle
+        if handle.over is not None and not hasattr(self.__class__, name):
+            raise AttributeError(f"{name}: {handle.over()}")
         conn = handle.enter()
         try:
             value = getattr(conn, name)
@@ -221,6 +223,9 @@ class Cursor:
 
     def __iter__(self) -> Iterator[Any]:
         rows = iter(self._real)
+        return self if rows is self._real else self._each(rows)
+
+    def _each(self, rows: Iterator[Any]) -> Iterator[Any]:
         while True:
             try:
                 row = self._next(rows)

@@ -11,6 +11,7 @@ connection (`Database.make_room`). Whoever has used one puts it down first, and 
 
 from __future__ import annotations
 
+import gc
 import re
 import threading
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from . import pools
 _NOTHING = Touched.NOTHING
 _CLIENT = Touched.CLIENT
 _STICKY_SECONDS = 1.0
+_FRESH_SECONDS = 0.02  # for which a connection stays with who has just connected, and is about to use it
 _READS = re.compile(
     r"\s*\(?\s*(?:select|show|explain|describe|desc|values|table|set|fetch|commit|rollback|begin|start)\b"
     r"(?!.*\b(?:nextval|sql_calc_found_rows)\b)",
@@ -80,6 +82,8 @@ class Handle:
         self.closed = False
         self.cursors: WeakSet[Any] = WeakSet()
         self.wrote = self.inserted = self.moved = False
+        self.leaving = False  # nobody refers to it any more, or what it was opened for has ended: it is about to part
+        self.fresh = True  # it has not been used yet
         self._timeout = timeout
         self._thread = get_ident()
         self._start_anew()
@@ -92,8 +96,10 @@ class Handle:
     def open(self, facade: Any) -> None:
         """The first connection, for the *facade* that the program gets. Raises what connecting raises."""
         database = self.pool.database
+        self.fresh = True
         with self._lock:
             self._attach()
+        self.used = monotonic()
         database.handles.add(self)
         self._ref = ref(facade, self._dropped)
         _tell_of_end(self)
@@ -115,6 +121,7 @@ class Handle:
             if self.conn is None:
                 self._attach()
             self._busy += 1
+            self.fresh = False
             if not self.shared and get_ident() != self._thread:
                 self.shared = True
             return self.conn
@@ -162,7 +169,7 @@ class Handle:
     def may_come_back(self) -> bool:
         """Whether this connection may be given back by somebody other than the thread that took it."""
         conn = self.conn
-        return self.shared or conn is None or self.kind.is_clean(conn)
+        return self.leaving or self.shared or conn is None or self.kind.is_clean(conn)
 
     def give_up(self) -> bool:
         """Give back the connection, if it is not needed now. Whether it was."""
@@ -170,7 +177,7 @@ class Handle:
             return False  # it is being taken up, or put down: who does that looks afterwards whether somebody waits
         try:
             conn = self.conn
-            if conn is None or self._busy:
+            if conn is None or self._busy or (self.fresh and monotonic() - self.used < _FRESH_SECONDS):
                 return False
             if self.kind.driver.status(conn) is Status.BROKEN:
                 self._bury(conn)
@@ -219,6 +226,7 @@ class Handle:
         """
         if self.shared or not self._lock.acquire(blocking=False):
             return
+        self.leaving = False
         try:
             conn = self.conn
             if conn is None or self._busy or self.pinned:
@@ -236,6 +244,7 @@ class Handle:
 
     def _dropped(self, _: object) -> None:
         # In the midst of anything: no lock, no I/O.
+        self.leaving = True
         self.pool._tell(self._close_aside)
 
     def _close_aside(self) -> None:
@@ -243,6 +252,7 @@ class Handle:
             self.close()
 
     def release_aside(self, why: str) -> None:
+        self.leaving = True
         self.pool._tell(lambda: self.pool._spawn(self.release, why))
 
     def after_fork(self) -> None:
@@ -274,18 +284,22 @@ class Kind:
     def borrow(self, handle: Handle, timeout: float | None, code: CodeType, lasti: int) -> Any:
         """A connection of the pool's. Raises the driver's own error when none can be opened, or had in time."""
         try:
-            return self.pool.lend(handle, timeout, code, lasti)
+            try:
+                return self.pool.lend(handle, timeout, code, lasti)
+            except errors.PoolDeadlock:  # unless somebody has forgotten one, in a circle of references
+                gc.collect()
+                return self.pool.lend(handle, timeout, code, lasti)
         except errors.DatabaseUnavailable as error:
             pools.forget(self.pool)
             if error.__cause__ is None:
                 raise
             raise error.__cause__.with_traceback(None) from None
-        except errors.PoolTimeout as error:
-            seconds = self.pool.timeout if timeout is None else timeout
-            raise type(error)(self.pool.database.exhausted(f"no connection within {seconds:g} s")) from error.__cause__
         except errors.PoolDeadlock as error:
             why = "this thread would wait for ever, as those who hold all connections do, itself among them"
             raise type(error)(self.pool.database.exhausted(why)) from None
+        except errors.PoolTimeout as error:
+            seconds = self.pool.timeout if timeout is None else timeout
+            raise type(error)(self.pool.database.exhausted(f"no connection within {seconds:g} s")) from error.__cause__
 
     def is_clean(self, conn: Any) -> bool:
         """Whether the session on the server is as a fresh one: in no transaction, nothing changed."""

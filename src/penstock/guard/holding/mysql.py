@@ -17,11 +17,11 @@ _OF_THE_OBJECT = "cursorclass"
 
 
 def pool_for(
-    driver: str, given: Mapping[str, Any], connection_class: Any, settings: Settings
+    driver: str, given: Mapping[str, Any], connection_class: Any, settings: Settings, /, **more: Any
 ) -> tuple[pools.HeldPool, float | None, dict[str, Any]] | None:
     """The pool for these arguments of `connect`, how long to wait for a connection, and what to set on it.
 
-    None: they cannot be held.
+    *more*: what else the pool is made with. None: they cannot be held.
     """
     params = {_OLD_NAMES.get(name, name): value for name, value in given.items()}
     kept = {_OF_THE_OBJECT: params.pop(_OF_THE_OBJECT)} if params.get(_OF_THE_OBJECT) else {}
@@ -37,7 +37,7 @@ def pool_for(
 
     def make() -> tuple[str, dict[str, Any]]:
         options = {"connect_timeout": float(timeout)} if timeout else {}
-        return "", {"kwargs": params, "connection_class": connection_class, **options}
+        return "", {"kwargs": params, "connection_class": connection_class, **options, **more}
 
     database = params.get("database") or "no database yet"
     title = f"{_text(database)} at {_text(host) or 'a local socket'}:{port}"

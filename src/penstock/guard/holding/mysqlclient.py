@@ -60,6 +60,10 @@ class _Connection(Connection):
         handle = self._handle
         return int(not handle.closed and not handle.over)
 
+    @property
+    def closed(self) -> bool:
+        return not self.open
+
     def close(self) -> None:
         if not self._handle.close():
             raise MySQLdb.ProgrammingError("closing a closed connection")

@@ -7,6 +7,7 @@ to what another one needs.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("penstock.guard")
 
 _LATER = 0.01  # seconds after which an attempt is made again for which there was no room
-_CONNECT_SECONDS = 5.0
+_LOOK_AGAIN = 0.02  # seconds after which it is looked again for whom somebody waits for
+_PATIENCE = 1.0  # after which it is looked among what the garbage collector would find
+_COLLECT_SECONDS = 10.0
 _databases: dict[Hashable, Database] = {}
 _opening = Lock()  # guards `_databases` and each one's `pools`
 
@@ -92,7 +95,15 @@ class HeldPool(Pool[Any]):
         return slot is not None
 
     def _make_room(self) -> bool:
+        if monotonic() + _LOOK_AGAIN < self._next_tick:
+            self._tell(_nothing)  # so that it is looked again, for as long as somebody waits
         return self.database.make_room()
+
+    def _tick(self) -> None:
+        super()._tick()
+        if self.waited_for:
+            self._spawn(self.database.look_again)
+            self._next_tick = min(self._next_tick, monotonic() + _LOOK_AGAIN)
 
     def _is_handed_on(self, slot: Slot) -> bool:
         handle: Handle | None = slot.by_hand
@@ -127,6 +138,7 @@ class Database:
     def _start_anew(self) -> None:
         self._lock = Lock()  # guards `_admitted`
         self._admitted: set[Slot] = set()
+        self._collected = -math.inf
 
     def admits(self, slot: Slot) -> bool:
         """Whether this slot's connection may be opened now: it counts from then on, until the server has let go."""
@@ -155,6 +167,16 @@ class Database:
             f" and `penstock run --hold --max {self.max_size}` allows no more\n{report(holders)}\n"
             "  Give them back sooner (close, commit), or raise --max; PENSTOCK=off leaves connections alone"
         )
+
+    def look_again(self) -> None:
+        """Somebody waits on. Found here is what comes back unnoticed: a result dropped half read, above all."""
+        if self.waited_for:
+            self.make_room()
+        now = monotonic()
+        since = min(map(_longest, tuple(self.pools.values())), default=math.inf)
+        if now - since > _PATIENCE and now - self._collected > _COLLECT_SECONDS:
+            self._collected = now
+            gc.collect()  # connections that were dropped, in a circle of references
 
     def is_due_elsewhere(self, pool: HeldPool) -> bool:
         """Whether somebody has waited at another pool for longer than anybody at this one."""
@@ -193,7 +215,7 @@ def pool_for(
         pool = database.pools.get(key)
         if pool is None or pool._core.closed:
             conninfo, options = make()
-            pool = HeldPool(database, conninfo, driver=driver, **options)
+            pool = HeldPool(database, conninfo, **{"driver": driver, **options})
             database.pools = {**database.pools, key: pool}
         if (driver, where) not in _databases:
             _databases[driver, where] = database
@@ -226,6 +248,10 @@ def say(text: str) -> None:
     logger.info("%s", text)
     if not logger.hasHandlers() and sys.stderr is not None and sys.stderr.isatty():
         print(f"penstock: {text}", file=sys.stderr)
+
+
+def _nothing() -> None:
+    pass
 
 
 _said: set[str] = set()

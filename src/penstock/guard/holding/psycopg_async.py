@@ -114,6 +114,9 @@ class _Body:
 
     def put_on(self, facade: Any, conn: Any) -> None:
         _hear(facade, conn.pgconn)
+        touched, facade._touched_before = facade._touched_before, _NOTHING
+        if touched is not _NOTHING:
+            conn._touched |= touched
 
     def take_off(self, facade: Any, conn: Any) -> None:
         _hear(conn, conn.pgconn)
@@ -122,6 +125,9 @@ class _Body:
 
     def is_broken(self, conn: Any) -> bool:
         return bool(conn.pgconn.status == ConnStatus.BAD)
+
+    def may_rest(self, conn: Any) -> bool:
+        return True
 
     def closed_error(self) -> Exception:
         return psycopg.OperationalError("the connection is closed")
@@ -150,6 +156,7 @@ class _Held:
 
     _handle: AsyncHandle
     _last: Any
+    _touched_before = _NOTHING  # by a statement that is about to have a connection
 
     def __init__(self, handle: AsyncHandle, kwargs: Mapping[str, Any]) -> None:
         conn = handle.conn
@@ -194,6 +201,19 @@ class _Held:
     @_prepared.setter
     def _prepared(self, value: Any) -> None:
         self.__dict__["_own_prepared"] = value
+
+    @property
+    def _touched(self) -> Any:
+        conn = self._handle.conn
+        return self._touched_before if conn is None else conn._touched
+
+    @_touched.setter
+    def _touched(self, value: Any) -> None:
+        conn = self._handle.conn
+        if conn is None:
+            self._touched_before = value
+        else:
+            conn._touched = value
 
     @property
     def cursor_factory(self) -> Any:
@@ -293,12 +313,12 @@ class _Held:
         return self._handle.conn is not None and super()._should_cancel()  # type: ignore[misc]
 
 
-def _of_the_body(name: str, nobodys: Callable[[], Any]) -> property:
+def _of_the_body(name: str, nobodys: Any = None) -> property:
     """An attribute of the pool's connection: what is noted of its use, and is to be undone after it."""
 
     def read(self: Any) -> Any:
         conn = self._handle.conn
-        return nobodys() if conn is None else getattr(conn, name)
+        return nobodys if conn is None else getattr(conn, name)
 
     def write(self: Any, value: Any) -> None:
         conn = self._handle.conn
@@ -308,13 +328,10 @@ def _of_the_body(name: str, nobodys: Callable[[], Any]) -> property:
     return property(read, write)
 
 
-for _name, _nobodys in {
-    "_activity": Activity,
-    "_touched": lambda: _NOTHING,
-    "_born_writable": bool,
-    **dict.fromkeys(("_bounds", "_loss"), lambda: None),
-}.items():
-    setattr(_Held, _name, _of_the_body(_name, _nobodys))
+for _name in ("_bounds", "_loss"):
+    setattr(_Held, _name, _of_the_body(_name))
+_Held._born_writable = _of_the_body("_born_writable", False)  # type: ignore[attr-defined]
+_Held._activity = _of_the_body("_activity", Activity())  # type: ignore[attr-defined]
 
 
 @cache
