@@ -11,11 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+import typer
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from typer.testing import CliRunner
 
 from penstock import AsyncPool, Pool
+from penstock.cli.serve import serve
 from penstock.core import Reason
 from penstock.observe import web
 from penstock.observe.document import document
@@ -377,7 +380,7 @@ def test_penstock_serve_shows_other_processes_and_changes_nothing(dsn: str) -> N
         address = f"http://127.0.0.1:{port}"
         program = ["-c", "from penstock.cli import main; main()", "serve", "--port", str(port)]
         with ExitStack() as watching, running_quietly(program):
-            eventually(lambda: _answers(address), 20)
+            eventually(lambda: _answers(address), 60)  # it loads a web server
             stream = watching.enter_context(httpx.stream("GET", f"{address}/events", timeout=20))
             lines = stream.iter_lines()  # somebody watches as it ends
             assert next(lines) == "event: about"
@@ -417,12 +420,28 @@ def test_penstock_serve_asks_everybody_for_a_token_that_is_set(monkeypatch: pyte
     assert ask(web.of_all_processes(), "/metrics/pool", headers=BEARER).status_code == 200
 
 
-def test_penstock_serve_refuses_to_be_reached_from_elsewhere_without_a_token() -> None:
-    """It says what to set."""
-    import subprocess
-    import sys
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--host", "0.0.0.0"], "PENSTOCK_SERVE_TOKEN"),
+        (["--pgbouncer", "postgresql://u:hidden@h/pgbouncer?nonsense=1"], "conninfo does not parse"),
+    ],
+)
+def test_penstock_serve_refuses_what_it_cannot_do_well(arguments: list[str], told: str) -> None:
+    """To be reached from elsewhere without a token: it says what to set. A wrong DSN: without its password."""
+    app = typer.Typer()
+    app.command()(serve)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert "hidden" not in done.stderr
 
-    command = [sys.executable, "-c", "from penstock.cli import main; main()", "serve", "--host", "0.0.0.0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert "PENSTOCK_SERVE_TOKEN" in done.stderr
+
+def test_penstock_serve_refuses_a_short_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_SERVE_TOKEN", "short-one")
+    app = typer.Typer()
+    app.command()(serve)
+    done = CliRunner().invoke(app, [])
+    assert done.exit_code == 2
+    assert "16 characters" in done.stderr
+    assert "short-one" not in done.stderr
