@@ -150,7 +150,7 @@ class AsyncHandle:
 
     def states(self, statement: Any) -> None:
         """The program is about to execute *statement*."""
-        if not reads(statement) or _is_several(statement):
+        if not reads(statement):
             self.wrote = self._inserted = True
             self._moved = False
         if asks_for_last(statement):
@@ -171,8 +171,11 @@ class AsyncHandle:
         """Whether its connection may be given back by somebody other than the task that took it."""
         return self._dropped or self.conn is None or self._busy > 0 or self.is_clean()
 
-    def give_up(self) -> bool:
-        """Give back the connection, if it is not needed now. Whether it was. From any thread: elsewhere a bit later."""
+    def give_up(self, hard: bool = False) -> bool:
+        """Give back the connection, if it is not needed now. Whether it was. From any thread: elsewhere a bit later.
+
+        *hard* changes nothing: here an open transaction always keeps its connection.
+        """
         loop = self.pool._loop
         if loop is not asyncio._get_running_loop():
             if self.conn is not None and loop is not None and loop.is_running():
@@ -293,11 +296,6 @@ class AsyncHandle:
             return False
         status = driver.status(conn)
         return status is Status.INERROR or (status is Status.INTRANS and not self.wrote)
-
-
-def _is_several(statement: Any) -> bool:
-    """Whether more statements may follow the first one, which alone is looked at."""
-    return isinstance(statement, str) and ";" in statement.rstrip("; \n\t")
 
 
 class _Nobody:

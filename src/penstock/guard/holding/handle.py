@@ -44,8 +44,9 @@ _ends = threading.local()
 
 
 def reads(statement: Any) -> bool:
-    """Whether *statement* is one that only reads, by its first word."""
-    return _READS.match(_text(statement)) is not None
+    """Whether *statement* is a single one that only reads, by its first word."""
+    text = _text(statement)
+    return _READS.match(text) is not None and ";" not in text.rstrip("; \n\t")
 
 
 def asks_for_last(statement: Any) -> bool:
