@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 
+from .. import remedies
 from ..calls import last_name
 from ..catalog import Role, Thing
-from ..finding import Confidence, Kind, Rule, Severity
-from ..flow import Followed, Lost
+from ..finding import Confidence, Finding, Kind, Rule, Severity
+from ..flow import Lost
 from ..names import FunctionNode, Scope
+from ..remedy import Remedy
 from . import Facts, Findings
 
 CONNECTION = Rule("PEN101", Kind.LEAK, Severity.MEDIUM, "a connection is not closed")
@@ -38,7 +40,7 @@ def check(facts: Facts) -> Findings:
             if taken.site in told or taken.thing.role not in _REMEDY or _is_nobodys(taken.site, taken.thing):
                 continue
             told.add(taken.site)
-            yield _finding(facts, scope, followed, lost)
+            yield _finding(facts, scope, lost)
 
 
 def _is_fixture(scope: Scope) -> bool:
@@ -48,21 +50,31 @@ def _is_fixture(scope: Scope) -> bool:
     return any("fixture" in last_name(one.func if isinstance(one, ast.Call) else one) for one in node.decorator_list)
 
 
-def _finding(facts: Facts, scope: Scope, followed: Followed, lost: Lost):  # type: ignore[no-untyped-def]
+def _finding(facts: Facts, scope: Scope, lost: Lost) -> Finding:
     taken, thing = lost.taken, lost.taken.thing
     what = _what(thing)
     remedy = _REMEDY[thing.role].format(within=_within(thing))
     rule, message = _said(scope, lost, what)
     confidence = Confidence.HIGH if lost.after is None else Confidence.MEDIUM
-    return facts.finding(rule, taken.site, f"{message}: {remedy}", confidence)
+    found = facts.finding(rule, taken.site, f"{message}: {remedy}", confidence)
+    return remedies.with_remedy(found, _mended(facts, scope, rule, lost))
+
+
+def _mended(facts: Facts, scope: Scope, rule: Rule, lost: Lost) -> Remedy | None:
+    taken = lost.taken
+    if rule is WITH_KEEPS:
+        return remedies.of_entered(facts, scope, taken.site, taken.thing)
+    if rule is NOT_AWAITED:
+        return remedies.of_unawaited(facts, scope, _unawaited(scope, lost))
+    return remedies.of_leak(facts, scope, taken.site, taken.thing)
 
 
 def _said(scope: Scope, lost: Lost, what: str) -> tuple[Rule, str]:
     taken, thing = lost.taken, lost.taken.thing
     if _entered_in_vain(scope, taken.site):
         return WITH_KEEPS, f"the end of this `with` ends the transaction, and leaves {what} open"
-    if thing.awaited and (call := _unawaited(scope, lost)) is not None:
-        return NOT_AWAITED, f"{what} stays open: close() in line {call.lineno} is a coroutine, and is not awaited"
+    if thing.awaited and (calls := _unawaited(scope, lost)):
+        return NOT_AWAITED, f"{what} stays open: close() in line {calls[0].lineno} is a coroutine, and is not awaited"
     if lost.after is None:
         rule = {Role.CHECKOUT: CHECKOUT, Role.SESSION: SESSION}.get(thing.role, CONNECTION)
         ended = "given back" if thing.role is Role.CHECKOUT else "closed"
@@ -110,15 +122,14 @@ def _entered_in_vain(scope: Scope, site: ast.Call) -> bool:
     return False
 
 
-def _unawaited(scope: Scope, lost: Lost) -> ast.Call | None:
+def _unawaited(scope: Scope, lost: Lost) -> list[ast.Call]:
     awaited = {node.value for node in scope.own if isinstance(node, ast.Await)}
-    for call in scope.calls:
-        func = call.func
-        if call in awaited or not isinstance(func, ast.Attribute) or func.attr not in lost.taken.thing.ends:
-            continue
-        if isinstance(func.value, ast.Name) and _is_bound_to(scope, func.value.id, lost.taken.site):
-            return call
-    return None
+    return [
+        call for call in scope.calls
+        if call not in awaited and isinstance(call.func, ast.Attribute) and call.func.attr in lost.taken.thing.ends
+        and call.func.attr != "terminate" and isinstance(call.func.value, ast.Name)
+        and _is_bound_to(scope, call.func.value.id, lost.taken.site)
+    ]  # fmt: skip
 
 
 def _is_bound_to(scope: Scope, name: str, site: ast.Call) -> bool:
