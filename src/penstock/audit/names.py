@@ -109,6 +109,7 @@ class Module:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.scopes: dict[ast.AST, Scope] = {}
+        self.closed: frozenset[str] | None = None  # see guesses
         self.homes: dict[ast.AST, Scope] = {}  # of what is assigned to an attribute: where its names are looked up
         self.top = self._scope(source.tree, None)
         self._bind_all(self.top, source.tree.body)
