@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import places
-from .finding import Finding
+from .finding import Finding, Rule
 from .flow import Followed, follow
 from .names import Module, Scope
+from .program import module_name, name_table, understand
 from .project import Project
 from .rules import Facts, blocking, creation, holding, leaks, pools, timeouts
 from .source import Source, Unread, read
 
 _FAMILIES = (leaks, creation, pools, timeouts, holding, blocking)
 
-# A file in which no such word occurs has nothing that any rule speaks of.
-_OF_INTEREST = re.compile(
-    rb"psycopg|asyncpg|aiopg|mysql|mariadb|sqlite|oracle|pyodbc|pg8000|pymssql|sqlalchemy|sqlmodel|dbutils|duckdb|snowflake"
-    rb"|redis|requests|httpx|aiohttp|urllib|penstock|CONN_MAX_AGE|preload_app|getconn|get_db|connect\(",
-    re.IGNORECASE,
-)
+RULES: dict[str, Rule] = {rule.code: rule for family in _FAMILIES for rule in family.RULES}
 
 
 @dataclass(slots=True)
@@ -36,25 +31,31 @@ class Audit:
 
 
 def audit(sources: Iterable[Source | Unread], pooling: str | None = None) -> Audit:
-    """Judge *sources* as one program."""
+    """Judge *sources*, all in memory, as one program. `run` is for more of them."""
     result = Audit()
     modules: list[Module] = []
     for source in sources:
         result.files += 1
-        if isinstance(source, Unread):
-            result.unread.append(source)
-            continue
-        try:
-            modules.append(Module(source))
-        except RecursionError:
-            result.unread.append(Unread(source.path, 1, "it is nested too deep"))
-    project = Project(modules)
+        found = understand(source)
+        (result.unread if isinstance(found, Unread) else modules).append(found)  # type: ignore[arg-type]
+    table = name_table(module.source.path for module in modules)
+    by_path = {module.source.path: module for module in modules}
+    project = Project(lambda name: by_path.get(table.get(name) or ""))
     for module in modules:
-        try:
-            result.findings += sorted(_judge(module, project, pooling))
-        except RecursionError:
-            result.unread.append(Unread(module.source.path, 1, "it is nested too deep"))
+        judged = judge(module, project, pooling)
+        if isinstance(judged, Unread):
+            result.unread.append(judged)
+        else:
+            result.findings += judged
     return result
+
+
+def judge(module: Module, project: Project, pooling: str | None) -> list[Finding] | Unread:
+    """What is wrong in one file."""
+    try:
+        return sorted(_judge(module, project, pooling))
+    except RecursionError:
+        return Unread(module.source.path, 1, "it is nested too deep")
 
 
 def _judge(module: Module, project: Project, pooling: str | None) -> Iterator[Finding]:
@@ -68,15 +69,7 @@ def _judge(module: Module, project: Project, pooling: str | None) -> Iterator[Fi
 
 
 def sources(root: Path, paths: Iterable[Path]) -> Iterator[Source | Unread]:
-    """The files at *paths* that may be of interest."""
+    """The files at *paths*."""
     for path in paths:
         shown = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
         yield read(path, shown, module_name(shown))
-
-
-def module_name(shown: str) -> str:
-    """How others import the file at *shown*."""
-    parts = shown.removesuffix(".py").replace("\\", "/").split("/")
-    if parts[-1] == "__init__":
-        parts.pop()
-    return ".".join(part for part in parts if part not in ("", ".", "src"))

@@ -48,7 +48,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """*line* and *end_line* count from 1, *column* from 1 as editors do."""
+    """*line* and *end_line* count from 1, *column* from 1 as editors do; *end_column* is the one after the last."""
 
     path: str
     line: int
@@ -60,3 +60,4 @@ class Finding:
     severity: Severity
     confidence: Confidence
     fixable: bool = False
+    end_column: int = 0

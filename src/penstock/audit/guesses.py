@@ -80,9 +80,9 @@ def _imports(module: Module, *packages: str) -> bool:
 
 def _closed_by_callers(module: Module) -> frozenset[str]:
     """Functions whose result some function of this file closes: so whoever calls them has to."""
-    if module.closed is None:
-        module.closed = frozenset(name for scope in module.functions() for name in _closed_in(scope))
-    return module.closed
+    if module.known.closed is None:
+        module.known.closed = frozenset(name for scope in module.functions() for name in _closed_in(scope))
+    return module.known.closed
 
 
 def _closed_in(scope: Scope) -> set[str]:

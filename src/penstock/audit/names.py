@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from .catalog import Thing
 from .source import Source
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -26,7 +27,8 @@ _FIELDS = {
 }
 for _kind, _plain in (
     *((kind, ("id", "arg", "name", "asname", "module", "level", "attr", "value", "names", "conversion", "simple"))
-      for kind in (ast.Name, ast.alias, ast.Import, ast.ImportFrom, ast.Constant, ast.Global, ast.Nonlocal, ast.arg)),
+      for kind in (ast.Name, ast.alias, ast.Import, ast.ImportFrom, ast.Constant, ast.Global, ast.Nonlocal, ast.arg,
+                   ast.MatchSingleton)),
     *((kind, ("arg", "attr", "name", "conversion", "simple", "is_async", "rest", "id"))
       for kind in (ast.keyword, ast.Attribute, ast.ExceptHandler, ast.FormattedValue, ast.AnnAssign, ast.comprehension,
                    ast.MatchMapping, ast.MatchStar, ast.MatchAs)),
@@ -103,13 +105,24 @@ class Scope:
         return scope
 
 
+@dataclass(slots=True)
+class Known:
+    """What the project found out about a file's calls and functions. It goes when the file's tree does."""
+
+    fresh: dict[ast.AST, Thing | None] = field(default_factory=dict)
+    given: dict[ast.AST, Thing | None] = field(default_factory=dict)
+    returned: dict[ast.AST, Thing | None] = field(default_factory=dict)
+    opened: dict[ast.AST, dict[str, Thing]] = field(default_factory=dict)
+    closed: frozenset[str] | None = None  # see guesses
+
+
 class Module:
     """A file's scopes. *functions* and *classes* by their names as others would import them."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.known = Known()
         self.scopes: dict[ast.AST, Scope] = {}
-        self.closed: frozenset[str] | None = None  # see guesses
         self.homes: dict[ast.AST, Scope] = {}  # of what is assigned to an attribute: where its names are looked up
         self.top = self._scope(source.tree, None)
         self._bind_all(self.top, source.tree.body)

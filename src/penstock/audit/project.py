@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from . import catalog, guesses
 from .calls import WORDS, last_name
@@ -18,18 +18,8 @@ _DEEPEST = 12  # steps from a name to what it stands for: code that is made to c
 class Project:
     """What is known of the files as one program."""
 
-    def __init__(self, modules: Iterable[Module]) -> None:
-        self.modules = list(modules)
-        self._by_name: dict[str, Module | None] = {}
-        for module in self.modules:
-            parts = module.source.module.split(".")
-            for start in range(len(parts)):  # a file may be imported from its folder as well as from the root
-                name = ".".join(parts[start:])
-                self._by_name[name] = None if name in self._by_name else module
-        self._returned: dict[ast.AST, Thing | None] = {}
-        self._given: dict[ast.AST, Thing | None] = {}
-        self._fresh: dict[ast.Call, Thing | None] = {}
-        self._opened: dict[ast.AST, dict[str, Thing]] = {}
+    def __init__(self, named: Callable[[str], Module | None]) -> None:
+        self._module = named  # the file that is imported by a name, if one of the program's is
         self._under_way: set[ast.AST] = set()
 
     # ------------------------------------------------------------------------------------------ names
@@ -66,7 +56,7 @@ class Project:
     def _through(self, name: str, depth: int) -> str:
         """*name*, which another file of the project may have imported from where it is."""
         stem, _, last = name.rpartition(".")
-        module = self._by_name.get(stem) if stem else None
+        module = self._module(stem) if stem else None
         if module is None or depth > _DEEPEST or last not in module.top.bound:
             return name
         return self._full_of(module.top.bound[last], module.top, depth + 1) or name
@@ -116,7 +106,7 @@ class Project:
 
     def _named(self, name: str, depth: int) -> Scope | None:
         stem, _, last = name.rpartition(".")
-        module = self._by_name.get(stem) if stem else None
+        module = self._module(stem) if stem else None
         if module is None or depth > _DEEPEST:
             return None
         return self._defined(module.top.bound.get(last, []), module.top, depth + 1)
@@ -182,7 +172,7 @@ class Project:
             return None
         if isinstance(one, str):
             stem, _, last = one.rpartition(".")
-            module = self._by_name.get(stem) if stem else None
+            module = self._module(stem) if stem else None
             if module is None or last not in module.top.bound:
                 return None
             return self._bound_thing(module.top.bound[last], module.top, depth + 1)
@@ -221,9 +211,10 @@ class Project:
             case ast.Await(value=value) | ast.NamedExpr(value=value):
                 return self.fresh(value, scope, depth + 1)
             case ast.Call():
-                if expr not in self._fresh:
-                    self._fresh[expr] = self._fresh_call(expr, scope, depth)
-                return self._fresh[expr]
+                known = scope.module.known.fresh
+                if expr not in known:
+                    known[expr] = self._fresh_call(expr, scope, depth)
+                return known[expr]
             case ast.IfExp(body=body, orelse=orelse):
                 return self.fresh(body, scope, depth + 1) or self.fresh(orelse, scope, depth + 1)
             case ast.BoolOp(values=values):
@@ -327,9 +318,10 @@ class Project:
         class_ = function.class_()
         if class_ is None:
             return {}
-        if function.node in self._opened:
-            return self._opened[function.node]
-        self._opened[function.node] = found = {}
+        known = function.module.known.opened
+        if function.node in known:
+            return known[function.node]
+        known[function.node] = found = {}
         tested = {
             one.attr
             for node in function.own
@@ -355,13 +347,14 @@ class Project:
     def gives(self, function: Scope, depth: int = 0) -> Thing | None:
         """What a function of the project makes and hands to whoever calls it; what it keeps itself it does not give."""
         node = function.node
-        if node in self._given:
-            return self._given[node]
+        known = function.module.known.given
+        if node in known:
+            return known[node]
         if node in self._under_way or depth > _DEEPEST:
             return None
         self._under_way.add(node)
         try:
-            self._given[node] = found = self._what_gives(function, depth)
+            known[node] = found = self._what_gives(function, depth)
         finally:
             self._under_way.discard(node)
         return found
@@ -432,13 +425,14 @@ class Project:
     def returned(self, function: Scope, depth: int = 0) -> Thing | None:
         """What a function of the project gives to whoever calls it, if he has to end it."""
         node = function.node
-        if node in self._returned:
-            return self._returned[node]
+        known = function.module.known.returned
+        if node in known:
+            return known[node]
         if node in self._under_way or depth > _DEEPEST:
             return None
         self._under_way.add(node)
         try:
-            self._returned[node] = found = self._what_returns(function, depth)
+            known[node] = found = self._what_returns(function, depth)
         finally:
             self._under_way.discard(node)
         return found

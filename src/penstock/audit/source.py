@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import io
+import os
+import stat
 import tokenize
 import warnings
 from dataclasses import dataclass
@@ -30,8 +32,12 @@ class Source:
     text: str
     tree: ast.Module
 
+    @property
+    def lines(self) -> int:
+        return self.text.count("\n") + 1
+
     def line(self, number: int) -> str:
-        lines = self.text.splitlines()
+        lines = self.text.split("\n")  # as Python counts them: a form feed ends none
         return lines[number - 1] if 0 < number <= len(lines) else ""
 
 
@@ -46,15 +52,31 @@ def decode(data: bytes) -> str:
 
 def read(path: Path, shown: str, module: str) -> Source | Unread:
     """*path* as a tree."""
+    data = contents(path, shown)
+    return data if isinstance(data, Unread) else from_bytes(data, shown, module)
+
+
+def contents(path: Path, shown: str) -> bytes | Unread:
+    """What the file has; of one that is too large no more is read than shows it."""
     try:
-        data = path.read_bytes()
-        if len(data) > LARGEST:
-            return Unread(shown, 1, f"it has {len(data):,} bytes, and was probably made by a program: it was not read")
-        return parse(decode(data), shown, module)
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return Unread(shown, 1, "it is no plain file")
+            return file.read(LARGEST + 1)
     except OSError as error:
         return Unread(shown, 1, f"it could not be opened: {error.strerror}")
+    except ValueError as error:  # a path that no system has
+        return Unread(shown, 1, f"it could not be opened: {error}")
+
+
+def from_bytes(data: bytes, shown: str, module: str) -> Source | Unread:
+    if len(data) > LARGEST:
+        return Unread(shown, 1, f"it has over {LARGEST:,} bytes, and was probably made by a program: it was not read")
+    try:
+        text = decode(data)
     except (SyntaxError, UnicodeDecodeError, LookupError):
         return Unread(shown, 1, "it is no text in the encoding that it declares")
+    return parse(text, shown, module)
 
 
 def parse(text: str, shown: str, module: str) -> Source | Unread:

@@ -40,18 +40,25 @@ class Facts:
         fixable: bool = False,
     ) -> Finding:
         line: int = getattr(node, "lineno", 1)
+        end_line: int = getattr(node, "end_lineno", None) or line
         return Finding(
             path=self.module.source.path,
             line=line,
-            column=getattr(node, "col_offset", 0) + 1,
+            column=self._column(line, getattr(node, "col_offset", 0)),
             code=rule.code,
             message=message,
-            end_line=getattr(node, "end_lineno", None) or line,
+            end_line=end_line,
             kind=rule.kind,
             severity=severity or rule.severity,
             confidence=confidence,
             fixable=fixable,
+            end_column=self._column(end_line, getattr(node, "end_col_offset", None) or 0),
         )
+
+    def _column(self, line: int, offset: int) -> int:
+        """Python counts the bytes of a line, an editor its characters."""
+        text = self.module.source.line(line)
+        return (offset if text.isascii() else len(text.encode()[:offset].decode(errors="replace"))) + 1
 
 
 Findings = Iterator[Finding]
