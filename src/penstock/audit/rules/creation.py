@@ -357,7 +357,7 @@ def _is_script(scope: Scope) -> bool:
 def is_test(scope: Scope) -> bool:
     """Whether it is run by a test, or to prepare one."""
     parts = scope.module.source.path.replace("\\", "/").split("/")
-    return any(part in ("tests", "test", "conftest.py") or part.startswith("test_") for part in parts)
+    return any(part in ("tests", "test", "testing", "conftest.py") or part.startswith("test_") for part in parts)
 
 
 def _has(value: ast.expr, call: ast.Call, names: set[str]) -> bool:
