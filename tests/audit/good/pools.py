@@ -60,6 +60,7 @@ def connects(part):
     conn = psycopg2.connect("dbname=app")
     try:
         conn.cursor().execute("DELETE FROM t WHERE p = %s", (part,))
+        conn.commit()
     finally:
         conn.close()
 
