@@ -13,10 +13,10 @@ from .flow import Followed, follow
 from .names import Module, Scope
 from .program import module_name, name_table, understand
 from .project import Project
-from .rules import Facts, blocking, creation, holding, leaks, pools, timeouts
+from .rules import Facts, blocking, creation, holding, leaks, pools, session_state, timeouts, transactions
 from .source import Source, Unread, read
 
-_FAMILIES = (leaks, creation, pools, timeouts, holding, blocking)
+_FAMILIES = (leaks, creation, pools, timeouts, holding, blocking, transactions, session_state)
 
 RULES: dict[str, Rule] = {rule.code: rule for family in _FAMILIES for rule in family.RULES}
 

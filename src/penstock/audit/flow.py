@@ -19,6 +19,8 @@ from .project import Project
 
 _PASSING_ON = ("enter_context", "enter_async_context", "closing", "aclosing")  # what they are given, they give
 
+_CLOSING = ("closing", "aclosing")
+
 _MOST = 48  # states at one point
 _ROUNDS = 2  # of a loop: what the second one does every further one does
 
@@ -103,7 +105,8 @@ class Followed:
 
 def follow(function: Scope, project: Project) -> Followed:
     """Follow what *function* takes. Calls itself for no other function; what others do is `project`'s to know."""
-    if not any(project.fresh(call, function) or project.parts(call, function) for call in function.calls):
+    takes = any(project.fresh(call, function) or project.parts(call, function) for call in function.calls)
+    if not takes and not project.closed_here(function):
         return Followed()
     return _Walk(function, project).walk()
 
@@ -119,6 +122,7 @@ class _Walk:
         self._takes: dict[ast.Call, Thing | None] = {}
         self._parts: dict[ast.Call, list[Thing | None]] = {}
         self._raises_at_yield = raises_at_yield(function)
+        self._own = project.closed_here(function)
 
     def walk(self) -> Followed:
         node = self.function.node
@@ -196,6 +200,11 @@ class _Walk:
             for target, one in pairs:
                 states = self._assign([target], one, states, exits)
             return states
+        if _is_condition(value):  # such as `own = conn is None`, which later branches depend on
+            yes, no = self._test(value, states, exits)
+            bind = self._bind
+            known = {bind(targets[0], Constant(True), state): None for state in yes}
+            return {**known, **{bind(targets[0], Constant(False), state): None for state in no}}
         after: States = {}
         for state in self._value(value, states, exits):
             what = self._what(value, state)
@@ -219,9 +228,11 @@ class _Walk:
                 self.found.stored.append((what, target))
                 state = self._given(what, state)
             return state.bound(target.id, what)
+        if (attribute := _of_self(target)) in self._own:
+            return state.bound(attribute, what)
         if isinstance(what, Taken) and isinstance(target, (ast.Attribute, ast.Subscript)):
             self.found.stored.append((what, target))
-            return self._given(what, state)
+            return state.without(what) if self._own else self._given(what, state)
         for name in ast.walk(target):
             if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
                 state = state.bound(name.id, None)
@@ -303,7 +314,7 @@ class _Walk:
     def _enter(self, item: ast.withitem, state: State) -> State:
         expr = item.context_expr
         what = self._what(expr, state)
-        closes = isinstance(expr, ast.Call) and last_name(expr.func) in ("closing", "aclosing")
+        closes = isinstance(expr, ast.Call) and last_name(expr.func) in _CLOSING
         if isinstance(what, Taken) and (closes or what.thing.with_ends):
             state = replace(state, kept=state.kept | {what})
         if isinstance(item.optional_vars, ast.Name):
@@ -372,8 +383,8 @@ class _Walk:
         match test:
             case ast.Constant(value=value):
                 return bool(value)
-            case ast.Name(id=name):
-                return _truthy(state.value(name))
+            case ast.Name():
+                return _truthy(self._what(test, state))
             case ast.Compare(left=left, ops=[ast.Is() | ast.Eq()], comparators=[ast.Constant(value=None)]):
                 return _is_none(self._what(left, state))
             case ast.Compare(left=left, ops=[ast.IsNot() | ast.NotEq()], comparators=[ast.Constant(value=None)]):
@@ -383,23 +394,26 @@ class _Walk:
                 if last_name(func) in ("locals", "dir", "vars", "globals"):
                     return True if isinstance(state.value(name), Taken) else None
             case ast.Compare(left=ast.Attribute(attr="closed"), ops=[ast.Eq()], comparators=[ast.Constant(value=0)]):
-                return self._is_open(test.left, state)
-            case ast.Call(func=ast.Attribute(value=ast.Name() as owner, attr="is_connected" | "open" | "ping")):
+                return self._is_open(cast("ast.Attribute", test.left).value, state)
+            case ast.Call(func=ast.Attribute(value=owner, attr="is_connected" | "open" | "ping")):
                 return self._is_open(owner, state)
-            case ast.Attribute(value=ast.Name() as owner, attr="open"):
+            case ast.Attribute(value=ast.Name() | ast.Attribute() as owner, attr="open"):
                 return self._is_open(owner, state)
-            case ast.Call(func=ast.Attribute(value=ast.Name() as owner, attr="is_closed")):
+            case ast.Call(func=ast.Attribute(value=owner, attr="is_closed")):
                 known = self._is_open(owner, state)
                 return None if known is None else not known
-            case ast.Attribute(value=ast.Name() as owner, attr="closed"):
+            case ast.Attribute(value=ast.Name() | ast.Attribute() as owner, attr="closed"):
                 known = self._is_open(owner, state)
                 return None if known is None else not known
+            case ast.Call(func=ast.Name(id="hasattr"), args=[ast.Name(id="self"), ast.Constant(value=str(name)), *_]):
+                return True if isinstance(state.value(f"self.{name}"), Taken) else None
             case ast.Call(func=ast.Name(id="hasattr"), args=[ast.Name() as owner, *_]):
                 return self._is_open(owner, state)
+            case ast.Attribute():
+                return _truthy(self._what(test, state))
         return None
 
     def _is_open(self, owner: ast.expr, state: State) -> bool | None:
-        owner = owner.value if isinstance(owner, ast.Attribute) else owner
         what = self._what(owner, state)
         return True if isinstance(what, Taken) and what in state.held else None
 
@@ -438,8 +452,8 @@ class _Walk:
         name = last_name(call.func)
         if self.project.full(call.func, self.function) in WORDS["process_ends"]:
             return {}
-        safe = cannot_raise(call)
         for state in states:
+            safe = cannot_raise(call) and not self._asks_the_server(call, name, state)
             self._calls.setdefault(call, set()).update(state.held)
             ended = self._ended(call, name, state)
             if ended is None and not safe:
@@ -448,8 +462,17 @@ class _Walk:
             after[self._take(call, state)] = None
         return after
 
+    def _asks_the_server(self, call: ast.Call, name: str, state: State) -> bool:
+        """Whether what is as harmless as `get` elsewhere is a query here: `session.get(User, key)`."""
+        if name not in ("get", "copy", "count", "index", "values"):
+            return False
+        return isinstance(call.func, ast.Attribute) and isinstance(self._what(call.func.value, state), Taken)
+
     def _take(self, call: ast.Call, state: State) -> State:
         thing = self._taken_by(call)
+        for name, opened in self._opened_by(call).items():
+            taken = Taken(call, opened)
+            state = self._hold(taken, state).bound(name, taken)
         if thing is None:
             for part in filter(None, self._parts_of(call)):
                 state = self._hold(Taken(call, part), state)
@@ -459,6 +482,17 @@ class _Walk:
             owner = self._what(call.func.value, state)
             origin = owner.site if isinstance(owner, Taken) else None
         return self._hold(Taken(call, thing, origin), state)
+
+    def _opened_by(self, call: ast.Call) -> dict[str, Thing]:
+        """What a method of its own object opens and stores there, where this function closes it."""
+        func = call.func
+        if not self._own or not isinstance(func, ast.Attribute) or last_name(func.value) != "self":
+            return {}
+        method = self.project.definition(func, self.function)
+        if method is None or not isinstance(method.node, FunctionNode) or method is self.function:
+            return {}
+        opened = self.project.opens(method)
+        return {name: thing for name, thing in opened.items() if name in self._own}
 
     def _hold(self, taken: Taken, state: State) -> State:
         if taken in state.held - state.kept:  # the one before is forgotten: nobody has a name for it any more
@@ -492,7 +526,18 @@ class _Walk:
                 continue
             if self._takes_over(call, name, what, argument):
                 state, found = self._given(what, state), True
+        for what in self._ended_by_method(call, state):
+            state, found = state.without(what), True
         return state if found else None
+
+    def _ended_by_method(self, call: ast.Call, state: State) -> list[Taken]:
+        """What is stored on its own object, and ended by a method of that: `self.disconnect()`."""
+        if not self._own or last_name(getattr(call.func, "value", None)) != "self":
+            return []
+        method = self.project.definition(call.func, self.function)
+        names = self.project.closes(method) if method is not None else self._own
+        found = [state.value(name) for name in names]
+        return [one for one in found if isinstance(one, Taken) and one in state.held]
 
     @property
     def _is_async(self) -> bool:
@@ -504,7 +549,7 @@ class _Walk:
             return True
         if any(word in name.lower() for word in WORDS["ending"]):
             return True
-        if name in ("closing", "aclosing"):
+        if name in _CLOSING:
             return False  # only a `with` round it ends anything; see `_enter`
         if name[:1].isupper():
             return self.project.thing(call, self.function) is None
@@ -547,6 +592,8 @@ class _Walk:
         match expr:
             case ast.Name(id=name):
                 return state.value(name)
+            case ast.Attribute(value=ast.Name(id="self"), attr=name):
+                return state.value(f"self.{name}")
             case ast.Constant(value=None | True | False as value):
                 return Constant(value)
             case ast.Await(value=value) | ast.NamedExpr(value=value):
@@ -657,6 +704,23 @@ def _handed(expr: ast.expr) -> Iterable[ast.expr]:
             yield from _handed(value)
         case _:
             yield expr
+
+
+def _of_self(target: ast.expr) -> str:
+    """The name that an attribute of its own object goes by in a state; empty if it is none."""
+    match target:
+        case ast.Attribute(value=ast.Name(id="self"), attr=name):
+            return f"self.{name}"
+    return ""
+
+
+def _is_condition(value: ast.expr) -> bool:
+    match value:
+        case ast.Compare(ops=[ast.Is() | ast.IsNot()], comparators=[ast.Constant(value=None)]):
+            return True
+        case ast.UnaryOp(op=ast.Not()):
+            return True
+    return False
 
 
 def _is_called(node: ast.Attribute, whole: ast.expr) -> bool:

@@ -67,6 +67,7 @@ ANNOTATIONS = {
     "sqlalchemy.orm.sessionmaker": "sqlalchemy_factory",
     "sqlmodel.Session": "sqlalchemy_session",
     "requests.Session": "requests_session",
+    "requests.sessions.Session": "requests_session",
     "httpx.Client": "httpx_client",
     "httpx.AsyncClient": "httpx_aclient",
     "aiohttp.ClientSession": "aiohttp_client",
@@ -111,6 +112,7 @@ class Known:
     fresh: dict[ast.AST, Thing | None] = field(default_factory=dict)
     given: dict[ast.AST, Thing | None] = field(default_factory=dict)
     returned: dict[ast.AST, Thing | None] = field(default_factory=dict)
+    opened: dict[ast.AST, dict[str, Thing]] = field(default_factory=dict)
 
 
 class Module:

@@ -11,6 +11,7 @@ from .calls import WORDS, last_name
 from .catalog import Role, Thing
 from .names import ANNOTATIONS, FunctionNode, Module, Scope
 
+_ENDS = frozenset({"close", "aclose", "release", "disconnect", "terminate", "invalidate"})
 _DEEPEST = 12  # steps from a name to what it stands for: code that is made to confuse has no end
 
 
@@ -263,6 +264,79 @@ class Project:
 
     def _part(self, part: ast.expr, function: Scope) -> Thing | None:
         return self._fresh_here(part, function, 1)
+
+    def closed_here(self, function: Scope) -> frozenset[str]:
+        """The attributes of its own object (``self.conn``) that a function closes, where no other method does.
+
+        Such a one is as good as a variable of the function: nobody else would end it.
+        """
+        class_ = function.class_()
+        if class_ is None:
+            return frozenset()
+        mine = self.closes(function)
+        if not mine:
+            return frozenset()
+        opening = {name for name in mine if self._opens_nothing_else(class_, name)}
+        return frozenset(opening)
+
+    def _opens_nothing_else(self, class_: Scope, name: str) -> bool:
+        """Whether no method ends *name* that is not one of those that work with it."""
+        return not any(
+            name in self.closes(method) and not self._works_with(method, name)
+            for method in class_.inside
+            if isinstance(method.node, FunctionNode)
+        )
+
+    def _works_with(self, method: Scope, name: str) -> bool:
+        """Whether it opens *name* itself, or asks another method to."""
+        if name in self.opens(method):
+            return True
+        asked = [call.func for call in method.calls if last_name(getattr(call.func, "value", None)) == "self"]
+        called = [self.definition(func, method) for func in asked]
+        return any(name in self.opens(one) for one in called if one is not None and isinstance(one.node, FunctionNode))
+
+    def closes(self, function: Scope) -> frozenset[str]:
+        """The attributes of its own object that a function calls an end of, or gives back."""
+        found = set()
+        for call in function.calls:
+            func = call.func
+            if not isinstance(func, ast.Attribute):
+                continue
+            word = func.attr.lower()
+            if word in _ENDS and isinstance(func.value, ast.Attribute) and last_name(func.value.value) == "self":
+                found.add(f"self.{func.value.attr}")
+            if any(end in word for end in WORDS["ending"]):
+                found.update(
+                    f"self.{one.attr}"
+                    for one in call.args
+                    if isinstance(one, ast.Attribute) and last_name(one.value) == "self"
+                )
+        return frozenset(found)
+
+    def opens(self, function: Scope) -> dict[str, Thing]:
+        """What a method makes and stores on its own object, whatever is there already."""
+        class_ = function.class_()
+        if class_ is None:
+            return {}
+        known = function.module.known.opened
+        if function.node in known:
+            return known[function.node]
+        known[function.node] = found = {}
+        tested = {
+            one.attr
+            for node in function.own
+            if isinstance(node, (ast.If, ast.IfExp, ast.While))
+            for one in ast.walk(node.test)
+            if isinstance(one, ast.Attribute)
+        }
+        for name, values in class_.attributes.items():
+            for value in values:
+                if name in tested or class_.module.homes.get(value) is not function:
+                    continue
+                thing = self.fresh(value, function)
+                if thing is not None and thing.role in catalog.LENT:
+                    found[f"self.{name}"] = thing
+        return found
 
     def made(self, call: ast.Call, scope: Scope) -> Thing | None:
         """What *call* makes by itself, no function of the project between."""

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from .. import places
-from ..calls import last_name
+from ..calls import WORDS, last_name
 from ..catalog import Role, Thing
 from ..finding import Confidence, Kind, Rule, Severity
 from ..names import FunctionNode, Scope
@@ -18,6 +18,17 @@ ENGINE = Rule("PEN203", Kind.ENGINE_IN_FUNCTION, Severity.HIGH, "an engine or a 
 CLIENT = Rule("PEN204", Kind.ENGINE_IN_FUNCTION, Severity.LOW, "an HTTP or Redis client is made for each request")
 RULES = (IN_LOOP, PER_REQUEST, ENGINE, CLIENT)
 
+_ROUND = ("sessionmaker", "async_sessionmaker", "scoped_session", "async_scoped_session", "partial", "cast")
+_SESSIONS = ("Session", "AsyncSession")  # what is made of an engine, and ends before it
+_KEEPING = WORDS["keeping"] | {"configure", "init_app", "bind", "instrument", "setup", "set_engine", "set_bind"}
+# Functions in which a program begins, or that run once.
+_BEGINNINGS = frozenset(
+    {
+        *("main", "_main", "amain", "cli", "create_app", "lifespan", "startup", "setup", "init_db"),
+        *("create_tables", "drop_tables", "upgrade", "downgrade", "run_migrations", "do_run_migrations"),
+        *("run_migrations_online", "run_async_migrations"),
+    }
+)  # fmt: skip
 _FILES = ("sqlite3", "aiosqlite", "duckdb")  # libraries whose connections are no server's
 
 
@@ -50,7 +61,12 @@ def _judge(
                 IN_LOOP, call, f"a {thing.library} connection is opened on each turn of the loop in line {_line(loop)}:"
                 " open one before it, or take them from a pool",
             )  # fmt: skip
-        elif handler is not None and thing.library not in _FILES and _is_direct(facts, scope, call):
+        elif (
+            handler is not None
+            and thing.library not in _FILES
+            and _is_direct(facts, scope, call)
+            and not _is_remembered(scope, call)
+        ):
             yield facts.finding(PER_REQUEST, call, _per_request(thing, handler, scope))
     elif thing.role in (Role.ENGINE, Role.POOL) and _is_direct(facts, scope, call) and not _is_kept(scope, call):
         if handler is not None:
@@ -58,12 +74,12 @@ def _judge(
                 ENGINE, call, f"{_a(thing)} is made whenever {_name(handler)}() runs, and its connections with it:"
                 " make one when the process starts",
             )  # fmt: skip
-        elif _is_used_up(scope, call):
+        elif _is_used_up(facts, scope, call):
             yield facts.finding(
                 ENGINE, call, f"{_a(thing)} is made whenever {_name(scope.node)}() is called, used, and dropped with"
                 " its connections: make one for the process",
                 Confidence.MEDIUM,
-                severity=Severity.HINT if _is_script(scope) else Severity.MEDIUM,
+                severity=Severity.MEDIUM,
             )  # fmt: skip
     elif (
         thing.role is Role.CLIENT
@@ -120,27 +136,74 @@ def _is_kept(scope: Scope, call: ast.Call) -> bool:
     assert isinstance(node, FunctionNode)
     if any("cache" in last_name(one.func if isinstance(one, ast.Call) else one) for one in node.decorator_list):
         return True
-    names = set()
-    for one in scope.own:
-        if isinstance(one, (ast.Return, ast.Yield)) and one.value is not None and _has(one.value, call):
-            return True
-        if isinstance(one, (ast.Assign, ast.AnnAssign)) and one.value is not None and _has(one.value, call):
-            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
-            for target in targets:
-                if not isinstance(target, ast.Name) or target.id in scope.elsewhere:
-                    return True
-                names.add(target.id)
-    return (bool(names) and any(_keeps(one, names) for one in scope.own)) or _is_captured(scope, names)
+    names = _names_of(scope, call)
+    if names & scope.elsewhere or _is_captured(scope, names):
+        return True
+    return any(_keeps(one, names, call) for one in scope.own)
 
 
-def _keeps(node: ast.AST, names: set[str]) -> bool:
+def _is_remembered(scope: Scope, call: ast.Call) -> bool:
+    """Whether the next request finds it where this one has put it: in a global, or on an object."""
+    names = _names_of(scope, call)
+    if names & scope.elsewhere:
+        return True
+    return any(
+        isinstance(one, ast.Assign)
+        and _lives_in(one.value, names, call)
+        and any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in one.targets)
+        for one in scope.own
+    )
+
+
+def _names_of(scope: Scope, call: ast.Call) -> set[str]:
+    """The names that stand for it, or for what was made round it: `maker = sessionmaker(engine)`."""
+    names: set[str] = set()
+    for _ in range(3):
+        before = len(names)
+        for one in scope.own:
+            if isinstance(one, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and _lives_in(one.value, names, call):
+                targets = one.targets if isinstance(one, ast.Assign) else [one.target]
+                names.update(target.id for target in targets if isinstance(target, ast.Name))
+        if len(names) == before:
+            break
+    return names
+
+
+def _lives_in(value: ast.expr | None, names: set[str], call: ast.Call) -> bool:
+    """Whether *value* is it, or has it in it: not what was only asked of it."""
+    match value:
+        case ast.Name(id=name):
+            return name in names
+        case ast.Await(value=inner) | ast.NamedExpr(value=inner):
+            return _lives_in(inner, names, call)
+        case ast.Call(args=arguments, keywords=words):
+            if value is call:
+                return True
+            word = last_name(value.func)
+            if (not word[:1].isupper() and word not in _ROUND) or word in _SESSIONS:
+                return False
+            return any(_lives_in(one, names, call) for one in [*arguments, *(word.value for word in words)])
+        case ast.Tuple(elts=parts) | ast.List(elts=parts) | ast.BoolOp(values=parts) | ast.Dict(values=parts):
+            return any(_lives_in(one, names, call) for one in parts)
+        case ast.IfExp(body=body, orelse=orelse):
+            return _lives_in(body, names, call) or _lives_in(orelse, names, call)
+    return False
+
+
+def _keeps(node: ast.AST, names: set[str], call: ast.Call) -> bool:
     match node:
-        case ast.Return(value=value) | ast.Yield(value=value) if value is not None:
-            return any(isinstance(one, ast.Name) and one.id in names for one in ast.walk(value))
+        case ast.Return(value=value) | ast.Yield(value=value):
+            return _lives_in(value, names, call)
         case ast.Assign(targets=targets, value=value):
             kept = any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets)
-            return kept and any(isinstance(one, ast.Name) and one.id in names for one in ast.walk(value))
+            return kept and (_lives_in(value, names, call) or _has_name(value, names))
+        case ast.Call(args=arguments, keywords=words) if last_name(node.func) in _KEEPING:
+            return any(_lives_in(one, names, call) for one in [*arguments, *(word.value for word in words)])
     return False
+
+
+def _has_name(value: ast.expr, names: set[str]) -> bool:
+    return any(isinstance(one, ast.Name) and one.id in names for one in ast.walk(value))
 
 
 def _is_captured(scope: Scope, names: set[str]) -> bool:
@@ -149,27 +212,52 @@ def _is_captured(scope: Scope, names: set[str]) -> bool:
     )
 
 
-def _is_used_up(scope: Scope, call: ast.Call) -> bool:
+def _is_used_up(facts: Facts, scope: Scope, call: ast.Call) -> bool:
     """Whether the function itself works with it, and is no place where a program begins."""
     node = scope.node
     assert isinstance(node, FunctionNode)
-    return node.name not in (
-        "main",
-        "create_app",
-        "upgrade",
-        "downgrade",
-        "run_migrations_online",
-        "lifespan",
-        "startup",
+    if node.name in _BEGINNINGS or _is_ended(scope, _names_of(scope, call)):
+        return False
+    if not _is_script(scope) and not is_test(scope):
+        return True
+    return _is_called_often(facts, scope)
+
+
+def _is_ended(scope: Scope, names: set[str]) -> bool:
+    """Whether it is disposed of, or closed, where it was made."""
+    return any(
+        isinstance(one.func, ast.Attribute)
+        and one.func.attr in ("dispose", "close", "closeall", "wait_closed", "aclose")
+        and last_name(one.func.value) in names
+        for one in scope.calls
     )
+
+
+def _is_called_often(facts: Facts, scope: Scope) -> bool:
+    """Whether its file calls it from several places, or in a loop."""
+    assert isinstance(scope.node, FunctionNode)
+    places_ = 0
+    for other in facts.module.scopes.values():
+        for call in other.calls:
+            if last_name(call.func) == scope.node.name and facts.project.definition(call.func, other) is scope:
+                places_ += 2 if isinstance(other.node, FunctionNode) and call in places.loops(other) else 1
+    return places_ > 1
 
 
 def _is_script(scope: Scope) -> bool:
     """Whether the file is a program: what it makes ends with it soon."""
+    if places.imports(scope.module, "airflow", "alembic"):
+        return True
     for node in scope.module.source.tree.body:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and last_name(node.test.left) == "__name__":
             return True
     return False
+
+
+def is_test(scope: Scope) -> bool:
+    """Whether it is run by a test, or to prepare one."""
+    parts = scope.module.source.path.replace("\\", "/").split("/")
+    return any(part in ("tests", "test", "conftest.py") or part.startswith("test_") for part in parts)
 
 
 def _has(value: ast.expr, call: ast.Call) -> bool:

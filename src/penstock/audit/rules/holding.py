@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 
 from ..calls import last_name
-from ..catalog import Role
+from ..catalog import Role, things
 from ..finding import Kind, Rule, Severity
 from ..flow import Called, Taken
-from ..names import Scope
+from ..names import FunctionNode, Scope
 from . import Facts, Findings
 
 ACROSS_IO = Rule("PEN501", Kind.HOLD_ACROSS_IO, Severity.MEDIUM, "a connection is held across slow work")
@@ -81,9 +82,10 @@ def _across(facts: Facts, scope: Scope, called: Called, calls: list[Called], tol
 
 def _counts(taken: Taken, called: Called, calls: list[Called]) -> bool:
     """Whether a connection is certainly held: a session has one from its first statement to its transaction's end."""
-    if taken.thing.role in (Role.CHECKOUT, Role.CONNECTION):
+    role = _role(taken)
+    if role in (Role.CHECKOUT, Role.CONNECTION):
         return True
-    if taken.thing.role is not Role.SESSION:
+    if role is not Role.SESSION:
         return False
     begun = False
     for other in sorted(calls, key=lambda one: (one.call.end_lineno or 0, one.call.end_col_offset or 0)):
@@ -96,7 +98,18 @@ def _counts(taken: Taken, called: Called, calls: list[Called]) -> bool:
 
 
 def _slow(facts: Facts, scope: Scope, call: ast.Call) -> str | None:
-    """What is waited for by *call*; None if it is nothing slow."""
+    """What is waited for by *call*, or by the function that it calls; None if it is nothing slow."""
+    what = _slow_here(facts, scope, call)
+    if what is not None:
+        return what
+    for inner, where in _within(facts, scope, call):
+        what = _slow_here(facts, where, inner)
+        if what is not None:
+            return f"{what} in {last_name(call.func)}(), line {inner.lineno}"
+    return None
+
+
+def _slow_here(facts: Facts, scope: Scope, call: ast.Call) -> str | None:
     name = facts.project.full(call.func, scope)
     if name in _SLOW:
         if name.endswith("sleep"):
@@ -114,41 +127,100 @@ def _slow(facts: Facts, scope: Scope, call: ast.Call) -> str | None:
     return None
 
 
+def _role(taken: Taken) -> Role:
+    """What is held: of a context manager, what it lends."""
+    entered = taken.thing.enters
+    return taken.thing.role if entered is None else things()[entered].role
+
+
 def _nested(facts: Facts, scope: Scope, called: Called) -> Findings:
     call = called.call
-    held = [one for one in called.held if one.thing.role is Role.CHECKOUT and one.site is not call]
+    held = {
+        source: one
+        for one in called.held
+        if one.site is not call and _role(one) is Role.CHECKOUT
+        if (source := _source(facts, scope, one.site)) is not None
+    }
     if not held:
         return
-    source = _source(call) if facts.project.fresh(call, scope) is not None else None
-    if last_name(call.func) in _GIVEN_ENGINE:
-        source = next((ast.dump(one) for one in _given(call)), None)
-    if source is None:
-        return
-    for taken in held:
-        if _source(taken.site) == source and _is_certain(facts, scope, taken, call):
+    for source in _asked(facts, scope, call):
+        if source in held:
             yield facts.finding(
-                NESTED, call, f"this asks the pool for a second connection while the one of line {taken.site.lineno} is"
-                " held: with every connection held by such code, all of it waits for ever",
+                NESTED, call, f"this asks the pool for a second connection while that of line"
+                f" {held[source].site.lineno} is held: once all are held so, all wait for ever",
             )  # fmt: skip
             return
 
 
-def _is_certain(facts: Facts, scope: Scope, taken: Taken, call: ast.Call) -> bool:
+def _asked(facts: Facts, scope: Scope, call: ast.Call) -> list[str]:
+    """The pools and engines that a call certainly takes a connection of."""
     if last_name(call.func) in _GIVEN_ENGINE:
-        return any(
-            (thing := facts.project.thing(one, scope)) is not None and thing.role is Role.ENGINE for one in _given(call)
-        )
+        engines = [one for one in _given(call) if _is_engine(facts, scope, one)]
+        return [ast.dump(one) for one in engines]
     thing = facts.project.fresh(call, scope)
-    return thing is not None and thing.role in (Role.CHECKOUT, Role.CONTEXT)
+    if thing is not None:
+        lends = thing.role is Role.CHECKOUT or (thing.enters is not None and thing.role is Role.CONTEXT)
+        source = _source(facts, scope, call) if lends else None
+        return [source] if source is not None else []
+    return [source for inner, where in _within(facts, scope, call) for source in _taken_there(facts, inner, where)]
+
+
+def _taken_there(facts: Facts, call: ast.Call, where: Scope) -> list[str]:
+    """What a function that is called takes of pools that its caller knows by the same name."""
+    thing = facts.project.fresh(call, where)
+    if thing is None or thing.role not in (Role.CHECKOUT, Role.CONTEXT) or not isinstance(call.func, ast.Attribute):
+        return []
+    owner = call.func.value
+    shared = isinstance(owner, ast.Name) and owner.id in where.module.top.bound and owner.id not in where.bound
+    if not shared and last_name(getattr(owner, "value", None)) != "self":
+        return []
+    return [ast.dump(owner)]
+
+
+def _within(facts: Facts, scope: Scope, call: ast.Call) -> Iterator[tuple[ast.Call, Scope]]:
+    """The calls that are certainly made by the function of this file that *call* calls."""
+    function = facts.project.definition(call.func, scope)
+    if function is None or not isinstance(function.node, FunctionNode) or function.module is not scope.module:
+        return
+    if isinstance(function.node, ast.AsyncFunctionDef) and not facts.is_awaited(call, scope):
+        return
+    if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in function.own) or function.node.decorator_list:
+        return
+    for statement in function.node.body:
+        for inner in _certain(statement):
+            yield inner, function
+
+
+def _certain(statement: ast.stmt) -> Iterator[ast.Call]:
+    """The calls of a statement that are made whenever it is run, with no branch before them."""
+    waiting: list[ast.AST] = [statement]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Call):
+            yield node
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.If, ast.IfExp)):
+            continue
+        if isinstance(node, ast.Try):
+            waiting.extend([*node.body, *node.finalbody])
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def _is_engine(facts: Facts, scope: Scope, expr: ast.expr) -> bool:
+    thing = facts.project.thing(expr, scope)
+    return thing is not None and thing.role is Role.ENGINE
 
 
 def _given(call: ast.Call) -> list[ast.expr]:
     return [*call.args, *(word.value for word in call.keywords)]
 
 
-def _source(call: ast.Call) -> str | None:
+def _source(facts: Facts, scope: Scope, call: ast.Call) -> str | None:
     """Whom it is asked of, so that two may be compared."""
-    return ast.dump(call.func.value) if isinstance(call.func, ast.Attribute) else None
+    if isinstance(call.func, ast.Attribute) and facts.project.definition(call.func, scope) is None:
+        return ast.dump(call.func.value)
+    definition = facts.project.definition(call.func, scope)
+    return None if definition is None else f"function {id(definition)}"
 
 
 def _noun(taken: Taken) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from ..calls import last_name
 from ..catalog import Role, Thing
 from ..finding import Confidence, Kind, Rule, Severity
 from ..flow import Followed, Lost
@@ -29,14 +30,22 @@ _REMEDY = {
 
 def check(facts: Facts) -> Findings:
     for scope, followed in facts.functions.values():
+        lost_ = [one for one in followed.lost if one.after is None or not _is_fixture(scope)]
         told: set[ast.AST] = set()
         # What is never given back at all says more than what an exception does to it.
-        for lost in sorted(followed.lost, key=lambda one: one.after is not None):
+        for lost in sorted(lost_, key=lambda one: one.after is not None):
             taken = lost.taken
             if taken.site in told or taken.thing.role not in _REMEDY or _is_nobodys(taken.site, taken.thing):
                 continue
             told.add(taken.site)
             yield _finding(facts, scope, followed, lost)
+
+
+def _is_fixture(scope: Scope) -> bool:
+    """Whether it is pytest's: what raises in one ends a test, which is there to be ended."""
+    node = scope.node
+    assert isinstance(node, FunctionNode)
+    return any("fixture" in last_name(one.func if isinstance(one, ast.Call) else one) for one in node.decorator_list)
 
 
 def _finding(facts: Facts, scope: Scope, followed: Followed, lost: Lost):  # type: ignore[no-untyped-def]
