@@ -318,9 +318,10 @@ class Project:
         class_ = function.class_()
         if class_ is None:
             return {}
-        if function.node in function.module.known.opened:
-            return function.module.known.opened[function.node]
-        function.module.known.opened[function.node] = found = {}
+        known = function.module.known.opened
+        if function.node in known:
+            return known[function.node]
+        known[function.node] = found = {}
         tested = {
             one.attr
             for node in function.own

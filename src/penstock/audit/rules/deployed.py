@@ -84,8 +84,8 @@ def _before_gunicorn(facts: Facts) -> Findings:
         if not _opens_at_once(thing, made) and not _is_used_at_import(facts, name):
             continue
         yield facts.finding(
-            PRELOAD, made, f"{how.preload} has gunicorn load this before it forks, and {name} is connected by then: every"
-            " worker shares its sockets. Make it in post_fork, or dispose of it there",
+            PRELOAD, made, f"{how.preload} has gunicorn load this before it forks, and {name} is connected by then:"
+            " every worker shares its sockets. Make it in post_fork, or dispose of it there",
             Confidence.MEDIUM,
         )  # fmt: skip
 
@@ -102,8 +102,8 @@ def _before_celery(facts: Facts) -> Findings:
             continue
         if any(_names(facts.module.scopes[node], name) for node in users):
             yield facts.finding(
-                CELERY, made, f"{name} is connected as this is imported, and Celery forks its workers after that: tasks of"
-                " all of them would use one socket. Make it when worker_process_init is sent, or by the task",
+                CELERY, made, f"{name} is connected as this is imported, and Celery forks its workers after that:"
+                " tasks of all of them would use one socket. Make it when worker_process_init is sent, or by the task",
                 Confidence.MEDIUM,
             )  # fmt: skip
 
