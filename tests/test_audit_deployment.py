@@ -125,3 +125,65 @@ def test_what_a_file_rests_on_without_importing_it_makes_its_findings_stale(tmp_
 
 def _check(root: Path) -> Report:
     return check(Asked([root], Settings(root=root), jobs=1))
+
+
+BUDGET = """
+[databases.main]
+max_connections = 40
+
+[services.web]
+database = "main"
+replicas = 2
+processes = 4
+"""
+COMPOSE = """
+services:
+  web:
+    build: .
+    command: gunicorn -w 4 app:app
+    deploy:
+      replicas: 2
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PENSTOCK_TOML", raising=False)
+    (tmp_path / "penstock.toml").write_text(BUDGET)
+    (tmp_path / "compose.yml").write_text(COMPOSE)
+    (tmp_path / "app.py").write_text(ENGINE.replace("pool_size=5", "pool_size=5, max_overflow=5"))
+    return tmp_path
+
+
+def test_pools_times_workers_beyond_the_budget_are_told_with_the_arithmetic(program: Path) -> None:
+    report = _check(program)
+    assert [(one.path, one.line, one.code) for one in report.findings] == [("app.py", 4, "PEN311")]
+    assert "x 4 processes x 10 = 80 of 3" in report.findings[0].message
+
+
+def test_pools_within_the_budget_are_silent(program: Path) -> None:
+    (program / "penstock.toml").write_text(BUDGET.replace("40", "200"))
+    assert _check(program).findings == []
+
+
+def test_without_a_budget_no_size_is_too_large(program: Path) -> None:
+    (program / "penstock.toml").unlink()
+    assert _check(program).findings == []
+
+
+def test_settings_of_the_audit_are_no_budget(program: Path) -> None:
+    (program / "penstock.toml").unlink()
+    (program / "pyproject.toml").write_text("[tool.penstock.audit]\nhints = false\n")
+    report = _check(program)
+    assert report.findings == report.notes == []
+
+
+def test_a_budget_that_cannot_be_read_is_a_note(program: Path) -> None:
+    (program / "penstock.toml").write_text("[databases.main]\nmax_connections = 'many'\n")
+    assert [note.why[:27] for note in _check(program).notes] == ["its budget could not be rea"]
+
+
+def test_what_is_over_the_budget_is_known_to_a_baseline_too(program: Path) -> None:
+    report = _check(program)
+    assert len(report.known) == len(report.findings) == 1

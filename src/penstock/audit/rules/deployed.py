@@ -12,9 +12,10 @@ from ..places import reached
 from . import Facts, Findings
 
 MAX_AGE = Rule("PEN310", Kind.POOL_UNBOUNDED, Severity.MEDIUM, "CONN_MAX_AGE under ASGI")
+OVER = Rule("PEN311", Kind.POOL_UNBOUNDED, Severity.HIGH, "more connections than the budget has")  # see budgeted.py
 PRELOAD = Rule("PEN312", Kind.POOL_BEFORE_FORK, Severity.MEDIUM, "connections are made before gunicorn forks")
 CELERY = Rule("PEN313", Kind.POOL_BEFORE_FORK, Severity.HIGH, "connections are made before Celery forks")
-RULES = (MAX_AGE, PRELOAD, CELERY)
+RULES = (MAX_AGE, OVER, PRELOAD, CELERY)
 
 _TASKS = frozenset({"task", "shared_task", "periodic_task"})
 _AT_ONCE = frozenset({"psycopg2_pool", "psycopg_pool", "mysql_connector_pool", "oracledb_pool", "dbutils_pool"})
