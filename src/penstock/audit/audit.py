@@ -14,10 +14,22 @@ from .flow import Followed, follow
 from .names import Module, Scope
 from .program import module_name, name_table, understand
 from .project import Project
-from .rules import Facts, blocking, creation, deployed, holding, leaks, pools, session_state, timeouts, transactions
+from .rules import (
+    Facts,
+    blocking,
+    creation,
+    deployed,
+    holding,
+    leaks,
+    lost,
+    pools,
+    session_state,
+    timeouts,
+    transactions,
+)
 from .source import Source, Unread, read
 
-_FAMILIES = (leaks, creation, pools, timeouts, holding, blocking, transactions, session_state, deployed)
+_FAMILIES = (leaks, creation, pools, timeouts, holding, blocking, transactions, lost, session_state, deployed)
 
 RULES: dict[str, Rule] = {rule.code: rule for family in _FAMILIES for rule in family.RULES}
 
