@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import AuditError, Problem
-from . import baseline, cache, changed
+from . import baseline, budgeted, cache, changed
 from .audit import RULES
 from .cache import Entry
 from .files import Found, around, find
@@ -106,6 +106,8 @@ def check(asked: Asked) -> Report:
     found = run(files, beside, asked.settings.pooling, known, asked.jobs).entries
     if remembers and not beside:
         cache.save(folder, found, known)
+    if asked.stdin is None and asked.since is None:
+        _hold_against_budget(asked, files, found, notes)
     report = _told(asked.settings, files, found)
     report.notes = notes + report.notes
     if asked.since is not None:
@@ -119,6 +121,21 @@ def check(asked: Asked) -> Report:
         report.known = [one for one, tell in zip(report.known, told, strict=True) if tell]
         report.findings = [one for one, tell in zip(report.findings, told, strict=True) if tell]
     return report
+
+
+def _hold_against_budget(asked: Asked, files: list[Found], found: dict[str, Entry], notes: list[Unread]) -> None:
+    """Add what is wrong with all files together, some of which are no Python."""
+    for root in (path for path in asked.paths if path.is_dir()):
+        broken = budgeted.over(root)
+        if isinstance(broken, Unread):
+            notes.append(broken)
+            continue
+        for finding in broken:
+            if finding.path not in found:
+                files.append(Found(Path(finding.path), finding.path))
+                found[finding.path] = Entry("")
+            entry = found[finding.path]
+            found[finding.path] = replace(entry, findings=sorted({*entry.findings, finding}))
 
 
 def _files(asked: Asked, notes: list[Unread]) -> list[Found]:

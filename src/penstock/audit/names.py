@@ -113,6 +113,7 @@ class Known:
     given: dict[ast.AST, Thing | None] = field(default_factory=dict)
     returned: dict[ast.AST, Thing | None] = field(default_factory=dict)
     opened: dict[ast.AST, dict[str, Thing]] = field(default_factory=dict)
+    closed: frozenset[str] | None = None  # see guesses
 
 
 class Module:

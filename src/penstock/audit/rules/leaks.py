@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 
-from .. import remedies
+from .. import places, remedies
 from ..calls import last_name
 from ..catalog import Role, Thing
 from ..finding import Confidence, Finding, Kind, Rule, Severity
-from ..flow import Lost
+from ..flow import Followed, Lost, Taken
 from ..names import FunctionNode, Scope
 from ..remedy import Remedy
 from . import Facts, Findings
@@ -32,7 +32,11 @@ _REMEDY = {
 
 def check(facts: Facts) -> Findings:
     for scope, followed in facts.functions.values():
-        lost_ = [one for one in followed.lost if one.after is None or not _is_fixture(scope)]
+        if places.imports(scope.module, "alembic"):
+            return  # its programs end with it
+        left = {taken for taken, _ in followed.stored}
+        lost_ = [one for one in followed.lost if one.taken not in left or not _is_of_self(one, followed)]
+        lost_ = [one for one in lost_ if one.after is None or not _is_fixture(scope)]
         told: set[ast.AST] = set()
         # What is never given back at all says more than what an exception does to it.
         for lost in sorted(lost_, key=lambda one: one.after is not None):
@@ -40,7 +44,16 @@ def check(facts: Facts) -> Findings:
             if taken.site in told or taken.thing.role not in _REMEDY or _is_nobodys(taken.site, taken.thing):
                 continue
             told.add(taken.site)
-            yield _finding(facts, scope, lost)
+            yield _finding(facts, scope, followed, lost)
+
+
+def _given_away(followed: Followed) -> set[Taken]:
+    return followed.given | {taken for taken, _ in followed.stored}
+
+
+def _is_of_self(lost: Lost, followed: Followed) -> bool:
+    """Whether it stands on an object when the function is done."""
+    return any(taken == lost.taken and isinstance(where, FunctionNode) for taken, where in followed.stored)
 
 
 def _is_fixture(scope: Scope) -> bool:
@@ -50,13 +63,15 @@ def _is_fixture(scope: Scope) -> bool:
     return any("fixture" in last_name(one.func if isinstance(one, ast.Call) else one) for one in node.decorator_list)
 
 
-def _finding(facts: Facts, scope: Scope, lost: Lost) -> Finding:
+def _finding(facts: Facts, scope: Scope, followed: Followed, lost: Lost) -> Finding:
     taken, thing = lost.taken, lost.taken.thing
     what = _what(thing)
     remedy = _REMEDY[thing.role].format(within=_within(thing))
     rule, message = _said(scope, lost, what)
     confidence = Confidence.HIGH if lost.after is None else Confidence.MEDIUM
-    found = facts.finding(rule, taken.site, f"{message}: {remedy}", confidence)
+    # Who makes one for somebody else, and fails between, is seldom meant.
+    severity = Severity.HINT if lost.after is not None and taken in _given_away(followed) else None
+    found = facts.finding(rule, taken.site, f"{message}: {remedy}", confidence, severity=severity)
     return remedies.with_remedy(found, _mended(facts, scope, rule, lost))
 
 
@@ -87,7 +102,7 @@ def _said(scope: Scope, lost: Lost, what: str) -> tuple[Rule, str]:
 
 def _what(thing: Thing) -> str:
     return {Role.CHECKOUT: "this connection of the pool", Role.SESSION: "this session"}.get(
-        thing.role, f"this {thing.library} connection"
+        thing.role, "this connection" if thing.library == "unknown" else f"this {thing.library} connection"
     )
 
 
@@ -107,7 +122,14 @@ def _name(scope: Scope) -> str:
 
 
 def _is_nobodys(site: ast.Call, thing: Thing) -> bool:
-    """A database in memory costs no server anything."""
+    """A database in memory costs no server anything; nor does a session on somebody else's connection."""
+    if any(word.arg == "defer_connect" for word in site.keywords):
+        return True
+    if thing.role is Role.SESSION:
+        given = [*site.args, *(word.value for word in site.keywords)]
+        return any(last_name(one).strip("_") in ("bind", "conn", "connection", "get_bind") for one in given)
+    if thing.name == "snowflake_connection" and last_name(site.func) == "connect" and not site.args + site.keywords:
+        return True
     return thing.library == "sqlite3" and any(
         isinstance(one, ast.Constant) and one.value in (":memory:", "") for one in site.args
     )
