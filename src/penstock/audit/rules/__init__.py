@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ..deployment import Deployment
 from ..finding import Confidence, Finding, Rule, Severity
 from ..flow import Followed
 from ..names import Module, Scope
@@ -17,7 +18,7 @@ class Facts:
     """All that is known of a file.
 
     :ivar functions: each with what flows through it. :ivar per_request: functions that run for each request, by the
-        handler that they were reached from. :ivar pooling: of the pooler in front, or None.
+        handler that they were reached from. :ivar pooling: of the pooler in front, or None. :ivar deployment: how the program is run.
     """
 
     module: Module
@@ -25,6 +26,7 @@ class Facts:
     functions: dict[ast.AST, tuple[Scope, Followed]]
     per_request: dict[ast.AST, ast.AST]
     pooling: str | None = None
+    deployment: Deployment = field(default_factory=Deployment)
 
     def is_awaited(self, call: ast.Call, scope: Scope) -> bool:
         return any(isinstance(node, ast.Await) and node.value is call for node in scope.own)

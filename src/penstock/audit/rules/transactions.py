@@ -465,7 +465,7 @@ def _judge_living(facts: Facts, scope: Scope, one: Sent, key: str, thing: Thing)
             " statement that fails has all that follow refused. Take a connection of a pool for each request",
         )  # fmt: skip
         return
-    lives = _lives(facts, scope, key)
+    lives = _lives(facts, scope, key) and (handler is None or not _is_of_lambda(handler))
     severity = None if lives else Severity.HINT
     yield facts.finding(
         LEFT_OPEN, one.call, _left_open(key, thing, "it waits for the next call"), Confidence.MEDIUM, severity=severity
