@@ -16,6 +16,8 @@ test: $(READY) lint
 	@sh scripts/redis.sh
 	@sh scripts/pgbouncer.sh
 	@sh scripts/mariadb.sh
+	@sh scripts/prometheus.sh
+	@sh scripts/chromium.sh
 	$(BIN)/python -m pytest -n $(PROCESSES) --reruns 1
 
 # Every interpreter of 3.11 to 3.13 that this machine has, each in an environment of its own.

@@ -1,6 +1,6 @@
 """A thousand tasks over four connections. DSN is taken from the environment.
 
-DSN=postgresql://localhost/postgres .venv/bin/python examples/aio.py
+    DSN=postgresql://localhost/postgres .venv/bin/python examples/aio.py
 """
 
 import asyncio

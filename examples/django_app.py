@@ -1,9 +1,9 @@
 """Notes over HTTP, with Django in one file: under WSGI or ASGI, at most five connections a process.
 
-export DSN=postgresql://localhost/postgres
-psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
-.venv/bin/gunicorn --chdir examples --threads 8 django_app:application
-.venv/bin/uvicorn --app-dir examples django_app:asgi
+    export DSN=postgresql://localhost/postgres
+    psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
+    .venv/bin/gunicorn --chdir examples --threads 8 django_app:application
+    .venv/bin/uvicorn --app-dir examples django_app:asgi
 """
 
 import json

@@ -1,8 +1,8 @@
 """Notes over HTTP, with FastAPI: however many come, at most ten connections.
 
-export DSN=postgresql://localhost/postgres
-psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
-.venv/bin/uvicorn --app-dir examples fastapi_app:app
+    export DSN=postgresql://localhost/postgres
+    psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
+    .venv/bin/uvicorn --app-dir examples fastapi_app:app
 """
 
 import os

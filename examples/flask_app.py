@@ -1,8 +1,8 @@
 """Notes over HTTP, with Flask: a pool for each worker process, of at most five connections.
 
-export DSN=postgresql://localhost/postgres
-psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
-.venv/bin/gunicorn --chdir examples --workers 2 --threads 8 --preload flask_app:app
+    export DSN=postgresql://localhost/postgres
+    psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
+    .venv/bin/gunicorn --chdir examples --workers 2 --threads 8 --preload flask_app:app
 """
 
 import os

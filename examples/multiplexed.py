@@ -1,6 +1,6 @@
 """Ten thousand statements of a thousand tasks over at most four connections. DSN is taken from the environment.
 
-DSN=postgresql://localhost/postgres .venv/bin/python examples/multiplexed.py
+    DSN=postgresql://localhost/postgres .venv/bin/python examples/multiplexed.py
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Notes over HTTP, with SQLAlchemy's asyncio engine under Starlette: one line of `create_async_engine` is changed.
 
-export DSN=postgresql://localhost/postgres
-psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
-.venv/bin/uvicorn --app-dir examples sqlalchemy_asyncio:app
+    export DSN=postgresql://localhost/postgres
+    psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
+    .venv/bin/uvicorn --app-dir examples sqlalchemy_asyncio:app
 """
 
 import os

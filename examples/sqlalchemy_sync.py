@@ -1,8 +1,8 @@
 """Notes over HTTP, with SQLAlchemy: one line of `create_engine` is changed.
 
-export DSN=postgresql://localhost/postgres
-psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
-.venv/bin/gunicorn --chdir examples --threads 8 sqlalchemy_sync:app
+    export DSN=postgresql://localhost/postgres
+    psql "$DSN" -c "CREATE TABLE notes (id serial PRIMARY KEY, note text NOT NULL)"
+    .venv/bin/gunicorn --chdir examples --threads 8 sqlalchemy_sync:app
 """
 
 import os

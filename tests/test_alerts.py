@@ -15,9 +15,10 @@ import pytest
 from penstock import CallSite, Holder, Pool, Snapshot
 from penstock.core import Reason, Refusal
 from penstock.observe import alerts
-from penstock.observe.alerts import Alert, Kind, Thresholds, sinks
+from penstock.observe.alerts import Alert, Kind, Thresholds, sinks, webhook
 from penstock.observe.alerts.judge import Figures, Judge
-from penstock.observe.alerts.sinks import QUEUE, Sink, Undelivered, Webhook
+from penstock.observe.alerts.sinks import QUEUE, Sink, Undelivered
+from penstock.observe.alerts.webhook import Webhook
 from penstock.pool.membership import FleetState
 from support.waiting import eventually
 
@@ -401,7 +402,7 @@ def test_a_webhook_gets_what_slack_takes() -> None:
 
 def test_a_webhook_that_fails_is_tried_again_and_one_that_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does anybody follow it elsewhere. The URL is in no message."""
-    monkeypatch.setattr(sinks, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(webhook, "PAUSES", (0.0, 0.0))
     with receiver(503, 429) as (url, got):
         Webhook(url)(ALERT)
         assert len(got) == 3
@@ -420,8 +421,8 @@ def test_a_webhook_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     """It accepts, and says nothing."""
     import socket
 
-    monkeypatch.setattr(sinks, "PAUSES", ())
-    monkeypatch.setattr(sinks, "TIMEOUT", 0.2)
+    monkeypatch.setattr(webhook, "PAUSES", ())
+    monkeypatch.setattr(webhook, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         with pytest.raises(Undelivered, match="did not answer within"):
             Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/SECRET")(ALERT)

@@ -62,7 +62,7 @@ def test_a_service_keeps_notes_over_http(notes: str, example: str, number: int) 
         assert http.get("/livez").json() == {"status": "alive"}
 
 
-@pytest.mark.parametrize("example", ["threads.py", "aio.py", "multiplexed.py", "lambda_handler.py"])
+@pytest.mark.parametrize("example", ["threads.py", "aio.py", "multiplexed.py", "lambda_handler.py", "batch_users.py"])
 def test_a_script_runs_and_keeps_below_its_line(dsn: str, example: str) -> None:
     [command] = commands(example)
     done = subprocess.run(

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -64,6 +65,16 @@ def server(postgres: EmbeddedPostgres) -> Iterator[Server]:
 def small(server: Server) -> Iterator[Pool[Any]]:
     with Pool[Any](server.dsn, min_size=0, max_size=1, name="small") as pool:
         yield pool
+
+
+@pytest.fixture
+def tasks(server: Server) -> Iterator[AsyncPool[Any]]:
+    """One for tasks, in whatever event loop it is opened."""
+    pool = AsyncPool[Any](server.dsn, min_size=0, max_size=1, open=False)
+    yield pool
+    if pool._loop is not None and not pool._loop.is_closed():
+        pool._loop.run_until_complete(pool.close())
+        pool._loop.close()
 
 
 @pytest.fixture(autouse=True)
@@ -329,12 +340,10 @@ def test_a_deadline_is_declared_a_little_before_the_platform_s(small: Pool[Any])
     assert left() is None
 
 
-def test_a_coroutine_s_event_loop_and_connection_are_kept(server: Server) -> None:
-    pool = AsyncPool[Any](server.dsn, min_size=0, max_size=1, open=False)
-
-    @aws_lambda.handler(pool)
+def test_a_coroutine_s_event_loop_and_connection_are_kept(server: Server, tasks: AsyncPool[Any]) -> None:
+    @aws_lambda.handler(tasks)
     async def handler(event: Any, context: Any) -> int:
-        async with pool.connection() as conn:
+        async with tasks.connection() as conn:
             cursor = await conn.execute(WHO)
             return int((await cursor.fetchone())[0])
 
@@ -343,41 +352,33 @@ def test_a_coroutine_s_event_loop_and_connection_are_kept(server: Server) -> Non
 
     assert len(here()) == 1
     assert server.connections == 1
-    assert pool._loop is not None
-    pool._loop.run_until_complete(pool.close())
 
 
-def test_in_a_running_event_loop_it_is_awaited(server: Server) -> None:
-    pool = AsyncPool[Any](server.dsn, min_size=0, max_size=1, open=False)
-
-    @aws_lambda.handler(pool, keep=0)
+def test_in_a_running_event_loop_it_is_awaited(server: Server, tasks: AsyncPool[Any]) -> None:
+    @aws_lambda.handler(tasks, keep=0)
     async def handler(event: Any) -> int:
-        async with pool.connection() as conn:
+        async with tasks.connection() as conn:
             return int((await (await conn.execute(WHO)).fetchone())[0])
 
     async def platform() -> None:
         assert await handler(None)
         assert server.connections == 0
-        await pool.close()
 
     asyncio.run(platform())
 
 
-def test_a_function_that_runs_the_event_loop_itself_gives_back_too(server: Server) -> None:
+def test_a_function_that_runs_the_event_loop_itself_gives_back_too(server: Server, tasks: AsyncPool[Any]) -> None:
     """As Mangum does for an ASGI application."""
-    pool = AsyncPool[Any](server.dsn, min_size=0, max_size=1, open=False)
     loop = asyncio.new_event_loop()
 
     async def application() -> int:
-        await pool.open()
-        async with pool.connection() as conn:
+        await tasks.open()
+        async with tasks.connection() as conn:
             return int((await (await conn.execute(WHO)).fetchone())[0])
 
-    handler = aws_lambda.handler(pool, keep=0)(lambda event: loop.run_until_complete(application()))
+    handler = aws_lambda.handler(tasks, keep=0)(lambda event: loop.run_until_complete(application()))
     assert handler(None) != handler(None)
     assert server.connections == 0
-    loop.run_until_complete(pool.close())
-    loop.close()
 
 
 @pytest.mark.parametrize(
@@ -443,6 +444,11 @@ def test_at_sigterm_a_process_ends_as_it_would_have(server: Server) -> None:
         platform.invoke(WORK, 20.0)
         assert server.connections == 1
         os.kill(one.pid, signal.SIGCONT)
+        eventually(lambda: _sleeps(one.pid))  # or the kernel may give the signal to a thread that has no use for it
         os.kill(one.pid, signal.SIGTERM)
         assert one.lines.readline() == ""  # it has ended
         eventually(lambda: server.connections == 0)
+
+
+def _sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"

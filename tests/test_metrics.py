@@ -2,10 +2,14 @@
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
+
+from sqlalchemy import create_engine, text
 
 from penstock import Pool
 from penstock.core import BOUNDS, Histogram
+from penstock.integrations.sqlalchemy import PenstockPool
 from penstock.pool.holders import OTHER
 from support.fake import FakeDriver, make, virtual_pool
 from support.virtual import run
@@ -89,6 +93,19 @@ def test_each_connect_is_in_the_bucket_of_its_time() -> None:
             assert abs(now.create_time.total - now.connect_seconds) < 1e-9
 
     run(scenario)
+
+
+def test_what_sqlalchemy_connects_is_counted_once(tmp_path: Path) -> None:
+    """When it connects, and not when it is given a place to connect in."""
+    engine = create_engine(f"sqlite:///{tmp_path}/db", poolclass=PenstockPool)
+    for _ in range(2):
+        with engine.connect() as conn:
+            conn.execute(text("SELECT 1"))
+    now = engine.pool.snapshot()  # type: ignore[attr-defined]
+    engine.dispose()
+    assert now.create_time.count == now.connects == 1
+    assert now.create_time.total == now.connect_seconds > 0
+    assert now.use_time.count == 2
 
 
 def test_uses_by_many_threads_are_all_counted() -> None:

@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -66,7 +66,9 @@ def _sources() -> Path:
     return folder
 
 
-def _run(folder: Path, scratch: Path, tests: list[str], uvloop: bool) -> dict[str, str]:
+def _run(
+    folder: Path, scratch: Path, tests: list[str], uvloop: bool, modules: Sequence[str] = ("tests/test_pool.py",)
+) -> dict[str, str]:
     """What became of each test: passed, failed or skipped."""
     scratch.chmod(0o755)
     environment = dict(os.environ, PGINSTALLATION=str(_programs(scratch)), TMPDIR=str(scratch))
@@ -76,7 +78,7 @@ def _run(folder: Path, scratch: Path, tests: list[str], uvloop: bool) -> dict[st
     report = scratch / "report.xml"
     options = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", f"--rootdir={folder}", f"--junit-xml={report}"]
     chosen = ["-k", " or ".join(tests)] if tests else []
-    command = [sys.executable, "-m", "pytest", *options, *chosen, "tests/test_pool.py"]
+    command = [sys.executable, "-m", "pytest", *options, *chosen, *modules]
     subprocess.run(command, cwd=folder, env=environment, check=False)
     found: dict[str, str] = {}
     for case in ET.parse(report).iter("testcase"):

@@ -93,6 +93,11 @@ class PgBouncer:
         """How an ordinary role connects. It holds a password."""
         return self._dsn(urlsplit(self._postgres.dsn).path)
 
+    @property
+    def console_dsn(self) -> str:
+        """How to connect to its console. It holds a password."""
+        return self._dsn("/pgbouncer")
+
     def start(self) -> None:
         """Start it on its port; when it returns, clients are let in."""
         with open(self._folder / "log", "ab") as log:
@@ -133,7 +138,7 @@ class PgBouncer:
     def console(self) -> psycopg.Connection[dict[str, Any]]:
         """A connection to its console, for who asks more than once."""
         return psycopg.connect(  # it speaks the simple protocol only
-            self._dsn("/pgbouncer"), autocommit=True, cursor_factory=psycopg.ClientCursor, row_factory=dict_row
+            self.console_dsn, autocommit=True, cursor_factory=psycopg.ClientCursor, row_factory=dict_row
         )
 
     def _dsn(self, path: str) -> str:

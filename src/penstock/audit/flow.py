@@ -19,16 +19,18 @@ from .project import Project
 
 _PASSING_ON = ("enter_context", "enter_async_context", "closing", "aclosing")  # what they are given, they give
 
+_SAME_AGAIN = ("execution_options", "__enter__", "__aenter__")  # methods that give their own object
 _CLOSING = ("closing", "aclosing")
 
 _MOST = 48  # states at one point
+MOST_WORK = 40_000  # states that are taken through a statement; past that nothing is told of the function
 _ROUNDS = 2  # of a loop: what the second one does every further one does
 
 
 class Constant(NamedTuple):
     """A value of which a branch may depend."""
 
-    value: object  # None, True or False
+    value: object  # None, True or False; an ellipsis for anything but None
 
 
 class Taken(NamedTuple):
@@ -101,6 +103,7 @@ class Followed:
     calls: list[Called] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
     stored: list[tuple[Taken, ast.AST]] = field(default_factory=list)  # on an attribute, in a container
+    given: set[Taken] = field(default_factory=set)  # to whoever called
 
 
 def follow(function: Scope, project: Project) -> Followed:
@@ -108,7 +111,14 @@ def follow(function: Scope, project: Project) -> Followed:
     takes = any(project.fresh(call, function) or project.parts(call, function) for call in function.calls)
     if not takes and not project.closed_here(function):
         return Followed()
-    return _Walk(function, project).walk()
+    try:
+        return _Walk(function, project).walk()
+    except TooMuch:
+        return Followed()
+
+
+class TooMuch(Exception):
+    """A function has more ways through it than can be followed in the time that a file may take."""
 
 
 class _Walk:
@@ -118,11 +128,20 @@ class _Walk:
         self.found = Followed()
         self.captured = _captured(function)
         self._calls: dict[ast.Call, set[Taken]] = {}
+        self._lost: set[tuple[Taken, bool]] = set()  # what is lost, and whether without an exception
+        self._work = 0
         self._awaited: set[ast.Call] = set()
         self._takes: dict[ast.Call, Thing | None] = {}
         self._parts: dict[ast.Call, list[Thing | None]] = {}
         self._raises_at_yield = raises_at_yield(function)
         self._own = project.closed_here(function)
+        self._told = _told_by(function)
+        self._collected = _collected(function)
+        self._receivers = {
+            call.func.value
+            for call in function.calls
+            if isinstance(call.func, ast.Attribute) and any(word in call.func.attr for word in WORDS["ending"])
+        }  # of calls that give back: `get_pool().putconn(conn)`
 
     def walk(self) -> Followed:
         node = self.function.node
@@ -130,16 +149,25 @@ class _Walk:
         exits = Exits()
         after = self._block(node.body, {State(): None}, exits)
         for state in {**after, **exits.returns}:
-            self._lose(state, None)
+            self._lose(self._left_on_self(state), None)
         for state, why in exits.raises.items():
             self._lose(state, why)
         for call, held in self._calls.items():
             self.found.calls.append(Called(call, frozenset(held), call in self._awaited))
         return self.found
 
+    def _left_on_self(self, state: State) -> State:
+        """What stands on its own object when the function is done is that object's."""
+        for name, what in state.names:
+            if name in self._own and isinstance(what, Taken) and what in state.held:
+                self.found.stored.append((what, self.function.node))
+                state = state.without(what)
+        return state
+
     def _lose(self, state: State, why: ast.AST | None) -> None:
         for taken in state.held - state.kept:
-            if not any(one.taken == taken and (one.after is None) == (why is None) for one in self.found.lost):
+            if (taken, why is None) not in self._lost:
+                self._lost.add((taken, why is None))
                 self.found.lost.append(Lost(taken, why))
 
     # ------------------------------------------------------------------------------------------ statements
@@ -152,6 +180,9 @@ class _Walk:
         return states
 
     def _statement(self, node: ast.stmt, states: States, exits: Exits) -> States:
+        self._work += len(states)
+        if self._work > MOST_WORK:
+            raise TooMuch
         match node:
             case ast.Assign(targets=targets, value=value):
                 return self._assign(targets, value, states, exits)
@@ -200,7 +231,8 @@ class _Walk:
             for target, one in pairs:
                 states = self._assign([target], one, states, exits)
             return states
-        if _is_condition(value):  # such as `own = conn is None`, which later branches depend on
+        # Such as `own = conn is None`, which later branches depend on.
+        if _is_condition(value) and _asked_of(value) & self._told:
             yes, no = self._test(value, states, exits)
             bind = self._bind
             known = {bind(targets[0], Constant(True), state): None for state in yes}
@@ -367,6 +399,8 @@ class _Walk:
         states = self._value(test, states, exits)
         yes = {state: None for state in states if self._truth(test, state) is not False}
         no = {state: None for state in states if self._truth(test, state) is not True}
+        if _asked_of(test) & self._told:
+            return _learn(test, yes, True), _learn(test, no, False)
         return yes, no
 
     def _both(self, test: ast.BoolOp, states: States, exits: Exits) -> tuple[States, States]:
@@ -453,7 +487,8 @@ class _Walk:
         if self.project.full(call.func, self.function) in WORDS["process_ends"]:
             return {}
         for state in states:
-            safe = cannot_raise(call) and not self._asks_the_server(call, name, state)
+            harmless = cannot_raise(call) and not self._asks_the_server(call, name, state)
+            safe = harmless or call in self._receivers
             self._calls.setdefault(call, set()).update(state.held)
             ended = self._ended(call, name, state)
             if ended is None and not safe:
@@ -470,6 +505,8 @@ class _Walk:
 
     def _take(self, call: ast.Call, state: State) -> State:
         thing = self._taken_by(call)
+        if call in self._collected:
+            return state  # one of several: who ends them is told by more than a name
         for name, opened in self._opened_by(call).items():
             taken = Taken(call, opened)
             state = self._hold(taken, state).bound(name, taken)
@@ -551,7 +588,7 @@ class _Walk:
             return True
         if name in _CLOSING:
             return False  # only a `with` round it ends anything; see `_enter`
-        if name[:1].isupper():
+        if _is_constructor(name):
             return self.project.thing(call, self.function) is None
         function = self.project.definition(call.func, self.function)
         if function is not None:
@@ -574,6 +611,7 @@ class _Walk:
         for node in _handed(expr):
             what = self._what(node, state)
             if isinstance(what, Taken):
+                self.found.given.add(what)
                 state = self._given(what, state)
         return state
 
@@ -604,7 +642,7 @@ class _Walk:
                         return taken
                 if last_name(expr.func) in _PASSING_ON and expr.args:
                     return self._what(expr.args[0], state)
-                if isinstance(expr.func, ast.Attribute) and expr.func.attr == "execution_options":
+                if isinstance(expr.func, ast.Attribute) and expr.func.attr in _SAME_AGAIN:
                     return self._what(expr.func.value, state)
             case ast.BoolOp(values=values):
                 found = [self._what(one, state) for one in values]
@@ -623,6 +661,54 @@ def _fewer(states: States) -> States:
     if len(states) <= _MOST:
         return states
     return dict.fromkeys(list(states)[-_MOST:])
+
+
+def _is_constructor(name: str) -> bool:
+    return name[:1].isupper() or name == "cls"
+
+
+def _asked_of(test: ast.expr) -> set[str]:
+    """The variable that a simple test is of: `if conn`, `if conn is None`."""
+    match test:
+        case (
+            ast.Name(id=name)
+            | ast.Compare(left=ast.Name(id=name), ops=[ast.Is() | ast.IsNot()], comparators=[ast.Constant(value=None)])
+        ):
+            return {name}
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return _asked_of(operand)
+    return set()
+
+
+def _told_by(function: Scope) -> frozenset[str]:
+    """Variables that a function asks more than once: what it learns the first time holds the second."""
+    counted: dict[str, int] = {}
+    for node in function.own:
+        tests = [node.test] if isinstance(node, (ast.If, ast.IfExp)) else []
+        tests += [node.value] if isinstance(node, ast.Assign) and _is_condition(node.value) else []
+        for test in tests:
+            for part in test.values if isinstance(test, ast.BoolOp) else [test]:
+                for name in _asked_of(part):
+                    counted[name] = counted.get(name, 0) + 1
+    return frozenset(name for name, times in counted.items() if times > 1)
+
+
+def _collected(function: Scope) -> frozenset[ast.AST]:
+    """What is evaluated for each element of a list, a set, a dictionary or a generator."""
+    kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    found = [node for node in function.own if isinstance(node, kinds)]
+    return frozenset(inner for node in found for inner in ast.walk(node) if isinstance(inner, ast.Call))
+
+
+def _learn(test: ast.expr, states: States, outcome: bool) -> States:
+    """What an outcome of *test* tells of a variable that nothing was known of."""
+    (name,) = _asked_of(test)
+    compares = isinstance(test, ast.Compare)
+    if compares and isinstance(cast("ast.Compare", test).ops[0], ast.IsNot):
+        outcome = not outcome
+    is_none = outcome if compares else not outcome
+    known = Constant(None) if is_none else Constant(...)
+    return {state if state.value(name) is not None else state.bound(name, known): None for state in states}
 
 
 def _truthy(value: Taken | Constant | None) -> bool | None:
@@ -696,7 +782,7 @@ def _handed(expr: ast.expr) -> Iterable[ast.expr]:
         case ast.IfExp(body=body, orelse=orelse):
             yield from _handed(body)
             yield from _handed(orelse)
-        case ast.Call(args=arguments, keywords=words) if last_name(expr.func)[:1].isupper():
+        case ast.Call(args=arguments, keywords=words) if _is_constructor(last_name(expr.func)):
             yield expr
             for argument in [*arguments, *(word.value for word in words)]:
                 yield from _handed(argument)

@@ -115,6 +115,7 @@ class Known:
     names: dict[tuple[Scope, str], str | None] = field(default_factory=dict)
     things: dict[tuple[Scope, str], Thing | None] = field(default_factory=dict)
     opened: dict[ast.AST, dict[str, Thing]] = field(default_factory=dict)
+    closed: frozenset[str] | None = None  # see guesses
 
 
 class Module:

@@ -6,7 +6,7 @@ import ast
 import builtins
 from collections.abc import Callable, Iterable
 
-from . import catalog
+from . import catalog, guesses
 from .calls import WORDS, last_name
 from .catalog import Role, Thing
 from .names import ANNOTATIONS, FunctionNode, Module, Scope
@@ -125,9 +125,9 @@ class Project:
             case ast.Call():
                 return self._of_call(expr, scope, depth)
             case ast.Name(id=name):
-                return self._of_name(name, scope, depth)
+                return self._of_name(name, scope, depth) or guesses.of_name(name, scope)
             case ast.Attribute():
-                return self._of_attribute(expr, scope, depth)
+                return self._of_attribute(expr, scope, depth) or guesses.of_attribute(expr, scope)
             case ast.BoolOp(values=values):
                 return self._first(values, scope, depth)
             case ast.IfExp(body=body, orelse=orelse):
@@ -247,7 +247,7 @@ class Project:
             called = self.thing(func, scope)
             if called is not None and called.role is Role.FACTORY:
                 return called.made_by("__call__")
-        return None
+        return guesses.of_call(expr, scope) if function is None else None
 
     def parts(self, call: ast.Call, scope: Scope) -> list[Thing | None]:
         """Of a function of the project that gives several at once (``conn, cursor = connect()``): what each is."""
@@ -321,9 +321,10 @@ class Project:
         class_ = function.class_()
         if class_ is None:
             return {}
-        if function.node in function.module.known.opened:
-            return function.module.known.opened[function.node]
-        function.module.known.opened[function.node] = found = {}
+        known = function.module.known.opened
+        if function.node in known:
+            return known[function.node]
+        known[function.node] = found = {}
         tested = {
             one.attr
             for node in function.own

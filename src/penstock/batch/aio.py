@@ -171,7 +171,8 @@ class _Job(BaseJob):
             await settled(self._settings.save(conn, entry.item, entry.result))
 
     def _lent(self, transaction: bool) -> AbstractAsyncContextManager[Any]:
-        lent: AbstractAsyncContextManager[Any] = self._pool.transaction() if transaction else self._pool.connection()
+        lend = self._pool.transaction if transaction else self._pool.connection
+        lent: AbstractAsyncContextManager[Any] = lend(deadline=self._settings.timeout)
         return lent
 
     def _future(self) -> Any:

@@ -9,7 +9,8 @@ and learns how that ended.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Any
 
 from .outcome import Failure
@@ -20,7 +21,6 @@ LONGEST_KEY, LONGEST_JOB = 255, 190  # characters: what fits into a key of MySQL
 DONE, FAILED = "done", "failed"
 
 Row = tuple[Any, ...]
-Ask = Callable[[str, Sequence[Any]], Awaitable[list[Row]]]
 
 _POSTGRES_DDL = f"""\
 CREATE TABLE IF NOT EXISTS {TABLE} (
@@ -47,8 +47,17 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
     PRIMARY KEY (job, item)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4"""
 
-_INSERT = f"INSERT INTO {TABLE} (job, item, state, tries, run, error) VALUES "
-_VALUES = "(%s, %s, %s, %s, %s, %s)"
+_INSERT = f"INSERT INTO {TABLE} (job, item, state, tries, run, error) VALUES"
+# Where there is a row already, it changes only while it says "failed".
+_EXCLUDED = (
+    "ON CONFLICT (job, item) DO UPDATE SET state = excluded.state, tries = excluded.tries, run = excluded.run,"
+    f" error = excluded.error, at = CURRENT_TIMESTAMP WHERE {TABLE}.state = '{FAILED}'"
+)
+# The state last: each assignment sees what those before it have set.
+_IF_FAILED = (
+    f"ON DUPLICATE KEY UPDATE run = IF(state = '{FAILED}', {{run}}, run),"
+    f" error = IF(state = '{FAILED}', {{error}}, error), state = IF(state = '{FAILED}', {{state}}, state)"
+)
 
 
 class Checkpoint:
@@ -63,8 +72,9 @@ class Checkpoint:
         self._execute: Execute
         self.family, self._execute = executor(driver)
         self._mysql = self.family == "mysql"
+        self._mark = "UNHEX(%s)" if self._mysql else "%s"  # of a key: whatever characters the session is for
         self.ddl = {"mysql": _MYSQL_DDL, "sqlite": _SQLITE_DDL, "postgres": _POSTGRES_DDL}[self.family]
-        self._claims = 0
+        self._claims = count(1)
 
     async def exists(self, conn: Any) -> bool:
         query = {
@@ -89,90 +99,57 @@ class Checkpoint:
         :param tried: how often each was tried, by its key.
         """
         keys = sorted(tried)  # in one order for all, or two transactions might wait for each other
-        self._claims += 1
-        token = f"{self.run}:{self._claims}"
+        token = f"{self.run}:{next(self._claims)}"
         rows = [(self.job, key, DONE, tried[key], token, None) for key in keys]
         if self._mysql:
-            await self._put(conn, rows, before="INSERT IGNORE" + _INSERT.removeprefix("INSERT"))
-            await self._execute(
-                conn,
-                *self._of(
-                    f"UPDATE {TABLE} SET state = '{DONE}', error = NULL, run = %s, at = CURRENT_TIMESTAMP",
-                    keys,
-                    (token,),
-                    f"state = '{FAILED}'",
-                ),
-            )
-            found = await self._execute(conn, *self._of("SELECT item", keys, (), "run = %s", (token,), "FOR UPDATE"))
+            await self._put(conn, rows, _IF_FAILED.format(run="%s", error="NULL", state=f"'{DONE}'"), (token,))
+            found = await self._execute(conn, *self._of("SELECT item", keys, "run = %s FOR UPDATE", token))
         else:
-            found = await self._put(
-                conn,
-                rows,
-                after=" ON CONFLICT (job, item) DO UPDATE SET state = excluded.state, tries = excluded.tries,"
-                f" error = NULL, run = excluded.run, at = CURRENT_TIMESTAMP WHERE {TABLE}.state = '{FAILED}'"
-                " RETURNING item",
-            )
+            found = await self._put(conn, rows, f"{_EXCLUDED} RETURNING item")
         return {_text(item) for (item,) in found}
-
-    async def holds(self, conn: Any, claimed: Iterable[str]) -> bool:
-        """Whether what was claimed is still there: not if somebody has rolled back meanwhile."""
-        keys = sorted(claimed)
-        token = f"{self.run}:%"
-        rows = await self._execute(conn, *self._of("SELECT item", keys, (), "run LIKE %s", (token,)))
-        return len(rows) == len(keys)
 
     async def ours(self, conn: Any, keys: Iterable[str]) -> set[str]:
         """Those that this run has saved."""
-        rows = await self._execute(conn, *self._of("SELECT item", sorted(keys), (), "run LIKE %s", (f"{self.run}:%",)))
+        mine = f"state = '{DONE}' AND run LIKE %s"
+        rows = await self._execute(conn, *self._of("SELECT item", sorted(keys), mine, f"{self.run}:%"))
         return {_text(item) for (item,) in rows}
 
     async def fail(self, conn: Any, failures: Iterable[Failure]) -> None:
         """Put down that they have failed; not where somebody has saved them."""
-        rows = [
-            (self.job, failure.key, FAILED, failure.tries, f"{self.run}:0", failure.error)
-            for failure in sorted(failures, key=lambda failure: failure.key)
-        ]
-        still = f"{TABLE}.state = '{FAILED}'"
-        if self._mysql:
-            fields = ", ".join(f"{name} = IF({still}, VALUES({name}), {TABLE}.{name})" for name in ("tries", "error"))
-            after = f" ON DUPLICATE KEY UPDATE {fields}"
-        else:
-            after = (
-                " ON CONFLICT (job, item) DO UPDATE SET tries = excluded.tries, error = excluded.error,"
-                f" run = excluded.run, at = CURRENT_TIMESTAMP WHERE {still}"
-            )
-        await self._put(conn, rows, after=after)
+        run = f"{self.run}:0"
+        for failure in sorted(failures, key=lambda failure: failure.key):
+            error = self._plain(failure.error)
+            rows = [(self.job, failure.key, FAILED, failure.tries, run, error)]
+            if self._mysql:
+                await self._put(conn, rows, _IF_FAILED.format(run="%s", error="%s", state="state"), (run, error))
+            else:
+                await self._put(conn, rows, _EXCLUDED)
 
     async def failures(self, conn: Any, most: int) -> tuple[int, tuple[Failure, ...]]:
         """How many items have failed and were not saved since, and the first of them."""
-        job = self._bytes(self.job)
-        where = f"FROM {TABLE} WHERE job = %s AND state = '{FAILED}'"
+        job = self._key(self.job)
+        where = f"FROM {TABLE} WHERE job = {self._mark} AND state = '{FAILED}'"
         [(number,)] = await self._execute(conn, f"SELECT count(*) {where}", (job,))
         query = f"SELECT item, tries, error {where} ORDER BY item LIMIT {most}"
         rows = await self._execute(conn, query, (job,)) if number else []
         return number, tuple(Failure(_text(item), tries, _text(error)) for item, tries, error in rows)
 
-    async def _put(self, conn: Any, rows: Sequence[Row], before: str = _INSERT, after: str = "") -> list[Row]:
-        values = [value if number > 1 else self._bytes(value) for row in rows for number, value in enumerate(row)]
-        return await self._execute(conn, before + ", ".join([_VALUES] * len(rows)) + after, values)
+    async def _put(self, conn: Any, rows: Sequence[Row], or_else: str, more: Row = ()) -> list[Row]:
+        values = f"({self._mark}, {self._mark}, %s, %s, %s, %s)"
+        params = [param for job, item, *others in rows for param in (self._key(job), self._key(item), *others)]
+        return await self._execute(conn, f"{_INSERT} {', '.join([values] * len(rows))} {or_else}", [*params, *more])
 
-    def _of(
-        self,
-        what: str,
-        keys: Sequence[str],
-        params: Row = (),
-        more: str = "",
-        more_params: Row = (),
-        end: str = "",
-    ) -> tuple[str, list[Any]]:
-        """A statement about these items."""
-        table = "" if what.startswith("UPDATE") else f" FROM {TABLE}"
-        items = ", ".join(["%s"] * len(keys))
-        query = f"{what}{table} WHERE job = %s AND item IN ({items}){' AND ' + more if more else ''} {end}".rstrip()
-        return query, [*params, self._bytes(self.job), *map(self._bytes, keys), *more_params]
+    def _of(self, what: str, keys: Sequence[str], more: str = "", *params: Any) -> tuple[str, list[Any]]:
+        """A query about these items."""
+        where = f"WHERE job = {self._mark} AND item IN ({', '.join([self._mark] * len(keys))})"
+        query = f"{what} FROM {TABLE} {where}{' AND ' + more if more else ''}"
+        return query, [self._key(self.job), *map(self._key, keys), *params]
 
-    def _bytes(self, text: str) -> Any:
-        return text.encode() if self._mysql else text
+    def _plain(self, text: str) -> str:
+        return text.encode("ascii", "backslashreplace").decode() if self._mysql else text
+
+    def _key(self, text: str) -> str:
+        return text.encode().hex() if self._mysql else text
 
 
 def _text(value: Any) -> str:

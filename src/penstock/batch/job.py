@@ -82,8 +82,8 @@ class BaseJob:
         self._clients = Clients(
             settings.http, settings.concurrency, is_async=self._is_async, clock=self._clock, holds=self._holds
         )
-        # Of drivers that do not tell whether a transaction has failed, or goes on as another one.
-        self._must_look = self._checkpoint.family == "mysql" or type(self._driver).__name__ == "AsyncpgDriver"
+        # Whether a transaction may have failed, or go on as another one, without that being seen. psycopg sees to it.
+        self._must_look = type(self._driver).__name__ != "PsycopgDriver"
         self._dice = random.Random().random
         # Guards all that follows. Nothing that waits, logs or calls the user's code runs under it.
         self._lock = Lock()
@@ -315,7 +315,6 @@ class BaseJob:
         """Save whatever waits, until nothing does."""
         ended: BaseException | None = None
         while group := self._next_group():
-            began = self._clock()
             try:
                 if self._why is None or self._why[1] is None:  # or there is no sense in it any more
                     await self._commit(group)
@@ -326,8 +325,6 @@ class BaseJob:
                 for entry in group:
                     if not entry.settled.done():
                         entry.settled.set_result(None)
-            with self._lock:
-                self._each += 0.2 * ((self._clock() - began) / len(group) - self._each)
         if ended is not None:
             raise ended
 
@@ -338,6 +335,8 @@ class BaseJob:
             at = _Stage()
             try:
                 saved, others, ours = await self._transact(group, at)
+            except HeldOverCall:
+                raise
             except Exception as error:
                 tries += 1
                 pause = self._pause_of_database(error, at.lost, tries, began)
@@ -359,30 +358,37 @@ class BaseJob:
     async def _transact(self, group: list[Entry], at: _Stage) -> tuple[list[Entry], list[Entry], set[str]]:
         """Who is saved or has failed, whom somebody has saved before, and whom of those this run has."""
         good = {entry.key: entry for entry in group if entry.failure is None}
-        bad = [entry.failure for entry in group if entry.failure is not None]
+        bad = {entry.key: entry for entry in group if entry.failure is not None}
         claimed: set[str] = set()
+        others: dict[str, Entry] = {}
         ours: set[str] = set()
         async with self._lent(transaction=True) as conn:
+            began = self._clock()
             try:
                 if good:
                     claimed = await self._checkpoint.claim(conn, {key: entry.tries for key, entry in good.items()})
-                if others := good.keys() - claimed:
-                    ours = await self._checkpoint.ours(conn, others)
+                    others = {key: entry for key, entry in good.items() if key not in claimed}
                 if bad:
-                    await self._checkpoint.fail(conn, bad)
+                    await self._checkpoint.fail(conn, [entry.failure for entry in bad.values() if entry.failure])
+                    states = await self._checkpoint.states(conn, list(bad))
+                    others |= {key: entry for key, entry in bad.items() if states.get(key) == DONE}
+                if others:
+                    ours = await self._checkpoint.ours(conn, others)
                 at.user = bool(claimed)
                 for entry in group:
                     if entry.key in claimed:
-                        await self._save(conn, entry)
+                        with attempt(self._clock() + self._settings.timeout):  # so that no request is made here
+                            await self._save(conn, entry)
                         if self._driver.status(conn) is not Status.INTRANS:
                             raise RuntimeError(_ENDED)
-                if claimed and self._must_look and not await self._checkpoint.holds(conn, claimed):
+                if claimed and self._must_look and await self._checkpoint.ours(conn, claimed) != claimed:
                     raise RuntimeError(_ENDED)
             except Exception:
                 at.lost = self._driver.status(conn) is Status.BROKEN
                 raise
-        saved = [entry for entry in group if entry.failure is not None or entry.key in claimed]
-        return saved, [good[key] for key in good.keys() - claimed], ours
+        with self._lock:
+            self._each += 0.2 * ((self._clock() - began) / len(group) - self._each)
+        return [entry for entry in group if entry.key not in others], list(others.values()), ours
 
     def _pause_of_database(self, error: Exception, lost: bool, tries: int, began: float) -> float | None:
         """Seconds until the transaction is tried again; None when that is of no use, or no longer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -40,7 +40,7 @@ def check(items: Any, *, is_async: bool, rate: Rate | float | None, total: int |
 
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, (Sequence, Set, Mapping)):  # not whatever has a length: a QuerySet loads all
         total = len(items)
     if total is not None:
         check_count("total", total, at_least=0)

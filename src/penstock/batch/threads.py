@@ -71,11 +71,12 @@ def for_each(
         threads, wait 5 s to connect and 15 s to read.
     :param rate: how often *work* is called a second, in all; a `Rate` has a burst, too. None for no limit.
     :param retry: how often, for how long, and upon what an item is tried again; so is a transaction.
-    :param timeout: seconds for one try of *work*: its requests end by then, whatever they ask for themselves.
+    :param timeout: seconds for one try of *work*: its requests end by then, whatever they ask for themselves. And for
+        one transaction, as `penstock.deadline` bounds it.
     :param retry_failed: whether items that have failed in an earlier run are tried again.
     :param stop_after: so many failures in a row end the job, rather than all items.
     :param grace: seconds for what is in flight when the job is to stop.
-    :param total: how many items there are, for the progress; by default what ``len(items)`` says.
+    :param total: how many items there are, for the progress; by default the length of a sequence, set or mapping.
     :param progress: whether to show how far it is: a bar on a terminal, else a line of the logger ``penstock.batch``
         (INFO) every ten seconds.
     :raises BatchStopped: when the job has ended itself: the database is not to be had, or too many items fail.
@@ -109,7 +110,7 @@ class _Job(BaseJob):
 
     def __init__(self, settings: Settings) -> None:
         self._given: Queue[Settled | None] = Queue(settings.concurrency)
-        self._interrupted = False
+        self._interrupts = 0
         self._halted_at = 0.0
         self._threads = [
             threading.Thread(target=self._labourer, args=(number,), name=f"{settings.job}-{number}", daemon=True)
@@ -134,7 +135,7 @@ class _Job(BaseJob):
             if not any(thread.is_alive() for thread in self._threads):
                 run(self._clients.close())
         report = run(self._report())
-        if self._interrupted:
+        if self._interrupts:
             raise BatchInterrupted(report)
         self._complain(report)
         logger.info("%s", report)
@@ -158,12 +159,14 @@ class _Job(BaseJob):
 
     def _is_over(self) -> bool:
         """Whether those that still work are not waited for any more."""
-        return self._stopping and monotonic() >= self._halted_at + self._settings.grace
+        return self._interrupts > 1 or (self._stopping and monotonic() >= self._halted_at + self._settings.grace)
 
     def _interrupt(self) -> None:
         """By a signal's handler, which must take no lock: the thread that it interrupts may have it."""
-        self._interrupted = True
+        self._interrupts += 1
         self._halt()
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
 
     def _halt(self) -> None:
         if not self._stopping:
@@ -211,7 +214,8 @@ class _Job(BaseJob):
 
     @asynccontextmanager
     async def _lent(self, transaction: bool) -> AsyncIterator[Any]:
-        with self._pool.transaction() if transaction else self._pool.connection() as conn:
+        pool, limit = self._pool, self._settings.timeout
+        with pool.transaction(deadline=limit) if transaction else pool.connection(deadline=limit) as conn:
             yield conn
 
     def _future(self) -> Any:
@@ -230,17 +234,12 @@ def _plain(name: str, result: T) -> T:
 
 @contextmanager
 def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
-    """In the block the first Ctrl-C calls *stop*, and the second is an ordinary one. Where Python's own would be."""
+    """In the block Ctrl-C calls *stop*, where it would have raised KeyboardInterrupt."""
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-
-    def interrupt(*_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop()
-
-    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGINT, lambda *_: stop())
     try:
         yield
     finally:

@@ -8,10 +8,14 @@ from penstock import __version__
 # A command is a function of its own name in the module named here.
 COMMANDS = {
     "audit": "penstock.cli.audit",
+    "dashboard": "penstock.cli.monitoring",
     "drill": "penstock.cli.drill",
     "plan": "penstock.cli.plan",
+    "rules": "penstock.cli.monitoring",
     "run": "penstock.cli.run",
     "runbook": "penstock.cli.runbook",
+    "serve": "penstock.cli.serve",
+    "top": "penstock.cli.top",
 }
 
 

@@ -44,8 +44,8 @@ def drill(
     """Replay an outage with real clients against a real PostgreSQL, arm by arm, and measure who holds the line.
 
     Exit status: 0 when Penstock's arm held the line and answered every request (in spike: gave useful answers at 90 %
-    of the capacity, and recovered; in scale-out: had 90 % of the budget in use after each change as well), 1 when it
-    did not, 2 when the drill could not be run, 130 after Ctrl-C.
+    of the capacity, and recovered; in scale-out: had 90 % of the budget in use after each change as well; in batch:
+    saved each user once), 1 when it did not, 2 when the drill could not be run, 130 after Ctrl-C.
     """
     try:
         from penstock.drill.conduct import check_room
@@ -114,7 +114,8 @@ def _plans(scenario: str, names: list[str], **asked: Any) -> list[tuple[Any, Any
     from penstock.drill.conduct import adjust
     from penstock.drill.scenarios import choose
 
-    return [(found, arms.choose(names, found.arms)) for found in adjust(choose(scenario), **asked)]
+    chosen = [(found, arms.choose(names, found.arms)) for found in adjust(choose(scenario), **asked)]
+    return [(found, able) for found, given in chosen if (able := arms.able(given, found, alone=len(chosen) == 1))]
 
 
 def _list() -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from penstock.drill.arms import Arm
+    from penstock.drill.batch_result import BatchResult
     from penstock.drill.conduct import Outcome
     from penstock.drill.result import Result
     from penstock.drill.scaleout_result import ScaleOutResult
@@ -136,8 +137,13 @@ def show_verdict(console: Console, outcome: "Outcome") -> None:
 
 
 def _headline(scenario: "Scenario", server: "Server") -> str:
-    from penstock.drill.shape import ScaleOut
+    from penstock.drill.shape import Batch, ScaleOut
 
+    if isinstance(scenario.shape, Batch):
+        return (
+            f"{scenario.title}: {_load(scenario)}; {server.version}, max_connections {server.max_connections}, "
+            f"{server.reserved} reserved, so the line is {server.line}."
+        )
     if isinstance(scenario.shape, ScaleOut):
         return (
             f"{scenario.title}: {_load(scenario)}; {server.version}, max_connections {server.max_connections}, of "
@@ -150,8 +156,11 @@ def _headline(scenario: "Scenario", server: "Server") -> str:
 
 
 def _load(scenario: "Scenario") -> str:
-    from penstock.drill.shape import OpenLoop, ScaleOut
+    from penstock.drill.shape import Batch, OpenLoop, ScaleOut
 
+    if isinstance(scenario.shape, Batch):
+        api = scenario.shape.api
+        return f"{scenario.shape.items:,} users, an API that takes {1000 * api.latency:g} ms, and now and then fails"
     if isinstance(scenario.shape, ScaleOut):
         return f"from 1 to {scenario.shape.processes} processes and back"
     if isinstance(scenario.shape, OpenLoop):
@@ -168,8 +177,10 @@ def _against(result: "Result") -> str:
 
 
 def _live_columns(scenario: "Scenario") -> Columns:
-    from penstock.drill.shape import OpenLoop, ScaleOut
+    from penstock.drill.shape import Batch, OpenLoop, ScaleOut
 
+    if isinstance(scenario.shape, Batch):
+        return _LIVE_BATCH
     if isinstance(scenario.shape, ScaleOut):
         return _LIVE_SCALE_OUT
     return _LIVE_OPEN if isinstance(scenario.shape, OpenLoop) else _LIVE_CLOSED
@@ -195,6 +206,12 @@ _LIVE_SCALE_OUT: Columns = {
     "last": lambda result: result.marks[-1].label if result.marks else "1",
     "requests": lambda result: f"{result.requests:,}",
     "errors": _errors,
+    "held now": lambda result: f"{result.held}",
+    "at most": _at_most,
+}
+_LIVE_BATCH: Columns = {
+    "rows saved": lambda result: f"{result.rows:,} of {result.items:,}",
+    "killed": lambda result: f"{len(result.marks)}",
     "held now": lambda result: f"{result.held}",
     "at most": _at_most,
 }
@@ -243,6 +260,8 @@ def _plain_table(outcome: "Outcome") -> Text:
 def _verdict_columns(outcome: "Outcome") -> Columns:
     if outcome.scenario.name == "scale-out":
         return _SCALE_OUT
+    if outcome.scenario.name == "batch":
+        return _BATCH
     return _CLOSED if outcome.capacity is None else _OPEN
 
 
@@ -272,6 +291,14 @@ def _reused(result: "ScaleOutResult") -> str:
     if not result.killed:
         return "-"
     return "never" if result.reused_after is None else f"{result.reused_after:.1f} s"
+
+
+def _for_all(result: "BatchResult") -> str:
+    from penstock.drill.verdict import duration
+
+    if result.seconds_for_all is None:
+        return "-"
+    return duration(result.seconds_for_all) + ("" if result.complete else " (reckoned)")
 
 
 def _recovery(result: "Result") -> str:
@@ -309,4 +336,14 @@ _SCALE_OUT: Columns = {
     "killed share used again": _reused,
     "never ready": lambda result: f"{result.not_ready}",
     "errors by kind": _kinds,
+}
+_BATCH: Columns = {
+    "arm": lambda result: result.arm.title,
+    "users saved": lambda result: f"{result.distinct:,} of {result.items:,}",
+    "rows too many": lambda result: f"{result.twice:,}",
+    "lost": lambda result: f"{result.gone:,}",
+    "stood still": lambda result: f"{result.stood_still:.1f} s" if result.stood_still else "no",
+    "users/s": lambda result: f"{result.per_second:,.0f}",
+    "time for all": _for_all,
+    "held / line": _held,
 }

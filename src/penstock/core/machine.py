@@ -150,8 +150,8 @@ class Core:
 
     @property
     def served(self) -> int:
-        """Connections lent."""
-        return self.uses + sum(slot.owner is not None for slot in self.leases())
+        """Connections lent, and statements that shared one, as far as they have ended."""
+        return self.uses + sum(slot.owner is not None and not slot.shared for slot in self.leases())
 
     @property
     def requests(self) -> int:

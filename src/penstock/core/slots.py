@@ -50,6 +50,7 @@ class Reason(Enum):
     READ_ONLY = "turned read-only"
     STANDBY = "of a standby, and was to write"
     OUT_OF_TOUCH = "out of touch with the fleet"
+    THEIRS = "closed by its own pool"  # which is not ours, and does not tell why
 
 
 class Refusal(Enum):

@@ -30,19 +30,19 @@ class Behaviour:
     :ivar failing: answered with 500.
     :ivar limited: answered with 429 and ``Retry-After: <retry_after>``.
     :ivar hanging: never answered.
-    :ivar hanging_from: no user with a smaller number hangs.
+    :ivar hangs_first: the first user who does.
     """
 
     latency: float = 0.02
     failing: int = 0
     limited: int = 0
     hanging: int = 0
-    hanging_from: int = 0
+    hangs_first: int = 0
     retry_after: int = 1
 
     def fate(self, number: int) -> int | None:
         """The status of the first answer for that user; None for no answer."""
-        if self.hanging and number >= self.hanging_from and number % self.hanging == self.hanging - 1:
+        if self.hanging and number >= self.hangs_first and (number - self.hangs_first) % self.hanging == 0:
             return None
         if self.limited and number % self.limited == self.limited // 2:
             return 429

@@ -67,6 +67,20 @@ def processes(arm: dict[str, Any], frame: Frame) -> str:
     )
 
 
+def saved(arm: dict[str, Any], frame: Frame) -> str:
+    """Draw how many rows an arm had saved over time."""
+    rows = [(step["at"], step["rows"]) for step in arm["batch"]["progress"]]
+    return _svg(
+        f"{arm['title']}: users saved over time",
+        [
+            *_axes(frame, "users saved"),
+            f'<path class="held-area" d="{_steps(rows, frame, closed=True)}"/>',
+            f'<path class="held" d="{_steps(rows, frame)}"/>',
+            *_marks(arm["marks"], frame),
+        ],
+    )
+
+
 def losses(arm: dict[str, Any], frame: Frame, kinds: Sequence[str]) -> str:
     """Draw an arm's lost requests in each quarter of a second, stacked by kind."""
     bars = list(_bars(arm["lost_at"], frame, kinds))

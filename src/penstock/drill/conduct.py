@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from penstock.drill import scaleout
+from penstock.drill import batch, scaleout
 from penstock.drill.arms.arm import Arm
 from penstock.drill.arms.one_each import OneEach
+from penstock.drill.batch_result import BatchResult
 from penstock.drill.failure import CannotStart
 from penstock.drill.load import Load
 from penstock.drill.measure import Mark, Sampler
@@ -21,7 +22,7 @@ from penstock.drill.result import Result
 from penstock.drill.scaleout_result import ScaleOutResult
 from penstock.drill.scenario import Event, Scenario, Stage
 from penstock.drill.server import Server
-from penstock.drill.shape import ClosedLoop, OpenLoop, ScaleOut
+from penstock.drill.shape import Batch, ClosedLoop, OpenLoop, ScaleOut
 
 TICK_SECONDS = 0.05
 CAPACITY_SECONDS = 2.5
@@ -106,6 +107,8 @@ def _adjusted(
     shape = scenario.shape
     if isinstance(shape, ScaleOut):
         return replace(scenario, shape=replace(shape, processes=processes or shape.processes))
+    if isinstance(shape, Batch):
+        return scenario
     if isinstance(shape, ClosedLoop):
         shape = replace(shape, clients=clients or shape.clients)
     else:
@@ -118,6 +121,8 @@ def conduct(scenario: Scenario, arms: Sequence[type[Arm]], server: Server, watch
     if isinstance(scenario.shape, ScaleOut):
         check_room([scenario], server.line)
         return Outcome(scenario, [_scale_out(arm, scenario, scenario.shape, server, watch) for arm in arms], server)
+    if isinstance(scenario.shape, Batch):
+        return Outcome(scenario, [_batch(arm, scenario, scenario.shape, server, watch) for arm in arms], server)
     if isinstance(scenario.shape, ClosedLoop):
         arrivals = scenario.shape.arrivals(scenario.seconds)
         results = [_result(arm, scenario, server) for arm in arms]
@@ -142,6 +147,20 @@ def _scale_out(arm: type[Arm], scenario: Scenario, shape: ScaleOut, server: Serv
     result = ScaleOutResult(**figures)
     with _proxy(server) as proxy:
         scaleout.run(result, scenario, shape, server, proxy, watch)
+    return result
+
+
+def _batch(arm: type[Arm], scenario: Scenario, shape: Batch, server: Server, watch: Watch) -> Result:
+    result = BatchResult(
+        arm=arm,
+        line=server.line,
+        pool_size=server.share(scenario.instances).pool_size,
+        instances=scenario.instances,
+        deadline=scenario.deadline,
+        seconds=scenario.seconds,
+        items=shape.items,
+    )
+    batch.run(result, shape, server, watch)
     return result
 
 
@@ -202,7 +221,8 @@ def _happen(event: Event, stage: Stage, result: Result, origin: float) -> None:
 
 
 def _orders(scenario: Scenario, result: Result, arrivals: Sequence[float], dsn: str) -> Iterator[Orders]:
-    assert not isinstance(scenario.shape, ScaleOut)  # nobody knows beforehand which processes there will be
+    # Nobody knows beforehand which processes a scale-out will have, and a batch has no requests.
+    assert not isinstance(scenario.shape, (ScaleOut, Batch))
     first = 0
     for number in range(scenario.instances):
         # Dealt out in turn, as a load balancer does, so that every instance has its part of each moment.

@@ -4,9 +4,11 @@ import datetime
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from penstock.drill.batch_result import BatchResult
 from penstock.drill.conduct import Outcome
 from penstock.drill.measure import Sample
 from penstock.drill.overload import ENOUGH, OverloadResult
@@ -15,13 +17,15 @@ from penstock.drill.scaleout_result import ENOUGH as ENOUGH_IN_USE
 from penstock.drill.scaleout_result import ScaleOutResult
 from penstock.drill.scenario import Scenario
 from penstock.drill.server import Server
-from penstock.drill.shape import ClosedLoop, ScaleOut
+from penstock.drill.shape import Batch, ClosedLoop, ScaleOut
 from penstock.drill.verdict import sentence
 
 SCHEMA = "penstock.drill/1"
 BUCKET_SECONDS = 0.25  # of an open loop's requests over time, at the least
 BUCKETS = 100  # at the most
-LOOK_SECONDS = 0.05  # of a scale-out's many looks at the server, the one with the most connections in each so many
+LOOK_SECONDS = (
+    0.05  # of a scale-out's and a batch's many looks at the server, the one with the most connections in each so many
+)
 
 
 def document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -87,7 +91,13 @@ def _scenario(outcome: Outcome) -> dict[str, Any]:
 
 
 def _shape(scenario: Scenario) -> dict[str, Any]:
+    return {"batch": None} | _shape_of(scenario)
+
+
+def _shape_of(scenario: Scenario) -> dict[str, Any]:
     shape = scenario.shape
+    if isinstance(shape, Batch):
+        return {"clients": None, "think": None, "open_loop": None, "scale_out": None, "batch": asdict(shape)}
     if isinstance(shape, ScaleOut):
         scale_out = {name: getattr(shape, name) for name in ("processes", "members", "surge", "budget", "settle")}
         clients = shape.clients * shape.budget
@@ -125,6 +135,7 @@ def _arm(result: Result) -> dict[str, Any]:
         "recovery": _rounded(result.recovery),
         "overload": _overload(result) if isinstance(result, OverloadResult) else None,
         "scale_out": _scale_out(result) if isinstance(result, ScaleOutResult) else None,
+        "batch": _batch(result) if isinstance(result, BatchResult) else None,
         "marks": [{"at": round(mark.at, 3), "label": mark.label} for mark in result.marks],
         "connections": [
             {"at": round(s.at, 3), "held": s.held, "active": s.active, "idle_in_transaction": s.idle_in_transaction}
@@ -184,9 +195,26 @@ def _scale_out(result: ScaleOutResult) -> dict[str, Any]:
     }
 
 
+def _batch(result: BatchResult) -> dict[str, Any]:
+    return {
+        "items": result.items,
+        "rows": result.rows,
+        "distinct": result.distinct,
+        "twice": result.twice,
+        "gone": result.gone,
+        "failed": result.failed_items,
+        "complete": result.complete,
+        "per_second": _rounded(result.per_second),
+        "seconds_for_all": _rounded(result.seconds_for_all),
+        "stood_still": _rounded(result.stood_still),
+        "errors_told": result.errors_told,
+        "progress": [{"at": round(at, 3), "rows": rows} for at, rows in result.progress],
+    }
+
+
 def _samples(result: Result) -> list[Sample]:
     """Those to be drawn: of many the highest, so that nothing above the line is left out."""
-    if not isinstance(result, ScaleOutResult):
+    if not isinstance(result, (ScaleOutResult, BatchResult)):
         return result.samples
     highest: dict[int, Sample] = {}
     for sample in result.samples:

@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from penstock.drill import charts, report_overload, report_scaleout
+from penstock.drill import charts, report_batch, report_overload, report_scaleout
 from penstock.drill.cells import LOST_BY_KIND, held_of_line, lost_by_kind
 from penstock.drill.charts import Frame
 from penstock.drill.verdict import percent
@@ -59,6 +59,7 @@ def _result(document: dict[str, Any]) -> str:
         for arm in judged
         if arm["overload"]
     ]
+    kept += [f"saved each of {arm['batch']['distinct']:,} users once" for arm in judged if arm["batch"]]
     return f'<p class="result good">Passed: Penstock held the line and {", and ".join(answered + kept)}.</p>'
 
 
@@ -70,16 +71,19 @@ def _scenario(scenario: dict[str, Any]) -> Iterable[str]:
     arms, settings = scenario["arms"], scenario["settings"]
     yield f"<section>\n<h2>{escape(scenario['title'])}</h2>\n<p>{escape(scenario['story'])}</p>"
     overload, scale_out = settings["open_loop"] is not None, settings["scale_out"] is not None
+    batch = settings["batch"] is not None
     if overload:
         said, columns = report_overload.settings(scenario), report_overload.COLUMNS
     elif scale_out:
         said, columns = report_scaleout.settings(scenario), report_scaleout.COLUMNS
+    elif batch:
+        said, columns = report_batch.settings(scenario), report_batch.COLUMNS
     else:
         said, columns = _settings(settings), _COLUMNS
     yield f'<p class="soft">{said}</p>\n<div class="card wide">{_table(arms, columns)}</div>'
     kinds = [kind for kind, _ in sum((Counter(arm["errors"]) for arm in arms), Counter()).most_common()]
     # Every arm on the same scale, or the charts could not be compared.
-    least = 0 if scale_out else settings["seconds"]
+    least = 0 if scale_out or batch else settings["seconds"]
     seconds = max([least, *(sample["at"] for arm in arms for sample in arm["connections"])])
     held = Frame(seconds, 1.25 * max(arm["line"] for arm in arms) + 1)
     held = Frame(seconds, max([held.most, *(1.1 * arm["connections_at_most"] for arm in arms)]))
@@ -89,6 +93,8 @@ def _scenario(scenario: dict[str, Any]) -> Iterable[str]:
             second = report_overload.figure(arm, scenario, plane, kinds)
         elif scale_out:
             second = report_scaleout.figure(arm, Frame(seconds, 1.1 * settings["scale_out"]["members"]))
+        elif batch:
+            second = report_batch.figure(arm, report_batch.frame(scenario, seconds))
         else:
             second = _losses(arm, Frame(seconds, max(4, 1.1 * charts.tallest(arms))), kinds)
         yield _arm(arm, held, second)

@@ -5,7 +5,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from penstock.drill.api import Behaviour
+
 SEED = 2
+API = Behaviour(latency=0.02, failing=100, limited=20_000, hanging=5_000, hangs_first=170)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,23 @@ class ScaleOut:
         return max(20, math.ceil(1.7 * self.budget))
 
 
-Shape = ClosedLoop | OpenLoop | ScaleOut
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A job over `items` users: an API is asked about each, and the answer saved.
+
+    The job is killed, and started again, once each of the shares `kills` of the items are saved. One that is not judged
+    is once `killed_at` items are, and is not run to its end: it ends when it has stood still for `patience` seconds, or
+    its time has gone by. `api` is how the API behaves.
+    """
+
+    items: int = 50_000
+    kills: tuple[float, ...] = (0.35, 0.7)
+    killed_at: int = 60
+    patience: float = 5.0
+    api: Behaviour = API
+
+
+Shape = ClosedLoop | OpenLoop | ScaleOut | Batch
 
 
 def _poisson(dice: random.Random, begin: float, end: float, rate: float) -> Iterator[float]:

@@ -1,5 +1,6 @@
 """One plain sentence for each arm, for somebody who was woken by it."""
 
+from penstock.drill.batch_result import BatchResult
 from penstock.drill.kinds import CANCELLED, ENDED, LOST, NO_ANSWER, POOL_EMPTY, POOL_TIMEOUT, REFUSED, WRONG
 from penstock.drill.overload import ENOUGH, OverloadResult
 from penstock.drill.result import Result
@@ -20,6 +21,8 @@ _WHY = {
 
 def sentence(result: Result) -> str:
     """Return what became of the arm: the line first, then the requests."""
+    if isinstance(result, BatchResult):
+        return f"{_line(result)} {_saved(result)}{_not_once(result)}{_pace(result)}"
     if not result.requests:
         return "No request was made, so nothing is proven."
     if isinstance(result, OverloadResult):
@@ -55,6 +58,37 @@ def _recovery(result: Result) -> str:
     if result.recovery is None:
         return " It did not recover: no request begun after the fault was answered."
     return f" The first good answer came {result.recovery:.2f} s after the fault had ended."
+
+
+def _saved(result: BatchResult) -> str:
+    kills = sum(not of_itself for _, of_itself in result.ends) - (not result.complete)
+    killed = f", though it was killed {_count(kills, 'time')}" if kills else ""
+    if result.complete and not result.twice and not result.gone:
+        failed = (
+            f", and has {_count(result.failed_items, 'other')} in its list of failures" if result.failed_items else ""
+        )
+        return f"It saved each of {_count(result.distinct, 'user')} once{killed}{failed}."
+    if result.errors_told:
+        return f"It ended with {result.errors_told[-1]}; {result.distinct:,} of {result.items:,} users are saved."
+    return f"It saved {result.distinct:,} of {result.items:,} users{killed}."
+
+
+def _not_once(result: BatchResult) -> str:
+    twice = f" It saved {_count(result.twice, 'row')} too many, as it began anew." if result.twice else ""
+    gone = f" It passed {_count(result.gone, 'user')} by, whom nobody will find again." if result.gone else ""
+    still = ""
+    if result.stood_still:
+        still = f" For the last {result.stood_still:.1f} s it stood still, and would have for ever."
+    return twice + gone + still
+
+
+def _pace(result: BatchResult) -> str:
+    if result.seconds_for_all is None:
+        return ""
+    if result.complete:
+        return f" That took {duration(result.seconds_for_all)}, {result.per_second:,.0f} a second."
+    reckoned = f"all {result.items:,} would take it {duration(result.seconds_for_all)}"
+    return f" At {result.per_second:,.0f} a second, measured on these, {reckoned}: that is reckoned, not measured."
 
 
 def _looks(result: ScaleOutResult) -> str:
@@ -126,6 +160,13 @@ def _count(number: int, noun: str, many: str | None = None) -> str:
 def percent(share: float) -> str:
     """Return `share` as a percentage, never 100 % or 0 % by rounding alone: somebody may rely on it."""
     return f"{min(99.9, max(0.1, 100 * share)):.1f} %" if 0 < share < 1 else f"{100 * share:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"
 
 
 def milliseconds(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """What this process knows of its connections, written where the one who sums all processes up finds it.
 
-Once a second at most, and at most a hundredth of the time, by a thread that is there only while there is something to
-tell; and once more when the process ends. So a process that hangs, or was killed, is known of too.
+Once a second at most, and at most a hundredth of the time, by a thread that is there only while a connection is open;
+and once more when the process ends. So a process that hangs, or was killed, is known of too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic, thread_time, time
 from typing import Any
 
 from . import ledger, requests
@@ -49,11 +49,17 @@ class Writer:
 
     def _keep_writing(self) -> None:
         try:
-            pause = _EVERY / 10  # the first time, for what ends at once
-            while not self._leave.wait(pause) and self._news:
-                start = monotonic()
-                self.write()
-                pause = max(_EVERY, _SHARE * (monotonic() - start))
+            state: Any = None
+            while self._news or any(each.open for each in ledger.ledgers()):
+                start = (
+                    thread_time()
+                )  # not of the clock: among many threads it waits for its turn, and costs them nothing
+                self._news = False
+                if (now := [each.state() for each in ledger.ledgers()]) != state:
+                    state = now
+                    self.write()
+                if self._leave.wait(max(_EVERY, _SHARE * (thread_time() - start))):
+                    return
         finally:
             self._awake.release()
 
@@ -65,7 +71,6 @@ class Writer:
         if not self._writing.acquire(timeout=_EVERY):
             return
         try:
-            self._news = False
             path, new = where / f"{os.getpid()}.json", where / f"{os.getpid()}.new"
             new.write_text(json.dumps(document()))
             new.replace(path)
@@ -80,6 +85,10 @@ class Writer:
         if self._awake.acquire(timeout=_EVERY):
             self._awake.release()
         self._leave.clear()
+
+    def go_on(self) -> None:
+        if any(each.open for each in ledger.ledgers()):
+            self.changed()
 
 
 _writer = Writer()
@@ -112,6 +121,7 @@ def _database(of: ledger.Ledger) -> dict[str, Any]:
             "connect_seconds": of.connect_seconds,
             "errors": dict(of.errors),
             "most": of.most,
+            "most_in_request": of.most_in_request,
             "open": of.open,
             "timeline": of.timeline.told(),
             "usage": of.usage.told(of.at_work(), now),
@@ -136,6 +146,7 @@ def _site(site: ledger.Site, now: float) -> dict[str, Any]:
     return {
         "lines": [str(line) for line in sites(site.asked.lines)],
         "pool": site.asked.pool,
+        "by_django": site.asked.by_django,
         "driver": site.driver,
         "opened": site.opened,
         "in_requests": site.in_requests,
@@ -178,4 +189,6 @@ def install() -> None:
     """Have the process's end written."""
     atexit.register(lambda: _writer.write())
     os._exit = _exit  # type: ignore[assignment]
-    os.register_at_fork(before=lambda: _writer.rest(), after_in_child=_after_fork)
+    os.register_at_fork(
+        before=lambda: _writer.rest(), after_in_parent=lambda: _writer.go_on(), after_in_child=_after_fork
+    )

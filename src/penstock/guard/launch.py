@@ -46,7 +46,7 @@ def run(settings: Settings, command: Sequence[str], report: Path | None = None) 
     status, documents = parent.run(words, environ, now)
     parent.say("\n" + verdict.text(documents, command))
     if report is not None:
-        written = {"command": list(command), "databases": verdict.merged(documents), "processes": documents}
+        written = {"command": verdict.shown(command), "databases": verdict.merged(documents), "processes": documents}
         try:
             report.write_text(json.dumps(written, indent=1) + "\n")
         except OSError as error:

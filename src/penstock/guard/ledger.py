@@ -14,6 +14,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum
+from functools import cached_property
 from time import monotonic
 from typing import Any
 from weakref import ReferenceType, ref
@@ -31,6 +32,8 @@ logger = logging.getLogger("penstock.guard")
 MOST_SITES = 1000  # lines of code that are told apart; those met later are one
 _OTHERS = Asked(((compile("", "<further lines>", "exec"), 0),))
 _LONGEST = 1000  # characters of a statement that are kept
+_LONGEST_ERROR = 200
+_FULL = ("too many clients", "too many connections", "remaining connection slots", "connection limit")
 
 
 class End(Enum):
@@ -73,7 +76,10 @@ class Site:
         self.reused = 0
         self.afterwards = 0.0
         self.open: set[Held] = set()
-        self.under_way: set[int] = set()  # numbers of the requests that are running and have opened one here
+
+    @cached_property
+    def shown(self) -> holders.CallSite:
+        return sites(self.asked.lines[:1])[0]
 
 
 class Held:
@@ -226,7 +232,7 @@ class Held:
         task = None if self._task is None else self._task()
         stack = holders.task_stack(task) if task is not None else holders.thread_stack(self.ident)
         return holders.Holder(
-            site=sites(self.site.asked.lines[:1])[0],
+            site=self.site.shown,
             held=now - self.since,
             idle=None if self.running else now - self.ended,
             statement=holders.statement_text(self.statement),
@@ -260,10 +266,12 @@ class Ledger:
         self._lock = threading.RLock()  # or a signal handler that connects would wait for itself
         self._dropped: deque[tuple[Held, End, float]] = deque()
         self.sites: dict[tuple[Any, ...], Site] = {}
+        # Requests that are running, by their numbers: at which lines each has opened connections, and those still open.
+        self._requests: dict[int, tuple[set[Site], set[Held]]] = {}
         self.usage = Usage()
         self.timeline = Timeline()
         self.since = monotonic()
-        self.opening = self.open = self.most = self.connects = self.connect_errors = 0
+        self.opening = self.open = self.most = self.most_in_request = self.connects = self.connect_errors = 0
         self.connect_seconds = self.held = 0.0
         self.ended: Counter[End] = Counter()
         self.errors: Counter[str] = Counter()
@@ -319,19 +327,15 @@ class Ledger:
             site.most = max(site.most, len(site.open))
             if request is not None:
                 site.in_requests += 1
-                if request.number not in site.under_way:
-                    site.under_way.add(request.number)
-                    site.requests += 1
+                self._note_request(request, site, held)
             self.open += 1
             self.most = max(self.most, self.open)
             self.timeline.at(self.open)
             _live[held._key] = held
-        if request is not None:
-            request.at_end(lambda: self._request_over(held))
         for each in left:
             self._tell_left(each)
         if self._listeners:
-            self._emit(events.Acquired(self.name, sites(site.asked.lines[:1])[0], 0.0))
+            self._emit(events.Acquired(self.name, site.shown, 0.0))
         return held
 
     def end(self, held: Held, how: End, now: float | None = None) -> None:
@@ -351,6 +355,8 @@ class Ledger:
             if held not in site.open:  # the parent process's
                 return
             site.open.discard(held)
+            if held.request is not None and held.request.number in self._requests:
+                self._requests[held.request.number][1].discard(held)
             if held.left:
                 held.left = False
                 site.left -= 1
@@ -367,18 +373,29 @@ class Ledger:
             self.open -= 1
             self.timeline.at(self.open)
         if self._listeners:
-            self._emit(events.Returned(self.name, sites(site.asked.lines[:1])[0], seconds))
+            self._emit(events.Returned(self.name, site.shown, seconds))
             if how in _REASONS:
                 self._emit(events.Closed(self.name, _REASONS[how]))
 
     # ------------------------------------------------------------------------------------------ leaks
 
-    def _request_over(self, held: Held) -> None:
+    def _note_request(self, request: requests.Request, site: Site, held: Held) -> None:
+        known = self._requests.get(request.number)
+        if known is None:
+            known = self._requests[request.number] = set(), set()
+            request.at_end(lambda: self._request_over(request))
+        lines, open_ones = known
+        open_ones.add(held)
+        self.most_in_request = max(self.most_in_request, len(open_ones))
+        if site not in lines:
+            lines.add(site)
+            site.requests += 1
+
+    def _request_over(self, request: requests.Request) -> None:
+        self._sweep()
         with self._lock:
-            site = held.site
-            if held.request is not None:
-                site.under_way.discard(held.request.number)
-            if held in site.open:
+            _, open_ones = self._requests.pop(request.number, ((), ()))
+            for held in open_ones:
                 held.over = monotonic()
                 if not held.running:
                     held._rest(held.ended)
@@ -415,7 +432,7 @@ class Ledger:
             was_left, held.left = held.left, False
             held.site.left -= was_left
         if was_left and self._listeners:
-            self._emit(events.CameBack(self.name, sites(held.site.asked.lines[:1])[0], monotonic() - held.since))
+            self._emit(events.CameBack(self.name, held.site.shown, monotonic() - held.since))
 
     def _sweep(self) -> None:
         """Account for what the garbage collector has found."""
@@ -436,6 +453,13 @@ class Ledger:
         return [since for since in found if since is not None]
 
     # ------------------------------------------------------------------------------------------ what is told
+
+    def state(self) -> tuple[float, ...]:
+        """Another one when there is anything new."""
+        self._sweep()
+        with self._lock:
+            last = max((max(held.started, held.ended) for site in self.sites.values() for held in site.open), default=0)
+            return self.connects, self.ended.total(), last
 
     def snapshot(self) -> Snapshot:
         """Of what a pool would tell, as much as is known. Every open connection is in somebody's hands.
@@ -522,12 +546,16 @@ class Ledger:
 
 
 def _kind(error: BaseException) -> str:
-    """Its first line: what it is about, without which server and which port."""
-    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    for known in ("too many clients", "Too many connections", "remaining connection slots", "connection limit"):
-        if known.lower() in str(error).lower():
-            return known.lower()
-    return line.rpartition("FATAL: ")[2].strip()[:200]
+    """What it is about, without which server and which port; of what may quote a DSN, its class alone."""
+    text = str(error)
+    for known in _FULL:
+        if known in text.lower():
+            return known
+    of_the_server = isinstance(error, OSError) or getattr(error, "sqlstate", None)
+    if not (of_the_server or any(cls.__name__ == "OperationalError" for cls in type(error).__mro__)):
+        return type(error).__name__
+    line = next(iter(text.strip().splitlines()), "") or type(error).__name__
+    return line.rpartition("FATAL: ")[2].strip()[:_LONGEST_ERROR]
 
 
 def _thread_of(ident: int) -> ReferenceType[threading.Thread] | None:

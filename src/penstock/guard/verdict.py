@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +12,12 @@ from typing import Any
 from . import timeline
 
 _FIRST = 8  # of a list, the rest is counted
+_FEW = 3
 _RARELY = 0.01  # of all uses may wait in a pool that is large enough
+_AT_ONCE = 0.01  # seconds
 _BRIEFLY = 0.1  # seconds
+_IN_URL = re.compile(r"(://[^:/@\s]*:)[^/\s]*@")
+_IN_CONNINFO = re.compile(r"(passw(?:or)?d=)(?:'[^']*'|[^\s&]+)", re.IGNORECASE)
 _CUSTOMARY = 10  # what `--hold` keeps to unless it is told otherwise
 
 _ASYNC = ("asyncpg", "aiomysql", "psycopg (asyncio)")
@@ -56,7 +61,8 @@ def _merged(name: str, parts: list[Document]) -> Document:
         "errors": dict(sum((Counter(part["errors"]) for part in parts), Counter())),
         "most": timeline.most(part["timeline"] for part in parts),
         "most_in_one": max(part["most"] for part in parts),
-        "usage": _usage([part["usage"] for part in parts]),
+        "most_in_request": (together := max(part["most_in_request"] for part in parts)),
+        "usage": _usage([part["usage"] for part in parts], together),
         "sites": ranked,
     }
 
@@ -69,13 +75,16 @@ def _sum(one: Document, other: Document) -> Document:
             summed[name] = dict(Counter(one[name]) + Counter(value))
         elif name in ("longest", "afterwards", "most"):
             summed[name] = max(one[name], value)
-        elif isinstance(value, (int, float)):
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
             summed[name] = one[name] + value
     return summed
 
 
-def _usage(parts: list[Document]) -> Document:
-    """Of processes that would have a pool each: *most* and *p99* are of the one that needed most."""
+def _usage(parts: list[Document], together: int) -> Document:
+    """Of processes that would have a pool each: *most* and *p99* are of the one that needed most.
+
+    One request has had *together* at once, and would wait for itself in a smaller pool.
+    """
     pools = [
         {
             "size": same[0]["size"],
@@ -94,7 +103,7 @@ def _usage(parts: list[Document]) -> Document:
         "pools": pools,
     }
     enough = (each["size"] for each in pools if each["waits"] <= _RARELY * count and each["longest"] <= _BRIEFLY)
-    return {**usage, "enough": min(next(enough, usage["most"]), max(1, usage["most"]))}
+    return {**usage, "enough": max(1, together, min(next(enough, usage["most"]), usage["most"]))}
 
 
 def leaks(site: Document) -> Document:
@@ -122,10 +131,11 @@ def text(documents: Sequence[Document], command: Sequence[str]) -> str:
     databases = merged(documents)
     if not databases:
         return (
-            f"penstock: {shlex.join(command)} opened no connection through a driver that is known here"
-            " (psycopg, psycopg2, asyncpg, pymysql, MySQLdb, mysql.connector, aiomysql, sqlite3)\n"
+            f"penstock: {shown(command)} has opened no connection that was seen. Either it has opened none through"
+            " psycopg, psycopg2, asyncpg, pymysql, MySQLdb, mysql.connector, aiomysql or sqlite3, or its Python has no"
+            " Penstock: pip install 'penstock[guard]' there\n"
         )
-    lines = [f"penstock: what {shlex.join(command)} did with its connections"]
+    lines = [f"penstock: what {shown(command)} did with its connections"]
     for database in databases:
         lines += ["", *_database(database)]
     lines += ["", *_advice(databases, command)]
@@ -171,10 +181,9 @@ def _leaks(sites: list[Document]) -> Iterator[str]:
     for site in leaking[:_FIRST]:
         yield f"    {_line(site)}"
         if many := site["leaks"].get("dropped"):
-            yield (
-                f"      {many} of {site['opened']} dropped without close(),"
-                f" up to {_time(site['afterwards'])} after their last use"
-            )
+            after = site["afterwards"]
+            lasted = "at once" if after < _AT_ONCE else f"as late as {_time(after)} after the last statement"
+            yield f"      {many} of {site['opened']} dropped without close(): Python closed them, {lasted}"
         if many := site["leaks"].get("left"):
             after = "its request was over" if site["in_requests"] else "it was done with"
             yield f"      {many} of {site['opened']} still open, and not used again, after {after}"
@@ -220,38 +229,72 @@ def _advice(databases: list[Document], command: Sequence[str]) -> Iterator[str]:
     ]
     if not asks:
         return
-    size = max(database["usage"]["enough"] for _, database in asks)
     yield "what to do"
-    yield f"  now, without a change:  penstock run --hold --max {size} -- {shlex.join(command)}"
-    site, database = max(asks, key=lambda each: each[0]["opened"])
-    driver = _NAMES.get(site["driver"], site["driver"])
-    is_async = site["driver"] in _ASYNC
-    pool = "AsyncPool" if is_async else "Pool"
+    size = max(_advised(database) for _, database in asks)
+    yield f"  now, without a change:  penstock run --hold --max {size} -- {shown(command)}"
+    for database in databases:
+        its_own = sorted((site for site, of in asks if of is database), key=lambda site: -site["opened"])
+        if its_own:
+            yield from _change(its_own, _advised(database))
+
+
+def _advised(database: Document) -> int:
+    """What more would take off the waits here it would add to those in the database, which has so many cores."""
+    enough, together = database["usage"]["enough"], database["most_in_request"]
+    return int(max(min(enough, _CUSTOMARY), together))
+
+
+def _change(sites: list[Document], size: int) -> Iterator[str]:
+    if any(site["by_django"] for site in sites):
+        engine = "postgresql" if sites[0]["driver"].startswith("psycopg") else "mysql"
+        yield f'  in Django\'s settings:   "ENGINE": "penstock.integrations.django.{engine}"'
+    others = [site for site in sites if not site["by_django"]]
+    if not others:
+        return
+    driver = _NAMES.get(others[0]["driver"], others[0]["driver"])
+    is_async = others[0]["driver"] in _ASYNC
     named = "" if driver == "psycopg" else f", driver={driver!r}"
-    yield f"  in the code, one pool:  pool = penstock.{pool}(DSN{named}, max_size={database['usage']['enough']})"
-    yield f"  and at {site['lines'][0]}:  {'async ' if is_async else ''}with pool.connection() as conn:"
+    pool = "AsyncPool" if is_async else "Pool"
+    yield f"  in the code, one pool:  pool = penstock.{pool}(DSN{named}, max_size={size})"
+    lines = dict.fromkeys(_short(site["lines"][0]) for site in others)  # a helper may have many callers
+    with_ = f"{'async ' if is_async else ''}with pool.connection() as conn:"
+    for line in list(lines)[:_FEW]:
+        yield f"    at {line}:  {with_}"
+    if len(lines) > _FEW:
+        yield f"    and so at {_many(len(lines) - _FEW, 'more line')}"
 
 
 def table(documents: Sequence[Document], now: float) -> str:
     """Who holds what now, the longest first. *now*: by the monotonic clock, which all processes share."""
-    lines = []
+    lines: list[str] = []
     for document in documents:
         for database in document["databases"]:
-            held = database["holders"]
             lines.append(
-                f"penstock: process {document['pid']} has {database['open']} connections to {database['name']}"
-                f" (as of {_time(max(0.0, now - document['clock']))} ago)"
+                f"penstock: process {document['pid']} has {_many(database['open'], 'connection')} to"
+                f" {database['name']} (as of {_time(max(0.0, now - document['clock']))} ago)"
             )
-            for each in held[:_FIRST]:
-                idle = each["idle_since"]
-                doing = f"running {each['statement']!r}" if idle is None else f"idle in hand for {_time(now - idle)}"
-                lines.append(
-                    f"  {each['site']} ({each['owner']}): held for {_time(now - each['since'])}, {doing},"
-                    f" {each['status']}"
-                )
-            if database["open"] > _FIRST:
-                lines.append(f"  and {database['open'] - _FIRST} more")
+            lines += _holders(database["holders"], now)
     return "\n".join(lines or ["penstock: no connection was opened yet"]) + "\n"
+
+
+def _holders(holders: list[Document], now: float) -> Iterator[str]:
+    by_site: dict[str, list[Document]] = {}
+    for each in holders:
+        by_site.setdefault(each["site"], []).append(each)
+    for site, held in list(by_site.items())[:_FIRST]:
+        first = held[0]  # the longest
+        idle = first["idle_since"]
+        doing = f"running {first['statement']!r}" if idle is None else f"idle in hand for {_time(now - idle)}"
+        longest = "" if len(held) == 1 else "the longest "
+        yield f"  {len(held)} by {_short(site)}: {longest}for {_time(now - first['since'])}, {first['status']}, {doing}"
+        yield f"    {first['owner']}" + (f" now at {_short(first['stack'][0])}" if first["stack"] else "")
+    if len(by_site) > _FIRST:
+        yield f"  and at {_many(len(by_site) - _FIRST, 'more line')}"
+
+
+def shown(command: Sequence[str]) -> str:
+    """*command* as it may be shown: a DSN among its words without the password."""
+    return shlex.join(_IN_URL.sub(r"\1***@", _IN_CONNINFO.sub(r"\1***", word)) for word in command)
 
 
 def _line(site: Document) -> str:

@@ -36,17 +36,19 @@ _libraries: dict[str, bool] = {}  # by file
 class Asked(NamedTuple):
     """*lines*: the program's, innermost first: where the connection was asked for, and who called that.
 
-    *pool*: what pool it was opened for, if the program's library has one.
+    *pool*: what pool it was opened for, if a library of the program's has one. *by_django*: Django has opened it.
     """
 
     lines: tuple[Line, ...]
     pool: str | None = None
+    by_django: bool = False
 
 
 def asked(frame: FrameType) -> Asked | None:
     """Who asks for a connection, from *frame* outwards. None: a pool of Penstock's, which tells of itself."""
     lines: list[Line] = []
     pool: str | None = None
+    by_django = False
     each: FrameType | None = frame
     while each is not None and len(lines) < _DEPTH:
         module = each.f_globals.get("__name__", "")
@@ -58,10 +60,11 @@ def asked(frame: FrameType) -> Asked | None:
             if module in _LOOPS and not lines:
                 break  # who runs the event loop has not asked
             pool = pool or _pool(module, each.f_code)
+            by_django = by_django or module.startswith("django.db.")
         else:
             lines.append((each.f_code, each.f_lasti))
         each = each.f_back
-    return Asked(tuple(lines) or (caller(frame),), pool)
+    return Asked(tuple(lines) or (caller(frame),), pool, by_django)
 
 
 def _pool(module: str, code: CodeType) -> str | None:

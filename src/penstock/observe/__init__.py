@@ -1,5 +1,5 @@
 """Reads what pools tell of themselves: metrics, alerts, a page, a terminal view. The pools know nothing of it."""
 
-from .watching import watch
+from .watching import unwatch, watch
 
-__all__ = ["watch"]
+__all__ = ["unwatch", "watch"]

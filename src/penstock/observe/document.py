@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -28,13 +28,6 @@ from .sources import Source, sources
 VERSION = 1
 MOST_SOURCES = 50
 MOST_HOLDERS = 100  # of each source, the longest first
-
-_parts: dict[str, Callable[[], Any]] = {}
-
-
-def contribute(name: str, part: Callable[[], Any]) -> None:
-    """From now on the document has a field *name*: what *part* returns, as `plain` makes it. Called in any thread."""
-    _parts[name] = part
 
 
 def document() -> dict[str, Any]:
@@ -53,15 +46,7 @@ def document() -> dict[str, Any]:
         "sources_total": len(found),
         "alerts": [alert.as_dict() for alert in alerts.raised()],
         "alerts_recent": [alert.as_dict() for alert in alerts.recent()],
-        **{name: _part(part) for name, part in list(_parts.items())},
     }
-
-
-def _part(part: Callable[[], Any]) -> Any:
-    try:
-        return plain(part())
-    except Exception as error:  # the rest is wanted all the same
-        return {"error": type(error).__name__}
 
 
 def _source(source: Source) -> dict[str, Any]:

@@ -15,9 +15,10 @@ _READ = 4000  # of a statement; what follows says little
 _CUT = "..."
 
 # In this order. What is left for `odd` begins a literal whose end cannot be told: it is cut off, or has a backslash
-# before a quote, which another setting of the server reads otherwise. A comment in a comment is `unclear`.
+# before a quote, which another setting of the server reads otherwise. A comment in a comment is `unclear`. The `rest`
+# of a line is a comment.
 _COMMON = r"""
-    (?P<space>\s+|--[^\n]*|/\*(?!M?!)(?:[^*/]|\*(?!/)|/(?!\*))*+\*/)
+    (?P<space>\s+|/\*(?!M?!)(?:[^*/]|\*(?!/)|/(?!\*))*+\*/)
   | (?P<unclear>/\*(?!M?!))
   | (?P<given>%s|%\(\w+\)s|\$\d+|(?<![:\w]):[A-Za-z_]\w*|\?)
   | (?P<number>(?<![\w$])(?:0[xX][0-9a-fA-F]+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)(?![\w$]))
@@ -29,11 +30,12 @@ _POSTGRESQL = r"""
     (?P<literal>(?:(?<!\w)[bBxXnN]|(?<!\w)[uU]&)?'(?:[^'\\]|''|\\(?!'))*+'|(?<!\w)[eE]'(?:[^'\\]|''|\\.)*+')
   | (?P<dollar>(?<!\w)\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
   | (?P<name>"(?:[^"]|"")*+")
+  | (?P<rest>--[^\n\r]*)
   |"""
 _MYSQL = r"""
     (?P<literal>(?:(?<!\w)[bBxXnN])?'(?:[^'\\]|''|\\.)*+'|"(?:[^"\\]|""|\\.)*+")
   | (?P<name>`(?:[^`]|``)*+`)
-  | (?P<hash>\#[^\n]*)
+  | (?P<rest>(?:\#|--(?=[\x00-\x20]|\Z))[^\n]*)
   |"""
 _LIST = re.compile(r"\( ?\?(?: ?, ?\?)+ ?\)|(?<=\b[iI][nN] )\( ?\? ?\)")
 _LISTS = re.compile(r"(\((?:\?|\?, \.\.\.)\))(?: ?, ?\1)+")
@@ -59,7 +61,7 @@ def _of_text(text: str, mysql: bool, more: bool) -> str:
     shown: list[str] = []
     for found in _pattern(mysql).finditer(text):
         kind = found.lastgroup
-        if kind in ("space", "hash"):
+        if kind in ("space", "rest"):
             if shown and shown[-1] != " ":
                 shown.append(" ")
         elif kind in ("literal", "dollar", "given", "number"):

@@ -33,9 +33,10 @@ def follow(source: Source) -> Followed:
     """What is remembered of *source*, from the first call on."""
     with _lock:
         found = _followed.get(source)
-        if found is None:
-            found = _followed[source] = Followed(monotonic())
-            source.listen(found.recent.note, *KINDS)
+        if found is not None:
+            return found
+        found = _followed[source] = Followed(monotonic())
+    source.listen(found.recent.note, *KINDS)  # outside of it: a source may have a lock of its own
     return found
 
 

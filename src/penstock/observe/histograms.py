@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,9 +50,16 @@ class WithHistograms(MetricExporter):
         if not metrics_data.resource_metrics:
             return self._exporter.export(metrics_data, timeout_millis, **kwargs)
         first, *others = metrics_data.resource_metrics
-        ours = ScopeMetrics(InstrumentationScope(SCOPE), self._metrics(time.time_ns()), "")
-        whole = [replace(first, scope_metrics=[*first.scope_metrics, ours]), *others]
+        whole = [replace(first, scope_metrics=self._joined(first.scope_metrics)), *others]
         return self._exporter.export(MetricsData(whole), timeout_millis, **kwargs)
+
+    def _joined(self, scopes: Sequence[ScopeMetrics]) -> list[ScopeMetrics]:
+        """Within the scope of what `instrument` told, if it did: an exporter takes each scope once."""
+        ours = [scope for scope in scopes if scope.scope.name == SCOPE] or [
+            ScopeMetrics(InstrumentationScope(SCOPE), [], "")
+        ]
+        whole = replace(ours[0], metrics=[*ours[0].metrics, *self._metrics(time.time_ns())])
+        return [*(scope for scope in scopes if scope is not ours[0]), whole]
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """As the other exporter does."""

@@ -78,7 +78,7 @@ def _flag(name: str, help: str) -> Metric:
 COUNT = _gauge(
     "db.client.connection.count",
     "{connection}",
-    "The number of connections that are currently in state described by the state attribute.",
+    "The number of connections that are currently in state described by the `state` attribute.",
     STATE,
 )
 IDLE_MAX = _gauge(
@@ -163,6 +163,8 @@ Figure = tuple[Metric, Labels, Value]
 def of_source(source: Source, now: Snapshot) -> Iterator[Figure]:
     """All that *source* has; a figure that it cannot have is left out."""
     pool = (now.name,)
+    if not getattr(source, "closed", now.closed):  # or there is nothing that it may have
+        yield from _line(pool, now)
     yield from _of_pool(pool, now)
     if now.statements or now.multiplexed:
         yield SHARED, pool, now.multiplexed
@@ -177,14 +179,16 @@ def of_source(source: Source, now: Snapshot) -> Iterator[Figure]:
         yield from _of_fleet(pool, state)
 
 
+def _line(pool: Labels, now: Snapshot) -> Iterator[Figure]:
+    yield IDLE_MIN, pool, now.min_size
+    if now.max_size < sys.maxsize:
+        yield IDLE_MAX, pool, now.max_size
+        yield MAX, pool, now.max_size
+
+
 def _of_pool(pool: Labels, now: Snapshot) -> Iterator[Figure]:
     yield COUNT, (*pool, "idle"), now.idle
     yield COUNT, (*pool, "used"), now.leased
-    if not now.closed:  # or there is nothing that it may have
-        yield IDLE_MIN, pool, now.min_size
-        if now.max_size < sys.maxsize:
-            yield IDLE_MAX, pool, now.max_size
-            yield MAX, pool, now.max_size
     yield PENDING, pool, now.waiting
     yield TIMEOUTS, pool, now.refusals.get(Refusal.TIMEOUT, 0)
     yield CREATE_TIME, pool, now.create_time

@@ -10,7 +10,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Lock, Thread
 from typing import Any
 from weakref import WeakSet
@@ -25,6 +27,7 @@ from .reading import Reader, Readings
 logger = logging.getLogger("penstock.observe")
 
 SECONDS = 1.0  # between two writes
+SIZE = 2**16  # bytes, of a file without figures; prometheus_client makes it larger when it is full
 
 
 class Mirror:
@@ -42,7 +45,13 @@ class Mirror:
         self._ended = Event()
 
     def start(self) -> Callable[[], None]:
-        """Begin, in this process and whatever it forks; returns what ends that, here."""
+        """Begin, in this process and whatever it forks; returns what ends that, here.
+
+        :raises ValueError: when there is one already: two would count everything twice.
+        """
+        if _mirrors:
+            raise ValueError("this process writes its pools' metrics already: call prometheus.register() once")
+        _create_files()
         _mirrors.add(self)
         atexit.register(self.write)
         self._launch()
@@ -99,7 +108,23 @@ class Mirror:
     def renew(self) -> None:
         """In a forked child, whose files are its own and whose counters begin at 0."""
         self._written.clear()
+        with suppress(OSError):  # the folder is gone, which `write` says better
+            _create_files()
         self._launch()
+
+
+def _create_files() -> None:
+    """Those that will be written, each whole from its first moment on.
+
+    prometheus_client creates a file empty and then makes it larger; whoever reads it in between fails.
+    """
+    folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax"):
+        with tempfile.NamedTemporaryFile(dir=folder) as whole:
+            whole.truncate(SIZE)
+            os.chmod(whole.name, 0o644)
+            with suppress(OSError):  # it is there already, or this file system has no links
+                os.link(whole.name, os.path.join(folder, f"{kind}_{os.getpid()}.db"))
 
 
 def _slots(metric: Metric, labels: Labels) -> list[Any]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -84,7 +83,6 @@ class _Told:
     def __init__(self) -> None:
         self.ended = False
         self._reader = Reader()
-        self._lock = Lock()
         self._read: Readings = {}
         self._read_at = float("-inf")
 
@@ -111,11 +109,10 @@ class _Told:
         ]
 
     def _now(self) -> Readings:
-        with self._lock:
-            if monotonic() - self._read_at > _SAME:
-                self._read = self._reader.read()
-                self._read_at = monotonic()
-            return self._read
+        if monotonic() - self._read_at > _SAME:  # with no lock, which a forked child might inherit locked
+            self._read = self._reader.read()
+            self._read_at = monotonic()
+        return self._read
 
 
 class _Waits:

@@ -17,7 +17,7 @@ def title(words: list[str] | None = None) -> str:
 
     :param words: as `sys.argv`; by default, that.
     """
-    words = sys.argv if words is None else words
+    words = getattr(sys, "argv", []) if words is None else words
     program = os.path.basename(words[0]) if words and words[0] else "python"
     if program == "__main__.py":  # python -m
         program = os.path.basename(os.path.dirname(words[0]))

@@ -34,6 +34,11 @@ def add(source: Source) -> None:
     registry.opened(source)
 
 
+def remove(source: Source) -> None:
+    """It is observed no more."""
+    _others.discard(source)
+
+
 def each(callback: Callable[[Source], object]) -> Callable[[], None]:
     """Call *callback* with every source there is, and with each that comes; returns what ends that."""
     told: WeakSet[Source] = WeakSet()

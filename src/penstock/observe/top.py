@@ -8,6 +8,7 @@ out, and said to be so.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 from .document import VERSION
 from .telemetry.reader import Found
 
+NO_LIMIT = 1_000_000  # connections that mean as many as anybody likes
 LATE = 0.1  # seconds by which an event loop is late that are worth a word
 
+_LIBRARY = re.compile(r"/lib/python\d|-packages/|^<frozen ")
 _UNPRINTABLE = re.compile(r"[^ -~\xa1-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
@@ -24,6 +27,7 @@ _UNPRINTABLE = re.compile(r"[^ -~\xa1-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2
 class PoolRow:
     """One pool of one process. Connections, or requests.
 
+    :ivar size: how many there may be; None where there is no limit.
     :ivar rate: leases that ended in a second, since the frame before; None if there was none.
     :ivar refused: requests refused since then; with no frame before, ever.
     :ivar trouble: what is wrong, in words; empty when nothing is.
@@ -34,21 +38,28 @@ class PoolRow:
     name: str
     used: int
     open: int
-    size: int
+    size: int | None
     waiting: int
     rate: float | None
     refused: int
     trouble: tuple[str, ...]
-    share: float
+
+    @property
+    def share(self) -> float:
+        return self.used / self.size if self.size else 0.0
 
     @property
     def urgency(self) -> tuple[float, ...]:
-        return (-self.waiting, -len(self.trouble), -self.share, -self.used)
+        """What is wrong comes before those who wait: it may be why they do."""
+        return (-len(self.trouble), -self.waiting, -self.share, -self.used)
 
 
 @dataclass(slots=True, frozen=True)
 class HolderRow:
-    """A connection in somebody's hands. Seconds."""
+    """A connection in somebody's hands. Seconds.
+
+    :ivar now_at: the line of the program's own where its code stands, or else of a library's.
+    """
 
     pid: int
     pool: str
@@ -58,7 +69,16 @@ class HolderRow:
     idle: float | None
     status: str
     statement: str | None
-    now_at: tuple[str, ...]
+    now_at: str | None
+
+
+@dataclass(slots=True, frozen=True)
+class Held:
+    """Connections taken at one line of code, in whatever process: the *longest* held, how many, and how many idle."""
+
+    longest: HolderRow
+    count: int
+    idle: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -90,7 +110,7 @@ class Frame:
     at: float
     processes: int = 0
     pools: list[PoolRow] = field(default_factory=list)
-    holders: list[HolderRow] = field(default_factory=list)
+    holders: list[Held] = field(default_factory=list)
     sites: list[Use] = field(default_factory=list)
     statements: list[Use] = field(default_factory=list)
     fleets: list[FleetRow] = field(default_factory=list)
@@ -100,7 +120,13 @@ class Frame:
 
     @property
     def used(self) -> int:
-        return sum(row.used for row in self.pools)
+        """Of pools that have a limit, as is `size`."""
+        return sum(row.used for row in self.pools if row.size is not None)
+
+    @property
+    def unbounded(self) -> int:
+        """In use of what has no limit."""
+        return sum(row.used for row in self.pools if row.size is None)
 
     @property
     def open(self) -> int:
@@ -108,7 +134,7 @@ class Frame:
 
     @property
     def size(self) -> int:
-        return sum(row.size for row in self.pools)
+        return sum(row.size for row in self.pools if row.size is not None)
 
     @property
     def waiting(self) -> int:
@@ -127,7 +153,7 @@ def frame(found: Found, at: float, before: Frame | None = None) -> Frame:
     made.unread += [f"{silent.pid}: {printable(silent.why)}" for silent in found.silent]
     made.processes = len(parts)
     made.pools = sorted((row for part in parts for row in part.pools), key=lambda row: row.urgency)
-    made.holders = sorted((row for part in parts for row in part.holders), key=lambda row: -row.held)
+    made.holders = _by_site(row for part in parts for row in part.holders)
     made.sites = _most(use for part in parts for use in part.sites)
     made.statements = _most(use for part in parts for use in part.statements)
     made.fleets = _newest(fleet for part in parts for fleet in part.fleets)
@@ -172,9 +198,10 @@ class _Process:
             rate, refused = (uses - then[1]) / (self.now - then[0]), max(0, refused - then[2])
         size, used = int(figures["max_size"]), int(figures["leased"])
         trouble = tuple(_trouble(source, figures))
+        limit = size if 0 < size < NO_LIMIT else None
         row = PoolRow(
-            *(self.pid, self.title, name, used, int(figures["open"]), size, int(figures["waiting"])),
-            *(rate, refused, trouble, used / size if size else 0.0),
+            *(self.pid, self.title, name, used, int(figures["open"]), limit, int(figures["waiting"])),
+            *(rate, refused, trouble),
         )
         self.pools.append(row)
         self.holders += [self._holder(name, holder) for holder in source["holders"]]
@@ -203,7 +230,7 @@ class _Process:
             idle=None if holder["idle"] is None else float(holder["idle"]),
             status=printable(holder["status"]),
             statement=None if holder["statement"] is None else printable(holder["statement"]),
-            now_at=tuple(_site(place) for place in holder["stack"]),
+            now_at=_own_place(holder["stack"]),
         )
 
 
@@ -220,20 +247,35 @@ def _trouble(source: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterable[
     if figures["closed"]:
         yield "closed, with connections still out"
     loop = source["loop"]
-    if loop is not None and loop["last"] > LATE:
-        yield f"event loop {loop['last']:.1f} s late"
-    leaks = sum(event["kind"] == "LeakSuspected" for event in source["events"])
-    if leaks and any(holder["idle"] is not None and holder["idle"] > 60 for holder in source["holders"]):
-        yield "leak suspected"
+    if loop is not None and loop["worst"] > LATE:
+        yield f"loop {loop['worst']:.1f} s late"
+    if suspects := figures["suspects"]:
+        yield f"{suspects} suspected leak{'s' * (suspects != 1)}"
 
 
-def _alert(alert: Any) -> str:
-    told = alert.get("what") or alert.get("text") or alert.get("name") if isinstance(alert, Mapping) else alert
-    return printable(told)
+def _alert(alert: Mapping[str, Any]) -> str:
+    return printable(f"{alert['pool']}: {alert['kind']}: {alert['why']}")
 
 
 def _site(place: Mapping[str, Any]) -> str:
     return printable(f"{place['file']}:{place['line']} in {place['function']}")
+
+
+def _by_site(rows: Iterable[HolderRow]) -> list[Held]:
+    found: defaultdict[str, list[HolderRow]] = defaultdict(list)
+    for row in rows:
+        found[row.site].append(row)
+    groups = [
+        Held(max(group, key=lambda row: row.held), len(group), sum(row.idle is not None for row in group))
+        for group in found.values()
+    ]
+    return sorted(groups, key=lambda group: -group.longest.held)
+
+
+def _own_place(stack: Sequence[Mapping[str, Any]]) -> str | None:
+    own = (place for place in stack if not _LIBRARY.search(str(place["file"])))
+    place = next(own, stack[0] if stack else None)
+    return None if place is None else _site(place)
 
 
 def _most(uses: Iterable[Use]) -> list[Use]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import sysconfig
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import cache, lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ _INNER = (
     "penstock.pool.",
     "penstock.core.",
     "penstock.drivers.",
+    "penstock.guard.",
     "psycopg.",
     "psycopg2.",
     "oracledb.",
@@ -29,6 +31,9 @@ _INNER = (
     "django.",
     "asgiref.",
     "sqlalchemy.",
+    "psycopg_pool.",
+    "dbutils.",
+    "penstock.guard.",
 )  # modules that no holder is looked for in
 _STACK_DEPTH = 4  # lines of a holder's stack that are shown: the innermost tells what it waits for
 _SITES_SHOWN = 10
@@ -68,12 +73,13 @@ class Holder:
         return f"{self.site} ({self.owner}): held for {self.held:.1f} s, {doing}, {self.status}"
 
 
+@lru_cache(maxsize=1000)  # events ask for the same few lines, of functions that may be long
 def call_site(code: CodeType | None, lasti: int) -> CallSite:
     """The line that instruction *lasti* of *code* is on."""
     if code is None:
         return CallSite("<unknown>", 0, "<unknown>")
-    position = next(islice(code.co_positions(), lasti // 2, None), (None,))
-    return CallSite(code.co_filename, position[0] or code.co_firstlineno, code.co_qualname)
+    line = next((line for start, end, line in code.co_lines() if start <= lasti < end), None)
+    return CallSite(code.co_filename, line or code.co_firstlineno, code.co_qualname)
 
 
 def statement_text(statement: Any) -> str | None:
@@ -119,9 +125,31 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _shown(frames: Iterable[FrameType]) -> tuple[CallSite, ...]:
-    # The user's lines are the point: a statement alone takes four frames of the driver's and ours.
-    theirs = (frame for frame in frames if not _is_inner(frame.f_globals.get("__name__", "")))
-    return tuple(islice((call_site(frame.f_code, frame.f_lasti) for frame in theirs), _STACK_DEPTH))
+    # The user's lines are the point: a statement alone takes four frames of the driver's and ours, and a request to an
+    # API takes six of libraries. So the last one shown is the user's own code, if none before it is.
+    found: list[tuple[CodeType, int]] = []
+    own = False
+    for frame in frames:
+        if _is_inner(frame.f_globals.get("__name__", "")):
+            continue
+        own = own or _is_own(frame.f_code.co_filename)
+        if len(found) < _STACK_DEPTH:
+            found.append((frame.f_code, frame.f_lasti))
+        elif own:
+            found[-1] = (frame.f_code, frame.f_lasti)
+        if own and len(found) == _STACK_DEPTH:
+            break
+    return tuple(call_site(code, lasti) for code, lasti in found)
+
+
+def _is_own(file: str) -> bool:
+    """Whether it is the user's, and no library's."""
+    return not file.startswith(_libraries()) and "-packages/" not in file and not file.startswith("<frozen ")
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    return tuple({f"{sysconfig.get_path(which)}/" for which in ("stdlib", "platstdlib")})
 
 
 def _is_inner(module: str) -> bool:

@@ -472,6 +472,8 @@ class Pool(BasePool[C]):
             if effects:
                 self._carry_out(effects)
                 now = monotonic()
+            if not waiter.settled and self._make_room():
+                now = monotonic()
             left = waiter.deadline - now
             if left > 0:
                 wake.acquire(timeout=left if left < TIMEOUT_MAX else -1)
@@ -483,6 +485,10 @@ class Pool(BasePool[C]):
         if waiter.slot is None:
             self._refuse(waiter, timeout)
         return waiter.slot
+
+    def _make_room(self) -> bool:
+        """Somebody is queued, and about to wait: have a connection come back, if that can be. Whether it took time."""
+        return False
 
     def _fit(self, slot: Slot, deadline: float) -> bool:
         """Whether the connection can be handed out; if not, it is gone already."""

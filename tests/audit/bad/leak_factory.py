@@ -68,7 +68,7 @@ def through_two(name):
 
 
 def reader():
-    conn = get_db_connection()  # expect: PEN102
+    conn = get_db_connection()
     conn.set_session(readonly=True)
     return conn
 

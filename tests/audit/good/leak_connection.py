@@ -199,7 +199,7 @@ def collected(dsns):
     conns = []
     try:
         for dsn in dsns:
-            conn = psycopg2.connect(dsn)  # expect: PEN201
+            conn = psycopg2.connect(dsn)
             conns.append(conn)
     finally:
         for conn in conns:

@@ -23,11 +23,16 @@ def check(facts: Facts) -> Findings:
 
 def _blocking(facts: Facts, scope: Scope) -> Findings:
     told: set[str] = set()
+    awaited = {
+        item.context_expr for node in scope.own if isinstance(node, ast.AsyncWith) for item in node.items
+    }  # fmt: skip
     for call in sorted(scope.calls, key=lambda one: one.lineno):
         thing = facts.project.fresh(call, scope)
         if thing is None or thing.is_async or thing.role not in (Role.CONNECTION, Role.CHECKOUT, Role.CONTEXT):
             continue
-        if thing.name in told or thing.library in ("sqlite3", "duckdb") or facts.is_awaited(call, scope):
+        if thing.name in told or thing.library in ("sqlite3", "duckdb", "unknown") or facts.is_awaited(call, scope):
+            continue
+        if call in awaited:  # an engine of either kind
             continue
         told.add(thing.name)
         what = "connecting" if thing.role is Role.CONNECTION else "waiting for a connection"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from .. import places
+from .. import places, remedies
 from ..calls import WORDS, last_name
 from ..catalog import Role, Thing
 from ..finding import Confidence, Kind, Rule, Severity
@@ -19,8 +19,16 @@ CLIENT = Rule("PEN204", Kind.ENGINE_IN_FUNCTION, Severity.LOW, "an HTTP or Redis
 RULES = (IN_LOOP, PER_REQUEST, ENGINE, CLIENT)
 
 _ROUND = ("sessionmaker", "async_sessionmaker", "scoped_session", "async_scoped_session", "partial", "cast")
+_MAKING = ("create_", "make_", "build_", "new_", "wrap", "cls", "init_")
 _SESSIONS = ("Session", "AsyncSession")  # what is made of an engine, and ends before it
-_KEEPING = WORDS["keeping"] | {"configure", "init_app", "bind", "instrument", "setup", "set_engine", "set_bind"}
+# Functions that work with an engine they are given, and keep nothing of it: of others, nobody knows.
+_USING = frozenset(
+    {
+        *("read_sql", "read_sql_query", "read_sql_table", "to_sql", "create_all", "drop_all", "reflect", "inspect"),
+        *("Session", "AsyncSession", "sessionmaker", "async_sessionmaker", "scoped_session", "Table", "MetaData"),
+        *("print", "isinstance", "str", "repr", "len", "type", "SQLDatabase", "automap_base", "prepare", "closing"),
+    }
+)
 # Functions in which a program begins, or that run once.
 _BEGINNINGS = frozenset(
     {
@@ -29,7 +37,7 @@ _BEGINNINGS = frozenset(
         *("run_migrations_online", "run_async_migrations"),
     }
 )  # fmt: skip
-_FILES = ("sqlite3", "aiosqlite", "duckdb")  # libraries whose connections are no server's
+_FILES = ("unknown", "sqlite3", "aiosqlite", "duckdb")  # libraries whose connections are no server's, or may not be
 
 
 def check(facts: Facts) -> Findings:
@@ -56,7 +64,7 @@ def _judge(
     handler = facts.per_request.get(scope.node)
     if thing.role is Role.CONNECTION:
         loop = around.get(call)
-        if loop is not None and thing.library not in _FILES and not _is_retry(loop, call, scope):
+        if loop is not None and thing.library not in _FILES and _is_again(loop, call, scope):
             yield facts.finding(
                 IN_LOOP, call, f"a {thing.library} connection is opened on each turn of the loop in line {_line(loop)}:"
                 " open one before it, or take them from a pool",
@@ -69,29 +77,35 @@ def _judge(
         ):
             yield facts.finding(PER_REQUEST, call, _per_request(thing, handler, scope))
     elif thing.role in (Role.ENGINE, Role.POOL) and _is_direct(facts, scope, call) and not _is_kept(scope, call):
+        if scope.node in seen:
+            return
+        seen.add(scope.node)
         if handler is not None:
-            yield facts.finding(
+            found = facts.finding(
                 ENGINE, call, f"{_a(thing)} is made whenever {_name(handler)}() runs, and its connections with it:"
                 " make one when the process starts",
             )  # fmt: skip
+            yield remedies.with_remedy(found, remedies.of_made_again(facts, scope, call, thing))
         elif _is_used_up(facts, scope, call):
-            yield facts.finding(
+            found = facts.finding(
                 ENGINE, call, f"{_a(thing)} is made whenever {_name(scope.node)}() is called, used, and dropped with"
                 " its connections: make one for the process",
                 Confidence.MEDIUM,
                 severity=Severity.MEDIUM,
             )  # fmt: skip
+            yield remedies.with_remedy(found, remedies.of_made_again(facts, scope, call, thing))
     elif (
         thing.role is Role.CLIENT
         and handler is not None
         and _is_direct(facts, scope, call)
         and not _is_kept(scope, call)
     ):
-        yield facts.finding(
+        found = facts.finding(
             CLIENT, call, f"a {thing.library} client, with a pool of its own, is made whenever {_name(handler)}() runs:"
             " make one when the process starts",
             severity=Severity.LOW,
         )  # fmt: skip
+        yield remedies.with_remedy(found, remedies.of_made_again(facts, scope, call, thing))
 
 
 def _per_request(thing: Thing, handler: ast.AST, scope: Scope) -> str:
@@ -106,6 +120,56 @@ def _is_direct(facts: Facts, scope: Scope, call: ast.Call) -> bool:
     return definition is None or definition.module is not scope.module or definition.node not in facts.per_request
 
 
+def _is_again(loop: ast.AST, call: ast.Call, scope: Scope) -> bool:
+    """Whether each turn opens the same one, uses it up, and could have done with that of the turn before."""
+    return not (
+        _is_retry(loop, call, scope)
+        or _is_elsewhere(loop, call)
+        or _is_filling(loop, call, scope)
+        or _is_lasting(loop, call)
+    )
+
+
+def _is_elsewhere(loop: ast.AST, call: ast.Call) -> bool:
+    """Whether each turn connects to another place: `for name in databases: connect(dbname=name)`."""
+    turned = {
+        name.id for target in _targets(loop) for name in ast.walk(target) if isinstance(name, ast.Name)
+    }  # fmt: skip
+    given = [*call.args, *(word.value for word in call.keywords)]
+    return any(isinstance(one, ast.Name) and one.id in turned for value in given for one in ast.walk(value))
+
+
+def _targets(loop: ast.AST) -> list[ast.expr]:
+    if isinstance(loop, (ast.For, ast.AsyncFor)):
+        return [loop.target]
+    return [one.target for one in getattr(loop, "generators", ())]
+
+
+def _is_filling(loop: ast.AST, call: ast.Call, scope: Scope) -> bool:
+    """Whether they are collected: somebody needs several of them."""
+    if isinstance(loop, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+        return True
+    names = _names_of(scope, call)
+    return any(_collects(node, names, call) for node in ast.walk(loop) if node is not call)
+
+
+def _collects(node: ast.AST, names: set[str], call: ast.Call) -> bool:
+    match node:
+        case ast.Call(args=arguments) if last_name(node.func) in WORDS["keeping"]:
+            return any(one is call or (isinstance(one, ast.Name) and one.id in names) for one in arguments)
+        case ast.Assign(targets=targets, value=value) if _lives_in(value, names, call):
+            return any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets)
+    return False
+
+
+def _is_lasting(loop: ast.AST, call: ast.Call) -> bool:
+    """Whether a turn ends only when the connection does: a listener that connects anew."""
+    if not isinstance(loop, ast.While):
+        return False
+    inner = [one for one in ast.walk(loop) if isinstance(one, (ast.While, ast.AsyncFor)) and one is not loop]
+    return any(one.lineno > call.lineno for one in inner)
+
+
 def _is_retry(loop: ast.AST, call: ast.Call, scope: Scope) -> bool:
     """Whether the loop is there to try again: it is left, one way or another, once there is a connection."""
     for node in ast.walk(loop):
@@ -115,9 +179,22 @@ def _is_retry(loop: ast.AST, call: ast.Call, scope: Scope) -> bool:
                 return True
             if isinstance(loop, ast.While) and _is_waiting_for(loop.test, call, node):
                 return True
+    if isinstance(loop, ast.While) and _is_set_within(loop):
+        return True
     following = getattr(loop, "body", [])
     after = [one for one in following if getattr(one, "lineno", 0) >= call.lineno]
     return any(isinstance(one, (ast.Return, ast.Break)) for one in after)
+
+
+def _is_set_within(loop: ast.While) -> bool:
+    """`while not ready:`, with `ready = True` in it."""
+    names = {node.id for node in ast.walk(loop.test) if isinstance(node, ast.Name)}
+    return any(
+        isinstance(one, ast.Assign)
+        and isinstance(one.value, ast.Constant)
+        and any(isinstance(target, ast.Name) and target.id in names for target in one.targets)
+        for one in ast.walk(loop)
+    )
 
 
 def _is_waiting_for(test: ast.expr, call: ast.Call, within: ast.Try) -> bool:
@@ -139,7 +216,8 @@ def _is_kept(scope: Scope, call: ast.Call) -> bool:
     names = _names_of(scope, call)
     if names & scope.elsewhere or _is_captured(scope, names):
         return True
-    return any(_keeps(one, names, call) for one in scope.own)
+    stored = names | _made_of(scope, names)
+    return any(_keeps(one, names, stored, call) for one in scope.own)
 
 
 def _is_remembered(scope: Scope, call: ast.Call) -> bool:
@@ -164,9 +242,27 @@ def _names_of(scope: Scope, call: ast.Call) -> set[str]:
             if isinstance(one, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and _lives_in(one.value, names, call):
                 targets = one.targets if isinstance(one, ast.Assign) else [one.target]
                 names.update(target.id for target in targets if isinstance(target, ast.Name))
+            if isinstance(one, (ast.With, ast.AsyncWith)):
+                entered = [item.optional_vars for item in one.items if _lives_in(item.context_expr, names, call)]
+                names.update(target.id for target in entered if isinstance(target, ast.Name))
         if len(names) == before:
             break
     return names
+
+
+def _made_of(scope: Scope, names: set[str]) -> set[str]:
+    """The names of what its methods made, such as connections: who keeps one keeps the engine."""
+    return {
+        target.id
+        for one in scope.own
+        if isinstance(one, ast.Assign) and isinstance(one.value, ast.Call) and _owner(one.value) in names
+        for target in one.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _owner(call: ast.Call) -> str:
+    return last_name(call.func.value) if isinstance(call.func, ast.Attribute) else ""
 
 
 def _lives_in(value: ast.expr | None, names: set[str], call: ast.Call) -> bool:
@@ -180,7 +276,7 @@ def _lives_in(value: ast.expr | None, names: set[str], call: ast.Call) -> bool:
             if value is call:
                 return True
             word = last_name(value.func)
-            if (not word[:1].isupper() and word not in _ROUND) or word in _SESSIONS:
+            if (not word[:1].isupper() and word not in _ROUND and not word.startswith(_MAKING)) or word in _SESSIONS:
                 return False
             return any(_lives_in(one, names, call) for one in [*arguments, *(word.value for word in words)])
         case ast.Tuple(elts=parts) | ast.List(elts=parts) | ast.BoolOp(values=parts) | ast.Dict(values=parts):
@@ -190,20 +286,18 @@ def _lives_in(value: ast.expr | None, names: set[str], call: ast.Call) -> bool:
     return False
 
 
-def _keeps(node: ast.AST, names: set[str], call: ast.Call) -> bool:
+def _keeps(node: ast.AST, names: set[str], stored: set[str], call: ast.Call) -> bool:
     match node:
         case ast.Return(value=value) | ast.Yield(value=value):
             return _lives_in(value, names, call)
         case ast.Assign(targets=targets, value=value):
-            kept = any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets)
-            return kept and (_lives_in(value, names, call) or _has_name(value, names))
-        case ast.Call(args=arguments, keywords=words) if last_name(node.func) in _KEEPING:
-            return any(_lives_in(one, names, call) for one in [*arguments, *(word.value for word in words)])
+            return any(isinstance(one, (ast.Attribute, ast.Subscript)) for one in targets) and _has(value, call, stored)
+        case ast.AnnAssign(target=ast.Attribute(), value=value) if value is not None:
+            return _has(value, call, names)
+        case ast.Call(args=arguments, keywords=words) if node is not call and last_name(node.func) not in _USING:
+            given = [*arguments, *(word.value for word in words)]
+            return any(one is call or (isinstance(one, ast.Name) and one.id in names) for one in given)
     return False
-
-
-def _has_name(value: ast.expr, names: set[str]) -> bool:
-    return any(isinstance(one, ast.Name) and one.id in names for one in ast.walk(value))
 
 
 def _is_captured(scope: Scope, names: set[str]) -> bool:
@@ -216,7 +310,10 @@ def _is_used_up(facts: Facts, scope: Scope, call: ast.Call) -> bool:
     """Whether the function itself works with it, and is no place where a program begins."""
     node = scope.node
     assert isinstance(node, FunctionNode)
-    if node.name in _BEGINNINGS or _is_ended(scope, _names_of(scope, call)):
+    names = _names_of(scope, call)
+    if node.name in _BEGINNINGS or _is_ended(scope, names) or _is_only_looked_at(scope, names):
+        return False
+    if places.imports(scope.module, "alembic"):
         return False
     if not _is_script(scope) and not is_test(scope):
         return True
@@ -233,6 +330,12 @@ def _is_ended(scope: Scope, names: set[str]) -> bool:
     )
 
 
+def _is_only_looked_at(scope: Scope, names: set[str]) -> bool:
+    """Whether nothing is asked of it that needs a connection."""
+    asked = [one.attr for one in scope.own if isinstance(one, ast.Attribute) and last_name(one.value) in names]
+    return bool(asked) and all(word in ("url", "dialect", "name", "driver") for word in asked)
+
+
 def _is_called_often(facts: Facts, scope: Scope) -> bool:
     """Whether its file calls it from several places, or in a loop."""
     assert isinstance(scope.node, FunctionNode)
@@ -246,7 +349,7 @@ def _is_called_often(facts: Facts, scope: Scope) -> bool:
 
 def _is_script(scope: Scope) -> bool:
     """Whether the file is a program: what it makes ends with it soon."""
-    if places.imports(scope.module, "airflow", "alembic"):
+    if places.imports(scope.module, "airflow"):
         return True
     for node in scope.module.source.tree.body:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and last_name(node.test.left) == "__name__":
@@ -257,11 +360,11 @@ def _is_script(scope: Scope) -> bool:
 def is_test(scope: Scope) -> bool:
     """Whether it is run by a test, or to prepare one."""
     parts = scope.module.source.path.replace("\\", "/").split("/")
-    return any(part in ("tests", "test", "conftest.py") or part.startswith("test_") for part in parts)
+    return any(part in ("tests", "test", "testing", "conftest.py") or part.startswith("test_") for part in parts)
 
 
-def _has(value: ast.expr, call: ast.Call) -> bool:
-    return any(one is call for one in ast.walk(value))
+def _has(value: ast.expr, call: ast.Call, names: set[str]) -> bool:
+    return any(one is call or (isinstance(one, ast.Name) and one.id in names) for one in ast.walk(value))
 
 
 def _a(thing: Thing) -> str:

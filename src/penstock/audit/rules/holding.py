@@ -16,6 +16,7 @@ ACROSS_IO = Rule("PEN501", Kind.HOLD_ACROSS_IO, Severity.MEDIUM, "a connection i
 NESTED = Rule("PEN502", Kind.NESTED_CHECKOUT, Severity.HIGH, "a second connection is asked for while one is held")
 RULES = (ACROSS_IO, NESTED)
 
+_SLEEPS = "the program sleeps"
 _FILES = ("sqlite3", "aiosqlite", "duckdb")
 _VERBS = frozenset({"get", "post", "put", "delete", "patch", "head", "options", "request", "send", "stream"})
 _SLOW = frozenset(
@@ -65,7 +66,7 @@ def check(facts: Facts) -> Findings:
 
 def _across(facts: Facts, scope: Scope, called: Called, calls: list[Called], told: set[int]) -> Findings:
     what = _slow(facts, scope, called.call)
-    if what is None:
+    if what is None or _listens(scope) or (what == _SLEEPS and _is_handling(scope, called.call)):
         return
     for taken in called.held:
         if taken.thing.library in _FILES or not _counts(taken, called, calls):
@@ -78,6 +79,22 @@ def _across(facts: Facts, scope: Scope, called: Called, calls: list[Called], tol
             " it back before, and take one again afterwards",
         )  # fmt: skip
         return
+
+
+def _is_handling(scope: Scope, call: ast.Call) -> bool:
+    """Whether it stands in an `except`: what waits there waits for something that is broken."""
+    handlers = [node for node in scope.own if isinstance(node, ast.ExceptHandler)]
+    return any(node is call for handler in handlers for node in ast.walk(handler))
+
+
+def _listens(scope: Scope) -> bool:
+    """Whether a connection is held to hear from the server: that is what it is for."""
+    for node in scope.own:
+        if isinstance(node, ast.Attribute) and node.attr in ("add_listener", "notifies", "poll"):
+            return True
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.upper().startswith("LISTEN "):
+            return True
+    return False
 
 
 def _counts(taken: Taken, called: Called, calls: list[Called]) -> bool:
@@ -115,7 +132,7 @@ def _slow_here(facts: Facts, scope: Scope, call: ast.Call) -> str | None:
         if name.endswith("sleep"):
             if call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value in (0, 0.0):
                 return None
-            return "the program sleeps"
+            return _SLEEPS
         return "somebody types" if name == "input" else f"{name}() is waited for"
     if isinstance(call.func, ast.Attribute):
         thing = facts.project.thing(call.func.value, scope)

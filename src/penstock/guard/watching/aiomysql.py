@@ -12,7 +12,7 @@ from aiomysql import connection  # type: ignore[import-untyped]
 from .. import databases
 from ..settings import Settings
 from . import opening
-from .opening import closing, waiting_async, wrap
+from .opening import closing, dropping, waiting_async, wrap
 
 _IN_TRANSACTION = 1  # of the server's status flags
 
@@ -30,7 +30,7 @@ def install(module: ModuleType, settings: Settings) -> None:
     wrap(connection.Connection, waiting_async, "query", statement=True)
     wrap(connection.Connection, waiting_async, "begin", "commit", "rollback", "ping", "select_db", "next_result")
     wrap(connection.Connection, closing, "close")
-    wrap(connection.Connection, _dropping, "__del__")
+    wrap(connection.Connection, dropping, "__del__")
 
 
 def status(conn: Any) -> str:
@@ -39,12 +39,3 @@ def status(conn: Any) -> str:
     result = conn._result
     flags = getattr(result, "server_status", None) or conn.server_status
     return "INTRANS" if flags & _IN_TRANSACTION else "IDLE"
-
-
-def _dropping(finalize: Any) -> Any:
-    @wraps(finalize)
-    def watched(self: Any) -> None:
-        opening.dropped(self)
-        finalize(self)
-
-    return watched

@@ -13,7 +13,7 @@ from asyncpg import connection, prepared_stmt  # type: ignore[import-untyped]
 from .. import databases
 from ..settings import Settings
 from . import opening
-from .opening import closing, closing_async, waiting_async, wrap
+from .opening import closing, closing_async, dropping, waiting_async, wrap
 
 _STATEMENTS = ("execute", "executemany", "fetch", "fetchval", "fetchrow", "fetchmany", "prepare", "copy_from_query")
 _COPIES = ("copy_from_table", "copy_to_table", "copy_records_to_table", "reset")
@@ -34,6 +34,7 @@ def install(module: ModuleType, settings: Settings) -> None:
     wrap(connection.Connection, waiting_async, *_COPIES)
     wrap(connection.Connection, closing_async, "close")
     wrap(connection.Connection, closing, "terminate")
+    wrap(connection.Connection, dropping, "__del__")
     wrap(prepared_stmt.PreparedStatement, _waiting_prepared, *_PREPARED)
 
 

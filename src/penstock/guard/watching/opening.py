@@ -205,6 +205,17 @@ def closing_async(method: Any) -> Any:
     return watched
 
 
+def dropping(finalize: Any) -> Any:
+    """A connection's finalizer, which may close it: the program has not."""
+
+    @wraps(finalize)
+    def watched(self: Any) -> None:
+        dropped(self)
+        finalize(self)
+
+    return watched
+
+
 def wrap(owner: Any, wrapper: Callable[..., Any], *names: str, **options: Any) -> None:
     """Put *wrapper* round those of *owner*'s own methods; a release that has not got one is as good."""
     for name in names:

@@ -24,19 +24,19 @@ _STATUS = {
     extensions.TRANSACTION_STATUS_UNKNOWN: "BAD",
 }
 _NAMED = ("fetchone", "fetchmany", "fetchall", "scroll")  # of a cursor with a name, each is a statement
-_WHERE = ("host", "hostaddr", "port", "dbname", "database", "user")
 
 
 def install(module: ModuleType, settings: Settings) -> None:
-    connect = module.connect
+    """What is wrapped is what `psycopg2.connect` calls: that one stays as it is, wherever it was imported to."""
+    connect = module._connect
 
     @wraps(connect)
-    def watched(dsn: Any = None, connection_factory: Any = None, cursor_factory: Any = None, **kwargs: Any) -> Any:
-        note = opening.opening("psycopg2", lambda: _database(dsn, kwargs), sys._getframe(1))
+    def watched(dsn: Any, connection_factory: Any = None, **kwargs: Any) -> Any:
+        note = opening.opening("psycopg2", lambda: _database(dsn), sys._getframe(1))
         if note is None:
-            return connect(dsn, connection_factory, cursor_factory, **kwargs)
+            return connect(dsn, connection_factory=connection_factory, **kwargs)
         try:
-            conn = connect(dsn, _watching(connection_factory), cursor_factory, **kwargs)
+            conn = connect(dsn, connection_factory=_watching(connection_factory), **kwargs)
         except BaseException as error:
             note.failed(error)
             raise
@@ -46,26 +46,20 @@ def install(module: ModuleType, settings: Settings) -> None:
             note.unseen("psycopg2: a connection_factory that is a function and returns psycopg2's own class")
         return conn
 
-    module.connect = watched  # type: ignore[attr-defined]
+    module._connect = watched  # type: ignore[attr-defined]
 
 
 def status(conn: Any) -> str:
     return _STATUS[conn.get_transaction_status()]
 
 
-def _database(dsn: Any, kwargs: dict[str, Any]) -> str:
-    return _named(dsn, tuple((name, kwargs[name]) for name in _WHERE if name in kwargs))
-
-
 @lru_cache(maxsize=64)
-def _named(dsn: Any, kwargs: tuple[tuple[str, Any], ...]) -> str:
+def _database(dsn: Any) -> str:
+    """*dsn*: with all that `connect` was given."""
     try:
-        params = extensions.parse_dsn(dsn) if dsn else {}
+        params = extensions.parse_dsn(dsn)
     except Exception:  # psycopg2 is about to tell
         params = {}
-    params.update(kwargs)
-    if "database" in params:
-        params["dbname"] = params["database"]
     return databases.postgresql(params)
 
 
@@ -93,6 +87,8 @@ def _watched(connection_class: Any) -> Any:
 
 
 class _Watched(extensions.connection):  # type: ignore[misc]
+    __slots__ = ()
+
     def cursor(
         self, name: Any = None, cursor_factory: Any = None, withhold: bool = False, scrollable: bool | None = None
     ) -> Any:
@@ -140,4 +136,5 @@ def _tracking(method: Callable[..., Any], is_statement: bool = True) -> Any:
 
 
 def _named_as(cls: Any) -> dict[str, Any]:
-    return {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    marks = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return {**marks, "__slots__": ()}  # psycopg2's own take no attributes

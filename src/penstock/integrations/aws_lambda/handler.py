@@ -62,9 +62,8 @@ def handler(
 
 
 def _of_coroutine(environment: Environment, function: Callable[..., Any], timeout: float) -> Callable[..., Any]:
-    runner = asyncio.Runner()
+    loop: asyncio.AbstractEventLoop | None = None  # made with the first event, and kept
     one_at_a_time = Lock()
-    atexit.register(runner.close)
 
     async def handle(*args: Any, **kwargs: Any) -> Any:
         async with environment.invocation(_left(args, kwargs, timeout)):
@@ -72,11 +71,15 @@ def _of_coroutine(environment: Environment, function: Callable[..., Any], timeou
 
     @wraps(function)
     def handle_here(*args: Any, **kwargs: Any) -> Any:
+        nonlocal loop
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             with one_at_a_time:
-                return runner.run(handle(*args, **kwargs))
+                if loop is None:
+                    loop = asyncio.new_event_loop()
+                    atexit.register(loop.close)
+                return loop.run_until_complete(handle(*args, **kwargs))
         return handle(*args, **kwargs)
 
     return handle_here

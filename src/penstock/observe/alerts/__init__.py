@@ -13,7 +13,7 @@ from time import monotonic
 from .. import looplag
 from ..sources import Source
 from .kinds import Alert, Kind, Thresholds
-from .sinks import Deliver, Sink, Webhook, log
+from .sinks import Deliver, Sink, log
 from .watch import Watch
 
 __all__ = ["Alert", "Kind", "Thresholds", "active", "dropped", "raised", "recent", "start", "stop"]
@@ -47,6 +47,8 @@ def start(callback: Deliver | None = None, *, webhook: str | None = None, thresh
     if callback is not None:
         sinks.append(Sink("the callback", callback))
     if webhook is not None:
+        from .webhook import Webhook  # here: few need it, and it takes long to load
+
         sinks.append(Sink("the webhook", Webhook(webhook)))
     stop()
     _watch.sinks = tuple(sinks)

@@ -96,7 +96,8 @@ class Judge:
 
     def wants_holders(self, pool: Snapshot) -> bool:
         """Whether to bring the holders: telling where each stands is not free, and mostly nobody needs to know."""
-        return pool.suspects > 0 or used(pool) > self._is.utilisation * pool.max_size or self._is_full()
+        crowded = 0 < self._is.utilisation * pool.max_size < used(pool)
+        return pool.suspects > 0 or crowded or self._is_full()
 
     def look(self, figures: Figures, now: float) -> list[Alert]:
         """What has been raised or cleared. *now*: seconds of the epoch."""

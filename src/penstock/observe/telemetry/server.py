@@ -6,21 +6,24 @@ It speaks as little HTTP as curl needs. All clients are served in one thread, wh
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from . import place
 
 logger = logging.getLogger("penstock.observe")
 
-CLIENTS = 16  # at once; those beyond wait in the kernel
+CLIENTS = 16  # at once; those beyond wait in the kernel, where there are as many places as `BACKLOG`
 BACKLOG = 64
 REQUEST = 4096  # bytes
-PATIENCE = 2.0  # seconds from a client's coming until it must have read its answer
+PATIENCE = 2.0  # seconds from a client's coming until it must have read its answer,
+HURRY = 0.25  # and while others may be waiting for its place
+BREATH = 0.02  # seconds between two turns: who asks without pause is served less often, and the application more
 REUSE = 0.1  # seconds for which one document serves all who ask
 RENEWAL = 30.0  # seconds between two looks at whether the socket is still there for others to find
 _PAUSE = 1.0  # seconds without new clients when the process has no file descriptor left for one
@@ -69,10 +72,8 @@ class Server:
 
     def forget(self) -> None:
         """Close what there is and leave the path alone: it is another process's."""
-        for client in list(self._clients.values()):
-            self._end(client)
-        if self._listener is not None:
-            self._listener.close()
+        for sock in [*self._clients, *([self._listener] if self._listener is not None else [])]:
+            sock.close()
         self._selector.close()
 
     def close(self) -> None:
@@ -88,15 +89,23 @@ class Server:
     def _round(self, longest: float) -> None:
         now = monotonic()
         self._look_after(now)
-        due = min([client.until for client in self._clients.values()], default=now + longest)
-        for key, _ in self._selector.select(max(0.0, min(longest, due - now))):
+        due = min([client.came for client in self._clients.values()], default=math.inf) + self._patience
+        ready = self._selector.select(max(0.0, min(longest, due - now)))
+        for key, _ in ready:
             if key.data is None:
                 self._accept()
             else:
                 self._go_on(key.data)
+        if ready:
+            sleep(BREATH)
+
+    @property
+    def _patience(self) -> float:
+        return PATIENCE if len(self._clients) < CLIENTS else HURRY
 
     def _look_after(self, now: float) -> None:
-        for client in [client for client in self._clients.values() if client.until <= now]:
+        latest = now - self._patience
+        for client in [client for client in self._clients.values() if client.came <= latest]:
             self._end(client)
         if self._accepts_at is not None and self._accepts_at <= now and len(self._clients) < CLIENTS:
             self._accept_from(None)
@@ -134,7 +143,7 @@ class Server:
             self._accept_from(monotonic() + _PAUSE)
             return
         sock.setblocking(False)
-        client = self._clients[sock] = _Client(sock, monotonic() + PATIENCE)
+        client = self._clients[sock] = _Client(sock, monotonic())
         self._selector.register(sock, selectors.EVENT_READ, client)
         if len(self._clients) >= CLIENTS:
             self._accept_from(monotonic())
@@ -169,9 +178,9 @@ class Server:
 
 
 class _Client:
-    def __init__(self, sock: socket.socket, until: float) -> None:
+    def __init__(self, sock: socket.socket, came: float) -> None:
         self.sock = sock
-        self.until = until
+        self.came = came
         self.request = b""
         self.answered = False
         self._left = memoryview(b"")
