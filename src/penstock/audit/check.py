@@ -87,7 +87,7 @@ class Texts:
         data = self._files[path].contents() if path in self._files else b""
         try:
             return [] if isinstance(data, Unread) else decode(data).split("\n")
-        except (SyntaxError, UnicodeDecodeError, LookupError):
+        except (SyntaxError, UnicodeError, LookupError):
             return []
 
 

@@ -23,6 +23,7 @@ _SAME_AGAIN = ("execution_options", "__enter__", "__aenter__")  # methods that g
 _CLOSING = ("closing", "aclosing")
 
 _MOST = 48  # states at one point
+MOST_WORK = 40_000  # states that are taken through a statement; past that nothing is told of the function
 _ROUNDS = 2  # of a loop: what the second one does every further one does
 
 
@@ -110,7 +111,14 @@ def follow(function: Scope, project: Project) -> Followed:
     takes = any(project.fresh(call, function) or project.parts(call, function) for call in function.calls)
     if not takes and not project.closed_here(function):
         return Followed()
-    return _Walk(function, project).walk()
+    try:
+        return _Walk(function, project).walk()
+    except TooMuch:
+        return Followed()
+
+
+class TooMuch(Exception):
+    """A function has more ways through it than can be followed in the time that a file may take."""
 
 
 class _Walk:
@@ -120,6 +128,8 @@ class _Walk:
         self.found = Followed()
         self.captured = _captured(function)
         self._calls: dict[ast.Call, set[Taken]] = {}
+        self._lost: set[tuple[Taken, bool]] = set()  # what is lost, and whether without an exception
+        self._work = 0
         self._awaited: set[ast.Call] = set()
         self._takes: dict[ast.Call, Thing | None] = {}
         self._parts: dict[ast.Call, list[Thing | None]] = {}
@@ -156,7 +166,8 @@ class _Walk:
 
     def _lose(self, state: State, why: ast.AST | None) -> None:
         for taken in state.held - state.kept:
-            if not any(one.taken == taken and (one.after is None) == (why is None) for one in self.found.lost):
+            if (taken, why is None) not in self._lost:
+                self._lost.add((taken, why is None))
                 self.found.lost.append(Lost(taken, why))
 
     # ------------------------------------------------------------------------------------------ statements
@@ -169,6 +180,9 @@ class _Walk:
         return states
 
     def _statement(self, node: ast.stmt, states: States, exits: Exits) -> States:
+        self._work += len(states)
+        if self._work > MOST_WORK:
+            raise TooMuch
         match node:
             case ast.Assign(targets=targets, value=value):
                 return self._assign(targets, value, states, exits)

@@ -112,6 +112,8 @@ class Known:
     fresh: dict[ast.AST, Thing | None] = field(default_factory=dict)
     given: dict[ast.AST, Thing | None] = field(default_factory=dict)
     returned: dict[ast.AST, Thing | None] = field(default_factory=dict)
+    names: dict[tuple[Scope, str], str | None] = field(default_factory=dict)
+    things: dict[tuple[Scope, str], Thing | None] = field(default_factory=dict)
     opened: dict[ast.AST, dict[str, Thing]] = field(default_factory=dict)
     closed: frozenset[str] | None = None  # see guesses
 

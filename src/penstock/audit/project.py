@@ -36,15 +36,17 @@ class Project:
         where: Scope | None = scope
         while where is not None:
             if expr.id in where.bound and expr.id not in where.elsewhere:
-                return self._full_of(where.bound[expr.id], where, depth + 1)
+                return self._full_of(where, expr.id, depth + 1)
             where = where.outer()
         return expr.id if expr.id in _BUILTINS else None
 
-    def _full_of(self, bound: list[ast.AST | str], scope: Scope, depth: int) -> str | None:
-        if depth > _DEEPEST:
-            return None
-        names = {found for one in bound if (found := self._one_full(one, scope, depth)) is not None}
-        return names.pop() if len(names) == 1 else next(iter(sorted(names)), None)
+    def _full_of(self, scope: Scope, name: str, depth: int) -> str | None:
+        known = scope.module.known.names
+        if (scope, name) not in known and depth <= _DEEPEST:
+            known[scope, name] = None  # until it is known, a name that is bound to itself says nothing
+            names = {found for one in scope.bound[name] if (found := self._one_full(one, scope, depth)) is not None}
+            known[scope, name] = min(names, default=None)
+        return known.get((scope, name))
 
     def _one_full(self, one: ast.AST | str, scope: Scope, depth: int) -> str | None:
         if isinstance(one, str):
@@ -59,7 +61,7 @@ class Project:
         module = self._module(stem) if stem else None
         if module is None or depth > _DEEPEST or last not in module.top.bound:
             return name
-        return self._full_of(module.top.bound[last], module.top, depth + 1) or name
+        return self._full_of(module.top, last, depth + 1) or name
 
     def definition(self, expr: ast.AST, scope: Scope, depth: int = 0) -> Scope | None:
         """The function or class of the project that *expr* names; of a method, where self's class is known."""
@@ -156,16 +158,17 @@ class Project:
         where: Scope | None = scope
         while where is not None:
             if name in where.bound and name not in where.elsewhere:
-                return self._bound_thing(where.bound[name], where, depth)
+                return self._bound_thing(where, name, depth)
             where = where.outer()
         return None
 
-    def _bound_thing(self, bound: list[ast.AST | str], scope: Scope, depth: int) -> Thing | None:
-        for one in bound:
-            found = self._one_thing(one, scope, depth + 1)
-            if found is not None:
-                return found
-        return None
+    def _bound_thing(self, scope: Scope, name: str, depth: int) -> Thing | None:
+        known = scope.module.known.things
+        if (scope, name) not in known and depth < _DEEPEST:
+            known[scope, name] = None  # see `_full_of`
+            found = (self._one_thing(one, scope, depth + 1) for one in scope.bound.get(name, ()))
+            known[scope, name] = next((one for one in found if one is not None), None)
+        return known.get((scope, name))
 
     def _one_thing(self, one: ast.AST | str, scope: Scope, depth: int) -> Thing | None:
         if depth > _DEEPEST:
@@ -175,7 +178,7 @@ class Project:
             module = self._module(stem) if stem else None
             if module is None or last not in module.top.bound:
                 return None
-            return self._bound_thing(module.top.bound[last], module.top, depth + 1)
+            return self._bound_thing(module.top, last, depth + 1)
         if isinstance(one, ast.arg):
             return self.annotated(one.annotation, scope)
         if isinstance(one, ast.withitem):
@@ -199,7 +202,7 @@ class Project:
             found = self.thing(value, class_.module.homes.get(value, class_), depth + 1)
             if found is not None:
                 return found
-        return self._bound_thing(class_.bound.get(attribute, []), class_, depth)
+        return self._bound_thing(class_, attribute, depth)
 
     # ------------------------------------------------------------------------------------------ who owns what
 

@@ -74,7 +74,7 @@ def from_bytes(data: bytes, shown: str, module: str) -> Source | Unread:
         return Unread(shown, 1, f"it has over {LARGEST:,} bytes, and was probably made by a program: it was not read")
     try:
         text = decode(data)
-    except (SyntaxError, UnicodeDecodeError, LookupError):
+    except (SyntaxError, UnicodeError, LookupError):
         return Unread(shown, 1, "it is no text in the encoding that it declares")
     return parse(text, shown, module)
 
@@ -85,7 +85,8 @@ def parse(text: str, shown: str, module: str) -> Source | Unread:
             warnings.simplefilter("ignore")  # its invalid escapes are not ours to tell of
             tree = ast.parse(text, shown)
     except SyntaxError as error:
-        return Unread(shown, error.lineno or 1, f"it does not parse as this Python's: {error.msg}")
+        why = str(error.msg).partition(";")[0]
+        return Unread(shown, error.lineno or 1, f"it does not parse as this Python's: {why}")
     except (ValueError, RecursionError, MemoryError) as error:
         return Unread(shown, 1, f"it does not parse: {type(error).__name__}")
     return Source(shown, module, text, tree)

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 
 from ..errors import BudgetError, Problem
+from .find import AUDIT
 from .lines import key_lines
 from .schema import TOP, Kind, Tree, long_name, nearest, plain, shown
 
@@ -132,7 +133,8 @@ class Document:
                 self.wrong((), what)
                 return {}
             tree = found
-        return tree
+        # Settings of the audit stand beside a budget in pyproject.toml, and are the audit's to check.
+        return {key: value for key, value in tree.items() if key != AUDIT} if self._prefix else tree
 
 
 def _no_toml(path: str, text: str, error: Exception) -> Problem:

@@ -11,6 +11,7 @@ from ..errors import BudgetError, Problem
 VARIABLE = "PENSTOCK_TOML"
 NAME = "penstock.toml"
 SHARED = "pyproject.toml"  # where the tables stand under [tool.penstock]
+AUDIT = "audit"  # a table beside them there, which declares nothing
 
 
 def find(environ: Mapping[str, str], start: Path) -> Path | None:
@@ -51,7 +52,7 @@ def text_of(path: Path, shown: str) -> str:
 
 
 def _declares(path: Path) -> bool:
-    """Whether this pyproject.toml has [tool.penstock]. One that has the word and is broken may: `read` says how."""
+    """Whether this pyproject.toml declares a budget. One that has the word and is broken may: `read` says how."""
     text = text_of(path, str(path))
     if "penstock" not in text:
         return False
@@ -59,4 +60,5 @@ def _declares(path: Path) -> bool:
         tool = tomllib.loads(text).get("tool")
     except (ValueError, RecursionError):
         return True
-    return isinstance(tool, dict) and "penstock" in tool
+    ours = tool.get("penstock") if isinstance(tool, dict) else None
+    return ours is not None and not (isinstance(ours, dict) and set(ours) == {AUDIT})
