@@ -34,6 +34,7 @@ class Entry:
     size: int = 0
     lines: int = 0
     imports: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)  # of how the program is run
     ignores: list[Ignore] = field(default_factory=list)
     key: str = ""
     findings: list[Finding] = field(default_factory=list)
@@ -88,7 +89,8 @@ def _own_files(folder: Any, above: str) -> Iterable[tuple[str, bytes]]:
 
 def _fields(entry: Entry) -> list[Any]:
     return [
-        entry.digest, entry.size, entry.lines, entry.imports, [astuple(one) for one in entry.ignores], entry.key,
+        entry.digest, entry.size, entry.lines, entry.imports, entry.told,
+        [astuple(one) for one in entry.ignores], entry.key,
         [astuple(one) for one in entry.findings], [astuple(one) for one in entry.unread],
     ]  # fmt: skip
 
@@ -98,6 +100,7 @@ def _entry(
     size: int,
     lines: int,
     imports: list[str],
+    told: list[str],
     ignores: list[Any],
     key: str,
     findings: list[Any],
@@ -105,7 +108,7 @@ def _entry(
 ) -> Entry:
     comments = [Ignore(line, first, last, tuple(codes)) for line, first, last, codes in ignores]
     return Entry(
-        digest, size, lines, imports, comments, key,
+        digest, size, lines, imports, told, comments, key,
         [_finding(*one) for one in findings], [Unread(*one) for one in unread],
     )  # fmt: skip
 

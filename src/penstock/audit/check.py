@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import AuditError, Problem
-from . import baseline, cache, changed
+from . import baseline, budgeted, cache, changed
 from .audit import RULES
 from .cache import Entry
 from .files import Found, around, find
@@ -24,7 +24,8 @@ class Asked:
 
     :ivar stdin: the text to read in place of the only path, if it is that. :ivar since: a revision of git: what was
         wrong then is not told. :ivar cached: whether what was found before is used, and kept. :ivar jobs: processes;
-        0 for as many as there are cores.
+        0 for as many as there are cores. :ivar instead: what files are taken to have, by their paths as they are told,
+        in place of what the disk has.
     """
 
     paths: Sequence[Path]
@@ -34,6 +35,7 @@ class Asked:
     since: str | None = None
     cached: bool = True
     jobs: int = 0
+    instead: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -72,6 +74,9 @@ class Texts:
         self._files = {file.shown: file for file in files}
         self._last: tuple[str, list[str]] = ("", [])
 
+    def file(self, path: str) -> Found:
+        return self._files[path]
+
     def line(self, path: str, number: int) -> str:
         if self._last[0] != path:
             self._last = (path, self._lines(path))
@@ -101,6 +106,8 @@ def check(asked: Asked) -> Report:
     found = run(files, beside, asked.settings.pooling, known, asked.jobs).entries
     if remembers and not beside:
         cache.save(folder, found, known)
+    if asked.stdin is None and asked.since is None:
+        _hold_against_budget(asked, files, found, notes)
     report = _told(asked.settings, files, found)
     report.notes = notes + report.notes
     if asked.since is not None:
@@ -116,18 +123,34 @@ def check(asked: Asked) -> Report:
     return report
 
 
+def _hold_against_budget(asked: Asked, files: list[Found], found: dict[str, Entry], notes: list[Unread]) -> None:
+    """Add what is wrong with all files together, some of which are no Python."""
+    for root in (path for path in asked.paths if path.is_dir()):
+        broken = budgeted.over(root)
+        if isinstance(broken, Unread):
+            notes.append(broken)
+            continue
+        for finding in broken:
+            if finding.path not in found:
+                files.append(Found(Path(finding.path), finding.path))
+                found[finding.path] = Entry("")
+            entry = found[finding.path]
+            found[finding.path] = replace(entry, findings=sorted({*entry.findings, finding}))
+
+
 def _files(asked: Asked, notes: list[Unread]) -> list[Found]:
     if asked.stdin is not None:
-        return [Found(Path("stdin.py"), "stdin.py", named=True, data=asked.stdin)]
+        return [Found(Path("stdin.py"), "stdin.py", named=True, data=asked.instead.get("stdin.py", asked.stdin))]
     missing = [path for path in asked.paths if not path.exists()]
     if missing:
         raise AuditError(*(Problem(str(path), 0, "", "there is no such file or directory") for path in missing))
-    return find(asked.paths, asked.settings.exclude, asked.settings.root, notes.append)
+    found = find(asked.paths, asked.settings.exclude, asked.settings.root, notes.append)
+    return [replace(file, data=asked.instead.get(file.shown)) for file in found] if asked.instead else found
 
 
 def _beside(asked: Asked, files: Sequence[Found]) -> list[Found]:
     """The rest of the program that files belong to which are named themselves."""
-    named = [file.path for file in files if file.named and file.data is None]
+    named = [file.path for file in files if file.named and asked.stdin is None]
     if not named:
         return []
     shown = {file.shown for file in files}

@@ -1,7 +1,7 @@
 """How a program is run, as far as its files tell: what a rule has to know of files that the judged one never imports.
 
-Each file tells a few words, by which a gunicorn configuration, a Celery hook or an ASGI server is known. They are looked
-for in its bytes, so that whoever remembers a file's findings need not parse it for this.
+Each file tells a few words, by which a gunicorn configuration, a Celery hook or an ASGI server is known. They are
+looked for in its bytes, so that whoever remembers a file's findings need not parse it for this.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ _TOLD = {
     "after-fork": re.compile(rb"\bdef post_fork\b|\bpost_worker_init\b|\bregister_at_fork\b"),
     "after-celery-fork": re.compile(rb"\bworker_process_init\b|\bworker_pool\b|\bregister_at_fork\b"),
     "asgi": re.compile(
-        rb"^ASGI_APPLICATION[ \t]*=|^[ \t]+[\"'](?:daphne|channels)[\"'],|UvicornWorker|^(?:import|from) (?:uvicorn|daphne"
-        rb"|hypercorn)\b|UvicornH11Worker",
+        rb"^ASGI_APPLICATION[ \t]*=|^[ \t]+[\"'](?:daphne|channels)[\"'],"
+        rb"|Uvicorn(?:H11)?Worker|^(?:import|from) (?:uvicorn|daphne|hypercorn)\b",
         re.MULTILINE,
     ),
 }
-_WORDS = re.compile(rb"preload_app|post_fork|post_worker_init|register_at_fork|worker_p|ASGI_|daphne|channels|[Uu]vicorn"
-                    rb"|hypercorn")  # fmt: skip
+_WORDS = re.compile(
+    rb"preload_app|post_fork|post_worker_init|register_at_fork|worker_p|ASGI_|daphne|channels|[Uu]vicorn|hypercorn"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """*line* and *end_line* count from 1, *column* from 1 as editors do; *end_column* is the one after the last."""
+    """*line* and *end_line* count from 1, *column* from 1 as editors do; *end_column* is the one after the last.
+
+    :ivar remedy: how it is mended, for `fixes`; empty if it cannot be.
+    """
 
     path: str
     line: int
@@ -61,3 +64,4 @@ class Finding:
     confidence: Confidence
     fixable: bool = False
     end_column: int = 0
+    remedy: str = ""

@@ -13,7 +13,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from . import deployment
 from .cache import Entry
+from .deployment import Deployment
 from .files import Found
 from .imports import digests
 from .source import Unread
@@ -49,10 +51,11 @@ def run(
     jobs = jobs or os.cpu_count() or 1
     worker = Worker(files, around, pooling, jobs)
     entries = {file.shown: _entry(file, known or {}) for file in files}
+    worker.deployment = told = _deployment(entries, around)
     fresh = [shown for shown, entry in entries.items() if not entry.digest or not entry.key]
     with undisturbed():
         _take_in(fresh, entries, worker, jobs)
-        stale = [] if around else _stale(entries, worker.program.names, pooling, fresh)
+        stale = [] if around else _stale(entries, worker.program.names, f"{pooling}\0{told}", fresh)
         _take_in(stale, entries, worker, jobs)
     return Judged(entries, len(fresh) + len(stale))
 
@@ -64,11 +67,19 @@ def _entry(file: Found, known: Mapping[str, Entry]) -> Entry:
     before = known.get(file.shown)
     if before is not None and digest and before.digest == digest:
         return before
-    return Entry(digest, size=0 if isinstance(data, Unread) else len(data))
+    if isinstance(data, Unread):
+        return Entry(digest)
+    return Entry(digest, size=len(data), told=deployment.told(data))
+
+
+def _deployment(entries: Mapping[str, Entry], around: Iterable[Found]) -> Deployment:
+    """How the program is run, as all of its files tell."""
+    beside = ((file.shown, deployment.told(data)) for file in around if not isinstance(data := file.contents(), Unread))
+    return deployment.together([*((shown, entry.told) for shown, entry in entries.items()), *beside])
 
 
 def _stale(
-    entries: Mapping[str, Entry], names: Mapping[str, str | None], pooling: str | None, fresh: Iterable[str]
+    entries: Mapping[str, Entry], names: Mapping[str, str | None], circumstances: str, fresh: Iterable[str]
 ) -> list[str]:
     """Those whose findings rest on something that is not what it was. Each entry gets the key that it has now."""
     rests = digests(
@@ -79,7 +90,7 @@ def _stale(
     anew = set(fresh)
     stale = []
     for shown, entry in entries.items():
-        key = blake2b(f"{rests[shown]}\0{pooling}".encode(), digest_size=16).hexdigest()
+        key = blake2b(f"{rests[shown]}\0{circumstances}".encode(), digest_size=16).hexdigest()
         if shown not in anew and entry.key != key:
             stale.append(shown)
         entry.key = key if entry.digest else ""

@@ -10,6 +10,7 @@ from hashlib import blake2b
 
 from .audit import judge
 from .cache import Entry
+from .deployment import Deployment
 from .files import Found
 from .finding import Finding
 from .imports import imported
@@ -35,6 +36,7 @@ class Worker:
         everything = [*files, *(file for file in around if file.shown not in own)]
         self.program = Program(everything, max(_LINES // jobs, _FEWEST))
         self.pooling = pooling
+        self.deployment = Deployment()
 
     def judge(self, task: Iterable[str]) -> Iterator[tuple[str, Entry]]:
         """What is in each file of *task*, and what is wrong with it."""
@@ -50,7 +52,7 @@ class Worker:
         module = self.program.module(shown)
         if isinstance(module, Unread):
             return Entry(digest, unread=[module])
-        entry = Entry(digest, 0, module.source.lines, imported(module), ignores(module.source.text))
+        entry = Entry(digest, lines=module.source.lines, imports=imported(module), ignores=ignores(module.source.text))
         found = self._findings(module, project)
         if isinstance(found, Unread):
             entry.unread = [found]
@@ -60,7 +62,7 @@ class Worker:
 
     def _findings(self, module: Module, project: Project) -> list[Finding] | Unread:
         try:
-            return judge(module, project, self.pooling)
+            return judge(module, project, self.pooling, self.deployment)
         except Exception as error:  # a mistake of ours is one file's, not the whole run's
             where = error.__traceback__
             while where is not None and where.tb_next is not None:

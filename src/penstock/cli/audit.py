@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.text import Text
 
-from penstock.audit import baseline, settings
+from penstock.audit import baseline, mend, settings
 from penstock.audit.audit import RULES
 from penstock.audit.check import Asked, Report, check
 from penstock.audit.pages import page
@@ -24,6 +24,7 @@ NOTHING, FINDINGS, USAGE = 0, 1, 2
 
 _WHAT = "What is read, and what of it is told"
 _HOW = "How it is told"
+_MENDED = "What is mended"
 
 
 class Form(StrEnum):
@@ -84,6 +85,20 @@ def audit(
             help="A pyproject.toml with [tool.penstock.audit]; by default the nearest one from here up.",
         ),
     ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", rich_help_panel=_MENDED, help="Mend what can be mended safely; tell the rest.")
+    ] = False,
+    unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe",
+            rich_help_panel=_MENDED,
+            help="With --fix or --diff: also by what changes the program, such as a timeout.",
+        ),
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", rich_help_panel=_MENDED, help="Print what --fix would change, and write nothing.")
+    ] = False,
     form: Annotated[Form, typer.Option("--format", rich_help_panel=_HOW, help="How it is written.")] = Form.TEXT,
     as_json: Annotated[
         bool, typer.Option("--json", rich_help_panel=_HOW, help="Print a list of objects and nothing else.")
@@ -110,7 +125,9 @@ def audit(
         asked.settings = _overruled(asked.settings, select, ignore, exclude, pooling, hints)
         if write_baseline:
             return _write(asked)
-        report = check(asked)
+        if diff:
+            return _show(asked, unsafe)
+        report = _fixed(asked, unsafe) if fix else check(asked)
     except (AuditError, ValueError) as error:
         _refuse(str(error))
     for note in report.notes:
@@ -164,6 +181,42 @@ def _write(asked: Asked) -> None:
     report = check(asked)
     baseline.write(path, report.known)
     typer.echo(f"penstock audit: {len(report.known)} findings are in {path}; from now on only new ones are told.")
+
+
+def _show(asked: Asked, unsafe: bool) -> None:
+    mended = _mended(asked, unsafe)
+    for change in mended.changes:
+        typer.echo(mend.diff(change), nl=False)
+    _tell_skipped(mended)
+    raise typer.Exit(FINDINGS if mended.changes else NOTHING)
+
+
+def _fixed(asked: Asked, unsafe: bool) -> Report:
+    """What is left when what can be mended is; the files are written."""
+    if asked.stdin is not None:
+        _refuse("--fix writes files, and - is none: --diff prints what would change")
+    mended = _mended(asked, unsafe)
+    failed = 0
+    for change in mended.changes:
+        why = mend.write(change)
+        failed += bool(why)
+        typer.echo(f"penstock audit: {change.shown}: {why or f'{len(change.applied)} fixed'}", err=True)
+    _tell_skipped(mended)
+    return check(asked) if failed else mended.report
+
+
+def _mended(asked: Asked, unsafe: bool) -> mend.Mended:
+    try:
+        return mend.mend(asked, unsafe)
+    except ImportError as error:
+        if error.name != "libcst":
+            raise
+        _refuse("fixes are written with LibCST, which is not installed: pip install 'penstock[audit]'")
+
+
+def _tell_skipped(mended: mend.Mended) -> None:
+    for finding, why in mended.skipped:
+        typer.echo(f"penstock audit: {finding.path}:{finding.line}: {finding.code} is not fixed: {why}", err=True)
 
 
 def _print(report: Report, form: Form, console: Console) -> None:

@@ -18,7 +18,8 @@ class Facts:
     """All that is known of a file.
 
     :ivar functions: each with what flows through it. :ivar per_request: functions that run for each request, by the
-        handler that they were reached from. :ivar pooling: of the pooler in front, or None. :ivar deployment: how the program is run.
+        handler that they were reached from. :ivar pooling: of the pooler in front, or None.
+        :ivar deployment: how the program is run, by other files.
     """
 
     module: Module

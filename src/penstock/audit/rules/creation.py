@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from .. import places
+from .. import places, remedies
 from ..calls import WORDS, last_name
 from ..catalog import Role, Thing
 from ..finding import Confidence, Kind, Rule, Severity
@@ -81,28 +81,31 @@ def _judge(
             return
         seen.add(scope.node)
         if handler is not None:
-            yield facts.finding(
+            found = facts.finding(
                 ENGINE, call, f"{_a(thing)} is made whenever {_name(handler)}() runs, and its connections with it:"
                 " make one when the process starts",
             )  # fmt: skip
+            yield remedies.with_remedy(found, remedies.of_made_again(facts, scope, call, thing))
         elif _is_used_up(facts, scope, call):
-            yield facts.finding(
+            found = facts.finding(
                 ENGINE, call, f"{_a(thing)} is made whenever {_name(scope.node)}() is called, used, and dropped with"
                 " its connections: make one for the process",
                 Confidence.MEDIUM,
                 severity=Severity.MEDIUM,
             )  # fmt: skip
+            yield remedies.with_remedy(found, remedies.of_made_again(facts, scope, call, thing))
     elif (
         thing.role is Role.CLIENT
         and handler is not None
         and _is_direct(facts, scope, call)
         and not _is_kept(scope, call)
     ):
-        yield facts.finding(
+        found = facts.finding(
             CLIENT, call, f"a {thing.library} client, with a pool of its own, is made whenever {_name(handler)}() runs:"
             " make one when the process starts",
             severity=Severity.LOW,
         )  # fmt: skip
+        yield remedies.with_remedy(found, remedies.of_made_again(facts, scope, call, thing))
 
 
 def _per_request(thing: Thing, handler: ast.AST, scope: Scope) -> str:

@@ -12,9 +12,10 @@ from ..places import reached
 from . import Facts, Findings
 
 MAX_AGE = Rule("PEN310", Kind.POOL_UNBOUNDED, Severity.MEDIUM, "CONN_MAX_AGE under ASGI")
+OVER = Rule("PEN311", Kind.POOL_UNBOUNDED, Severity.HIGH, "more connections than the budget has")  # see budgeted.py
 PRELOAD = Rule("PEN312", Kind.POOL_BEFORE_FORK, Severity.MEDIUM, "connections are made before gunicorn forks")
 CELERY = Rule("PEN313", Kind.POOL_BEFORE_FORK, Severity.HIGH, "connections are made before Celery forks")
-RULES = (MAX_AGE, PRELOAD, CELERY)
+RULES = (MAX_AGE, OVER, PRELOAD, CELERY)
 
 _TASKS = frozenset({"task", "shared_task", "periodic_task"})
 _AT_ONCE = frozenset({"psycopg2_pool", "psycopg_pool", "mysql_connector_pool", "oracledb_pool", "dbutils_pool"})
@@ -84,8 +85,8 @@ def _before_gunicorn(facts: Facts) -> Findings:
         if not _opens_at_once(thing, made) and not _is_used_at_import(facts, name):
             continue
         yield facts.finding(
-            PRELOAD, made, f"{how.preload} has gunicorn load this before it forks, and {name} is connected by then: every"
-            " worker shares its sockets. Make it in post_fork, or dispose of it there",
+            PRELOAD, made, f"{how.preload} has gunicorn load this before it forks, and {name} is connected by then:"
+            " every worker shares its sockets. Make it in post_fork, or dispose of it there",
             Confidence.MEDIUM,
         )  # fmt: skip
 
@@ -102,8 +103,8 @@ def _before_celery(facts: Facts) -> Findings:
             continue
         if any(_names(facts.module.scopes[node], name) for node in users):
             yield facts.finding(
-                CELERY, made, f"{name} is connected as this is imported, and Celery forks its workers after that: tasks of"
-                " all of them would use one socket. Make it when worker_process_init is sent, or by the task",
+                CELERY, made, f"{name} is connected as this is imported, and Celery forks its workers after that:"
+                " tasks of all of them would use one socket. Make it when worker_process_init is sent, or by the task",
                 Confidence.MEDIUM,
             )  # fmt: skip
 

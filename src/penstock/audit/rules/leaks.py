@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 
-from .. import places
+from .. import places, remedies
 from ..calls import last_name
 from ..catalog import Role, Thing
-from ..finding import Confidence, Kind, Rule, Severity
+from ..finding import Confidence, Finding, Kind, Rule, Severity
 from ..flow import Followed, Lost, Taken
 from ..names import FunctionNode, Scope
+from ..remedy import Remedy
 from . import Facts, Findings
 
 CONNECTION = Rule("PEN101", Kind.LEAK, Severity.MEDIUM, "a connection is not closed")
@@ -62,7 +63,7 @@ def _is_fixture(scope: Scope) -> bool:
     return any("fixture" in last_name(one.func if isinstance(one, ast.Call) else one) for one in node.decorator_list)
 
 
-def _finding(facts: Facts, scope: Scope, followed: Followed, lost: Lost):  # type: ignore[no-untyped-def]
+def _finding(facts: Facts, scope: Scope, followed: Followed, lost: Lost) -> Finding:
     taken, thing = lost.taken, lost.taken.thing
     what = _what(thing)
     remedy = _REMEDY[thing.role].format(within=_within(thing))
@@ -70,15 +71,25 @@ def _finding(facts: Facts, scope: Scope, followed: Followed, lost: Lost):  # typ
     confidence = Confidence.HIGH if lost.after is None else Confidence.MEDIUM
     # Who makes one for somebody else, and fails between, is seldom meant.
     severity = Severity.HINT if lost.after is not None and taken in _given_away(followed) else None
-    return facts.finding(rule, taken.site, f"{message}: {remedy}", confidence, severity=severity)
+    found = facts.finding(rule, taken.site, f"{message}: {remedy}", confidence, severity=severity)
+    return remedies.with_remedy(found, _mended(facts, scope, rule, lost))
+
+
+def _mended(facts: Facts, scope: Scope, rule: Rule, lost: Lost) -> Remedy | None:
+    taken = lost.taken
+    if rule is WITH_KEEPS:
+        return remedies.of_entered(facts, scope, taken.site, taken.thing)
+    if rule is NOT_AWAITED:
+        return remedies.of_unawaited(facts, scope, _unawaited(scope, lost))
+    return remedies.of_leak(facts, scope, taken.site, taken.thing)
 
 
 def _said(scope: Scope, lost: Lost, what: str) -> tuple[Rule, str]:
     taken, thing = lost.taken, lost.taken.thing
     if _entered_in_vain(scope, taken.site):
         return WITH_KEEPS, f"the end of this `with` ends the transaction, and leaves {what} open"
-    if thing.awaited and (call := _unawaited(scope, lost)) is not None:
-        return NOT_AWAITED, f"{what} stays open: close() in line {call.lineno} is a coroutine, and is not awaited"
+    if thing.awaited and (calls := _unawaited(scope, lost)):
+        return NOT_AWAITED, f"{what} stays open: close() in line {calls[0].lineno} is a coroutine, and is not awaited"
     if lost.after is None:
         rule = {Role.CHECKOUT: CHECKOUT, Role.SESSION: SESSION}.get(thing.role, CONNECTION)
         ended = "given back" if thing.role is Role.CHECKOUT else "closed"
@@ -133,15 +144,14 @@ def _entered_in_vain(scope: Scope, site: ast.Call) -> bool:
     return False
 
 
-def _unawaited(scope: Scope, lost: Lost) -> ast.Call | None:
+def _unawaited(scope: Scope, lost: Lost) -> list[ast.Call]:
     awaited = {node.value for node in scope.own if isinstance(node, ast.Await)}
-    for call in scope.calls:
-        func = call.func
-        if call in awaited or not isinstance(func, ast.Attribute) or func.attr not in lost.taken.thing.ends:
-            continue
-        if isinstance(func.value, ast.Name) and _is_bound_to(scope, func.value.id, lost.taken.site):
-            return call
-    return None
+    return [
+        call for call in scope.calls
+        if call not in awaited and isinstance(call.func, ast.Attribute) and call.func.attr in lost.taken.thing.ends
+        and call.func.attr != "terminate" and isinstance(call.func.value, ast.Name)
+        and _is_bound_to(scope, call.func.value.id, lost.taken.site)
+    ]  # fmt: skip
 
 
 def _is_bound_to(scope: Scope, name: str, site: ast.Call) -> bool:

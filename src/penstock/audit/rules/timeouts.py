@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 
+from .. import remedies
 from ..calls import last_name
-from ..catalog import Role
+from ..catalog import Role, Thing
 from ..finding import Confidence, Kind, Rule, Severity
 from ..names import Scope
+from ..remedy import Remedy
 from . import Facts, Findings
 
 HTTP = Rule("PEN401", Kind.NO_TIMEOUT, Severity.MEDIUM, "an HTTP request has no timeout")
@@ -56,9 +58,8 @@ def _http(facts: Facts, scope: Scope, call: ast.Call) -> Findings:
     else:
         return
     if not _is_said(call, "timeout"):
-        yield facts.finding(
-            HTTP, call, f"{what} waits for an answer for ever: give it timeout= some seconds", fixable=True
-        )
+        found = facts.finding(HTTP, call, f"{what} waits for an answer for ever: give it timeout= some seconds")
+        yield remedies.with_remedy(found, remedies.of_timeout(facts, call, f"timeout={remedies.SECONDS}"))
     elif _is_none(_word(call, "timeout")):
         yield facts.finding(HTTP, call, f"{what} is told to wait for ever: give timeout= some seconds")
 
@@ -72,10 +73,15 @@ def _connect(facts: Facts, scope: Scope, call: ast.Call) -> Findings:
     in_dsn = any(name in text for name in names for text in _texts(call))
     unknown = any(not isinstance(one, ast.Constant) for one in call.args)
     if not told and not in_dsn and not unknown:
-        yield facts.finding(
-            CONNECT, call, f"{last_name(call.func)}() waits for a silent network for minutes: give it {names[0]}=",
-            Confidence.MEDIUM, fixable=thing.name == "psycopg2_connection",
-        )  # fmt: skip
+        message = f"{last_name(call.func)}() waits for a silent network for minutes: give it {names[0]}="
+        found = facts.finding(CONNECT, call, message, Confidence.MEDIUM)
+        yield remedies.with_remedy(found, _mended(facts, call, thing, names[0]))
+
+
+def _mended(facts: Facts, call: ast.Call, thing: Thing, name: str) -> Remedy | None:
+    if thing.name == "pyodbc_connection":  # there it has as many names as there are drivers in that family
+        return None
+    return remedies.of_timeout(facts, call, f"{name}={remedies.CONNECT_SECONDS}")
 
 
 def _word(call: ast.Call, name: str) -> ast.expr | None:
