@@ -597,7 +597,7 @@ class _Walk:
         for node in _handed(expr):
             what = self._what(node, state)
             if isinstance(what, Taken):
-                self.found.given.add(what)
+                self.found.given.update({what, *(one for one in state.held if one.site is what.origin)})
                 state = self._given(what, state)
         return state
 
