@@ -22,6 +22,7 @@ _FORKS = frozenset(
     }
 )  # fmt: skip
 _FORKING = frozenset(name.rpartition(".")[2] for name in _FORKS)
+_SHARED = ("connection", "pool", "checkout")
 _SERVERS = ("psycopg2", "psycopg", "pymysql", "mysqlclient", "mysql", "oracledb", "pyodbc", "dbutils")
 
 
@@ -77,7 +78,7 @@ def _number(value: ast.expr | None) -> object:
 
 
 def _forked(facts: Facts) -> Findings:
-    """What a module makes as it is imported, and a function uses that is run in a forked child; and what it is given."""
+    """What a module makes as it is imported, and a function in a forked child uses; and what that is given."""
     module = facts.module
     forks = [
         (scope, call)
@@ -132,14 +133,10 @@ def _handed(facts: Facts, scope: Scope, call: ast.Call) -> Findings:
         parts = word.value.elts if word.arg == "args" and isinstance(word.value, (ast.Tuple, ast.List)) else []
         for part in parts:
             thing = facts.project.thing(part, scope)
-            if (
-                thing is not None
-                and thing.role.value in ("connection", "pool", "checkout")
-                and thing.library in _SERVERS
-            ):
+            if thing is not None and thing.role.value in _SHARED and thing.library in _SERVERS:
                 yield facts.finding(
-                    BEFORE_FORK, part, f"this {thing.library} {thing.role.value} is given to another process, which shares"
-                    " its sockets, or cannot be started: make it in the child",
+                    BEFORE_FORK, part, f"this {thing.library} {thing.role.value} is given to another process, which"
+                    " shares its sockets, or cannot be started: make it in the child",
                 )  # fmt: skip
 
 
