@@ -171,7 +171,7 @@ def test_with_the_token_it_reads_and_acts(dsn: str, chromium: Any) -> None:
             chromium.find_element("id", "action-token").send_keys(TOKEN)
             chromium.find_element("id", "size").send_keys("6")
             chromium.find_element("css selector", "form[data-do=resize] button").click()
-            eventually(lambda: "Done: resized to at most 6" in shown(chromium, "#acted"), 20)
+            eventually(lambda: "Done: resized from at most 4 to at most 6" in shown(chromium, "#acted"), 20)
             assert pool.max_size == 6
             assert TOKEN not in chromium.current_url
             refused = [message for message in complaints(chromium) if "401" not in message]
