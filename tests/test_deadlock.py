@@ -1,6 +1,7 @@
 """A wait that could never end is refused at once, with the proof; one that may end is not."""
 
 import asyncio
+import gc
 import logging
 import threading
 import time
@@ -172,6 +173,27 @@ def test_async_no_deadlock_when_the_reference_was_dropped(dsn: str) -> None:
 
     with pytest.warns(ResourceWarning):
         asyncio.run(scenario())
+
+
+def test_async_no_deadlock_when_the_holders_task_has_ended(dsn: str) -> None:
+    """What it has taken was handed on, to one who does not wait."""
+
+    async def scenario() -> None:
+        async with AsyncPool(dsn, min_size=1, open=False) as pool:
+            await pool.wait()  # so that its holder does not wait, which would be remembered
+            kept = [await asyncio.create_task(pool.getconn())]
+            gc.collect()
+
+            async def waits() -> None:
+                async with pool.connection(timeout=5):
+                    pass
+
+            waiting = asyncio.create_task(waits())
+            await soon(lambda: pool.snapshot().waiting == 1 or waiting.done())
+            await pool.putconn(kept.pop())
+            await waiting
+
+    asyncio.run(scenario())
 
 
 def test_no_deadlock_while_the_pool_may_grow(dsn: str) -> None:
