@@ -300,6 +300,18 @@ def test_what_was_made_with_a_connection_ends_with_it(apg: Program) -> None:
     run(scenario)
 
 
+def test_a_statements_name_is_free_for_the_next_user(dsn: str) -> None:
+    async def scenario() -> None:
+        for number in range(3):
+            conn = await apg.connect()
+            statement = await conn.prepare(f"SELECT {number}", name="mine")
+            assert await statement.fetchval() == number
+            await conn.close()
+
+    with own_lines(), held_asyncpg(dsn, 1) as apg:
+        run(scenario)
+
+
 def test_a_dropped_connection_is_given_back(program: Program) -> None:
     async def scenario() -> None:
         for _ in range(3 * MAX):
