@@ -5,6 +5,7 @@ import gc
 import logging
 import threading
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -179,18 +180,21 @@ def test_async_no_deadlock_when_the_holders_task_has_ended(dsn: str) -> None:
     """What it has taken was handed on, to one who does not wait."""
 
     async def scenario() -> None:
-        async with AsyncPool(dsn, min_size=1, open=False) as pool:
-            await pool.wait()  # so that its holder does not wait, which would be remembered
-            kept = [await asyncio.create_task(pool.getconn())]
-            gc.collect()
+        async with AsyncPool(dsn, min_size=1, open=False) as pool, AsyncExitStack() as stack:
+            await pool.wait()
+
+            async def takes() -> None:
+                await stack.enter_async_context(pool.connection())
 
             async def waits() -> None:
                 async with pool.connection(timeout=5):
                     pass
 
+            await asyncio.create_task(takes())
+            gc.collect()
             waiting = asyncio.create_task(waits())
             await soon(lambda: pool.snapshot().waiting == 1 or waiting.done())
-            await pool.putconn(kept.pop())
+            await stack.aclose()
             await waiting
 
     asyncio.run(scenario())
