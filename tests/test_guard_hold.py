@@ -606,6 +606,14 @@ def test_the_command_line_is_all_that_it_takes(dsn: str, tmp_path: Path) -> None
     assert done.stdout.split() == ["penstock.guard.holding.psycopg2", "True"], done.stderr
 
 
+def test_a_driver_that_is_not_held_is_left_alone_without_a_word(tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text("import sqlite3, sys\nprint(sqlite3.connect(':memory:').execute('SELECT 1').fetchone())\n")
+    guarded = launch.environment(Settings(Mode.HOLD, 1), environment())
+    done = subprocess.run([sys.executable, script], env=guarded, capture_output=True, text=True, timeout=SECONDS)
+    assert (done.stdout, done.stderr) == ("(1,)\n", "")
+
+
 @postgresql_s
 def test_off_is_off(held: Held, driver: str) -> None:
     said = held(
