@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any
 
 from ...drivers.mysql import AUTOCOMMIT
+from ...drivers.mysql_session import LEFT_BEHIND
 from ..settings import Settings
 from . import pools
 from .handle import Kind
@@ -57,6 +58,9 @@ def _frozen(value: Any) -> Hashable:
 
 
 class MySQLKind(Kind):
+    mysql = True
+    everything = LEFT_BEHIND
+
     def keep(self, conn: Any) -> dict[str, Any]:
         baseline = self.pool._slot_of(conn).baseline
         names = self.driver.attributes  # type: ignore[attr-defined]
