@@ -168,6 +168,32 @@ def test_mysql_connector_s_next_user_has_the_database_and_character_set_of_its_o
     assert said == f"{DATABASE} utf8mb4 +01:00 utf8mb4"
 
 
+@pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
+def test_what_libraries_set_after_connecting_goes_with_the_connection_and_keeps_nobody_waiting(
+    held: Held, driver: str
+) -> None:
+    """SQLAlchemy sends SET NAMES each time, and Django the isolation level."""
+    said = held(
+        driver,
+        """
+        def set_up(conn):
+            run(conn, f"SET NAMES {conn.character_set_name()}")
+            run(conn, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            run(conn, "SET SQL_AUTO_IS_NULL = 1")
+            run(conn, "SET autocommit = 1")
+            return conn
+        conns = [set_up(connect(connect_timeout=5)) for _ in range(4)]
+        for conn in conns:
+            assert run(conn, "SELECT @@tx_isolation, @@sql_auto_is_null, @@autocommit") == ("READ-COMMITTED", 1, 1)
+        [conn.close() for conn in conns]
+        fresh = connect()
+        print(*run(fresh, "SELECT @@tx_isolation, @@sql_auto_is_null, @@autocommit"))
+        """,
+        max=1,
+    )
+    assert said == "REPEATABLE-READ 0 0"
+
+
 @pytest.mark.parametrize(
     ("statement", "mysql", "hides"),
     [

@@ -79,6 +79,7 @@ class Handle:
 
     :ivar conn: the pool's connection; None while it has none.
     :ivar kept: what its owner has set on the connection object, to be set again on the next one.
+    :ivar replay: statements that set up its session, to be repeated on the next connection.
     :ivar used: when it was last used, by the monotonic clock.
     :ivar shared: whether another thread than the one that opened it has used it.
     :ivar over: what its use raises; None while it can be used.
@@ -93,6 +94,7 @@ class Handle:
         self.pool = pool
         self.conn: Any = None
         self.kept: dict[str, Any] = {}
+        self.replay: dict[str, str] = {}
         self.used = monotonic()
         self.shared = False
         self.over: Callable[[], Exception] | None = None
@@ -128,7 +130,7 @@ class Handle:
     def reopen(self, facade: Any) -> None:
         """After it was closed, or has been lost: as new."""
         self.close()
-        self.over, self.closed, self.kept = None, False, {}
+        self.over, self.closed, self.kept, self.replay = None, False, {}, {}
         self.open(facade)
 
     # ------------------------------------------------------------------------------------------ using it
@@ -179,6 +181,9 @@ class Handle:
         try:
             if self.kept:
                 self.kind.apply(conn, self.kept)
+            for statement in self.replay.values():
+                self.kind.repeat(conn, statement)
+                self.used_it = True
         except BaseException:
             self._give_back(conn)
             raise
@@ -383,6 +388,9 @@ class Kind:
     def apply(self, conn: Any, kept: dict[str, Any]) -> None:
         for name, value in kept.items():
             setattr(conn, name, value)
+
+    def repeat(self, conn: Any, statement: str) -> None:
+        raise NotImplementedError
 
     def closed_error(self) -> Exception:
         raise NotImplementedError
