@@ -581,3 +581,15 @@ def test_a_forked_child_has_alerts_of_its_own(dsn: str, told: list[Alert]) -> No
         os.kill(child, 9)
         os.waitpid(child, 0)
     os.close(writable)
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # which is what is tested
+def test_a_forked_child_that_uses_no_pool_has_no_thread(told: list[Alert]) -> None:
+    """Nor what its parent was told."""
+    alerts.start(told.append)
+    alerts._watch.recent.append(ALERT)
+    child = os.fork()
+    if not child:
+        names = [thread.name for thread in threading.enumerate()]
+        os._exit("penstock-alerts" in names or bool(alerts._watch.recent))
+    assert os.waitpid(child, 0)[1] == 0

@@ -61,7 +61,7 @@ def read(timeout: float = TIMEOUT, paths: Iterable[Path] | None = None) -> Found
         selector.close()
         for one in asked:
             one.sock.close()
-    found.documents.sort(key=lambda document: int(document["pid"]))
+    found.documents.sort(key=lambda document: document.get("pid", 0))
     return found
 
 
@@ -94,7 +94,9 @@ def _ask(path: Path, found: Found) -> _Asked | None:
 
 def _is_fit(document: Any) -> TypeGuard[dict[str, Any]]:
     """Whether it looks like one of ours. It is another's word: root reads what any user's process tells."""
-    return isinstance(document, dict) and isinstance(document.get("sources"), list) and type(document.get("pid")) is int
+    return (
+        isinstance(document, dict) and isinstance(document.get("sources"), list) and type(document.get("pid", 0)) is int
+    )
 
 
 def _peer(sock: socket.socket) -> tuple[int, int]:

@@ -47,9 +47,7 @@ class Door:
     def __post_init__(self) -> None:
         if self.token is not None and len(self.token) < SHORTEST:
             raise ValueError(f"the token ({ENVIRONMENT}) must have {SHORTEST} characters or more")
-        if self.token is not None and not (
-            self.token.isascii() and self.token.isprintable() and self.token.split() == [self.token]
-        ):
+        if self.token is not None and not re.fullmatch("[!-~]+", self.token):
             raise ValueError(f"the token ({ENVIRONMENT}) may have no space, line's end or letter beyond ASCII in it")
         if self.readers not in ("local", "token", "anyone"):
             raise ValueError(f"readers must be 'local', 'token' or 'anyone', not {self.readers!r}")
