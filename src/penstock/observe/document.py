@@ -18,7 +18,6 @@ from typing import Any
 
 from ..pool.holders import Holder
 from ..pool.snapshot import Snapshot
-from . import alerts
 from .fingerprint import dialect, fingerprint
 from .following import follow, profile
 from .looplag import lag
@@ -32,6 +31,8 @@ MOST_HOLDERS = 100  # of each source, the longest first
 
 def document() -> dict[str, Any]:
     """As of now. May be asked for in any thread; takes about a millisecond for a pool with ten holders."""
+    from . import alerts  # here: it takes long to load, and many processes are never asked
+
     found = sources()
     return {
         "version": VERSION,
