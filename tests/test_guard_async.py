@@ -31,7 +31,6 @@ from support.guard_async import (
     opened,
     out,
     own_lines,
-    waiting,
 )
 from support.waiting import eventually, soon
 
@@ -308,21 +307,6 @@ def test_a_statements_name_is_free_for_the_next_user(dsn: str) -> None:
             statement = await conn.prepare(f"SELECT {number}", name="mine")
             assert await statement.fetchval() == number
             await conn.close()
-
-    with own_lines(), held_asyncpg(dsn, 1) as apg:
-        run(scenario)
-
-
-def test_one_that_a_cancelled_task_has_connected_keeps_nobody_from_waiting(dsn: str) -> None:
-    async def scenario() -> None:
-        conn = await asyncio.create_task(apg.connect())
-        with suppress(TimeoutError):  # on Python 3.11 in a task of its own, which has ended
-            await asyncio.wait_for(conn.execute("SELECT pg_sleep(5)"), 0.05)
-        gc.collect()
-        other = asyncio.create_task(apg.connect(timeout=5))
-        await soon(lambda: other.done() or waiting())
-        await conn.close()
-        await (await other).close()
 
     with own_lines(), held_asyncpg(dsn, 1) as apg:
         run(scenario)
