@@ -22,11 +22,11 @@ from penstock.cli.serve import serve
 from penstock.core import Reason
 from penstock.observe import web
 from penstock.observe.document import document
-from penstock.observe.web import feed, others
+from penstock.observe.web import actions, feed, others
 from penstock.observe.web.frame import Frames
 from penstock.observe.web.quantiles import quantile
 from support.asgi import served
-from support.waiting import eventually
+from support.waiting import aside, eventually
 from support.web import ROOT, free_port
 
 TOKEN = "a-token-of-some-length"
@@ -168,7 +168,10 @@ def test_with_the_token_a_pool_is_drained_resized_and_rid_of_a_leak(pool: Pool) 
     app = web.app(token=TOKEN)
     assert order(app, {"pool": "served", "do": "drain"}).status_code == 200
     eventually(lambda: pool.snapshot().closes.get(Reason.DRAINED) == 2)
-    assert order(app, {"pool": "served", "do": "resize", "max_size": 7}).json()["done"] == "resized to at most 7"
+    assert (
+        order(app, {"pool": "served", "do": "resize", "max_size": 7}).json()["done"]
+        == "resized from at most 4 to at most 7"
+    )
     assert pool.max_size == 7
     conn = pool.getconn()
     eventually(lambda: pool.snapshot().suspects == 1)
@@ -195,6 +198,24 @@ def test_a_pool_of_asyncio_is_resized_in_its_own_loop(dsn: str) -> None:
     asyncio.run(scenario())
 
 
+def test_a_pool_whose_loop_does_not_run_is_left_alone_and_said_to_be(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once where it rests; after a while where it is stuck."""
+    monkeypatch.setattr(actions, "ANSWERS", 0.05)
+    loop = asyncio.new_event_loop()
+    apool = AsyncPool(dsn, min_size=0, max_size=2, name="resting", open=False)
+    loop.run_until_complete(apool.open())
+    rests = order(web.app(token=TOKEN), {"pool": "resting", "do": "drain"})
+    assert (rests.status_code, rests.text) == (409, "The pool's event loop does not run at the moment.\n")
+
+    async def stick() -> httpx.Response:
+        return aside(lambda: order(web.app(token=TOKEN), {"pool": "resting", "do": "drain"})).result(10)
+
+    stuck = loop.run_until_complete(stick())
+    assert (stuck.status_code, stuck.text) == (409, "The pool's event loop did not answer within 0.05 s.\n")
+    loop.run_until_complete(apool.close())
+    loop.close()
+
+
 @pytest.mark.parametrize(
     ("what", "status"),
     [
@@ -202,6 +223,8 @@ def test_a_pool_of_asyncio_is_resized_in_its_own_loop(dsn: str) -> None:
         ({"pool": "served", "do": "explode"}, 409),
         ({"pool": "served", "do": "resize", "max_size": "9"}, 409),
         ({"pool": "served", "do": "resize", "max_size": 0}, 409),
+        ({"pool": "served", "do": "resize", "max_size": 41}, 409),
+        ({"pool": "served", "do": "resize", "max_size": 10**30}, 409),
         ({"pool": "served", "do": "reclaim"}, 409),
         ({"pool": "served", "do": "reclaim", "site": {"file": "a", "line": "x", "function": "b"}}, 409),
         ({"pool": ["served"], "do": ["drain"]}, 409),

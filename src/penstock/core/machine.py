@@ -602,7 +602,8 @@ class Core:
         share = self.share_of(SLOW)
         self.min_size, self.max_size = min_size, max_size
         for _ in range((self.share_of(SLOW) or 0) - (share or 0)):
-            self.waiters.call_back(SLOW)  # they may have more
+            if not self.waiters.call_back(SLOW):  # they may have more
+                break
         self._update_rush()
         self._settle(now)  # of a smaller minimum it may be full already, and of a larger maximum less is kept back
         self._grow(now)
