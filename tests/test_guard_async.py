@@ -312,6 +312,53 @@ def test_a_statements_name_is_free_for_the_next_user(dsn: str) -> None:
         run(scenario)
 
 
+def test_what_is_dropped_in_a_circle_of_references_keeps_nobody_waiting(dsn: str) -> None:
+    async def forgets() -> None:
+        conn = await apg.connect(timeout=10)
+        await conn.transaction().start()  # which it refers to, and is referred to by
+
+    async def scenario() -> None:
+        for _ in range(2):
+            await asyncio.create_task(forgets())
+
+    gc.disable()
+    try:
+        with own_lines(), held_asyncpg(dsn, 1) as apg, pytest.warns(ResourceWarning):
+            run(scenario)
+    finally:
+        gc.enable()
+
+
+def test_a_task_that_has_dropped_one_in_a_circle_waits_for_nothing_of_its_own(dsn: str) -> None:
+    async def scenario() -> None:
+        for _ in range(2):
+            conn = await apg.connect(timeout=10)
+            await conn.transaction().start()
+            del conn
+
+    gc.disable()
+    try:
+        with own_lines(), held_asyncpg(dsn, 1) as apg, pytest.warns(ResourceWarning):
+            run(scenario)
+    finally:
+        gc.enable()
+
+
+def test_who_waits_gets_what_its_holder_needs_no_more_without_a_word_of_his(on_postgres: Program) -> None:
+    async def scenario() -> None:
+        kept = await on_postgres.connect()
+        handle = kept._handle
+        handle.pinned += 1
+        wait = {"connect_timeout": 5} if on_postgres.name == "psycopg" else {"timeout": 5}
+        other = asyncio.create_task(on_postgres.connect(**wait))
+        await soon(lambda: handle.pool.database.waited_for)
+        handle.pinned -= 1  # as when a result was read to its end, of which nobody tells
+        await on_postgres.close(await other)
+        await on_postgres.close(kept)
+
+    run(scenario)
+
+
 def test_a_dropped_connection_is_given_back(program: Program) -> None:
     async def scenario() -> None:
         for _ in range(3 * MAX):
