@@ -20,6 +20,7 @@ import pytest
 
 from penstock import errors
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.guard.holding import pools
 from penstock.guard.requests import Request, begin, leave
 from support.guard_async import (
     Program,
@@ -82,6 +83,37 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- how many
+
+
+def test_ways_to_connect_that_were_used_once_are_forgotten(on_postgres: Program, monkeypatch: Any) -> None:
+    monkeypatch.setattr(pools, "_POOLS", 3)
+    monkeypatch.setattr(pools, "_JUST_NOW", 0.0)
+
+    async def scenario() -> None:
+        for number in range(10):
+            name = f"job-{number}"
+            named = {"application_name": name} if on_postgres.name == "psycopg" else {"server_settings": {"jit": "off"}}
+            conn = await on_postgres.connect(**named, **({} if "jit" not in str(named) else {"timeout": 20 + number}))
+            assert await on_postgres.value(conn, "SELECT 1") == 1
+            await on_postgres.close(conn)
+        (database,) = pools._databases.values()
+        assert 1 <= len(database.pools) <= 4  # the newest, and those that have a connection still
+
+    run(scenario)
+
+
+def test_a_password_that_a_function_gives_is_said_and_not_held(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    password = arguments(dsn)["password"]
+
+    async def scenario() -> None:
+        conn = await apg.connect(password=lambda: password)
+        assert type(conn) is asyncpg.Connection
+        await conn.close()
+        assert not pools._databases
+
+    with own_lines(), held_asyncpg(dsn, 1) as apg, caplog.at_level("INFO", "penstock.guard"):
+        run(scenario)
+    assert "whose password is asked for" in caplog.text
 
 
 def test_more_tasks_than_connections_take_turns(program: Program) -> None:

@@ -362,6 +362,31 @@ def test_different_arguments_share_the_line(held: Held, driver: str, postgres: E
     assert 1 <= int(said) <= 2
 
 
+@postgresql_s
+def test_ways_to_connect_that_were_used_once_or_in_vain_are_forgotten(held: Held, driver: str) -> None:
+    said = held(
+        driver,
+        """
+        from penstock.guard.holding import pools
+        pools._POOLS, pools._JUST_NOW = 3, 0.0
+        for number in range(12):
+            conn = connect(application_name=f"job-{number}")
+            assert run(conn, "SELECT 1") == (1,)
+            conn.close()
+        (database,) = pools._databases.values()
+        assert 1 <= len(database.pools) <= 5, database.pools  # the newest, and those that have a connection still
+        before = len(database.pools)
+        for number in range(10):
+            try:
+                connect(password="wrong" + str(number))
+            except driver.OperationalError:
+                pass
+        print(len(database.pools) <= before, threading.active_count() < 12)
+        """,
+    )
+    assert said == "True True"
+
+
 # ---------------------------------------------------------------------------------------------- what is forgotten
 
 

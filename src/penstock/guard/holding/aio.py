@@ -35,6 +35,7 @@ class HeldAsyncPool(AsyncPool[Any]):
     def __init__(self, database: pools.Database, **options: Any) -> None:
         self.database: Any = database  # which has pools and handles of threads, too
         self.handles: WeakSet[AsyncHandle] = WeakSet()
+        self.asked = monotonic()
         super().__init__(
             min_size=0, max_size=database.max_size, name=database.name, leak_after=None, open=False, **options
         )
@@ -177,7 +178,20 @@ def pool_for(
         database = _database(driver, where, max_size, title)
         pool = mine[key] = HeldAsyncPool(database, **make())
         _put(database, (id(loop), key), pool)
+        for other in pools.superfluous(list(mine.values())):
+            _forget(mine, other)
+    pool.asked = monotonic()
     return pool
+
+
+def _forget(mine: dict[Hashable, HeldAsyncPool], pool: HeldAsyncPool) -> None:
+    """As `pools.forget`, of the running loop's."""
+    if pool._core.slots or pool.waited_for or pool.handles:
+        return
+    key = next(key for key, other in mine.items() if other is pool)
+    del mine[key]
+    _put(pool.database, (id(pool._loop), key), None)
+    pool._spawn(pool.close(timeout=0))
 
 
 def _database(driver: str, where: tuple[str, ...], max_size: int, title: str) -> pools.Database:

@@ -89,6 +89,9 @@ def _pool(
     given = bound.arguments
     if given.get("loop") is not None or not _is_theirs(given.get("connection_class")):
         return None
+    if callable(given.get("password")):
+        pools.say_once("asyncpg connections whose password is asked for (a function) are not held")
+        return None
     try:
         key = ("asyncpg", *sorted((name, _hashable(value)) for name, value in given.items()))
         hash(key)

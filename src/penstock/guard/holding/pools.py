@@ -15,7 +15,7 @@ import random
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from sys import _getframe
-from threading import Lock, get_ident
+from threading import Lock, RLock, get_ident
 from time import monotonic
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,9 @@ LOOK_AGAIN = 0.02  # seconds after which it is looked again for whom somebody wa
 _PATIENCE = 1.0  # after which it is looked among what the garbage collector would find
 _COLLECTING = 0.02  # of the time, at most
 _databases: dict[Hashable, Database] = {}
-_opening = Lock()  # guards `_databases` and each one's `pools`
+_opening = RLock()  # guards `_databases` and each one's `pools`; again, when the collector runs a destructor under it
+_POOLS = 20  # of one database: more are ways to connect that were used once, as with a job's name in the arguments
+_JUST_NOW = 0.1  # seconds in which a pool that was asked for may not have been asked for a connection yet
 
 
 class HeldPool(Pool[Any]):
@@ -44,10 +46,10 @@ class HeldPool(Pool[Any]):
 
     def __init__(self, database: Database, conninfo: str, **options: Any) -> None:
         self.database = database
+        self.asked = monotonic()
         super().__init__(
             conninfo, min_size=0, max_size=database.max_size, name=database.name, leak_after=None, open=False, **options
         )
-        self.open()
 
     def lend(self, handle: Handle, timeout: float | None, code: CodeType, lasti: int) -> Any:
         """As `_getconn`, but that the end of a thread is no end of what it has taken: `handle` knows more."""
@@ -238,6 +240,7 @@ def pool_for(
 
     *make* says what a new one is made with: a conninfo, and `Pool`'s options.
     """
+    new = False
     with _opening:
         database = _databases.get((driver, where))
         if database is None:
@@ -247,14 +250,31 @@ def pool_for(
             conninfo, options = make()
             pool = HeldPool(database, conninfo, **{"driver": driver, **options})
             database.pools = {**database.pools, key: pool}
+            new = True
+        pool.asked = monotonic()
         if (driver, where) not in _databases:
             _databases[driver, where] = database
             say(f"{driver} connections to {title} are held to {max_size} a process")
-        return pool
+    pool.open()  # not under the lock: it starts a thread
+    if new:
+        for other in superfluous(list(database.pools.values())):
+            forget(other)
+    return pool
+
+
+def superfluous(found: list[Any]) -> list[Any]:
+    """Of more pools than there should be, those that have been asked for the longest ago."""
+    if len(found) <= _POOLS:
+        return []
+    before = monotonic() - _JUST_NOW
+    return [pool for pool in sorted(found, key=lambda pool: pool.asked)[:-_POOLS] if pool.asked < before]
 
 
 def forget(pool: HeldPool) -> None:
-    """It has never had a connection: most likely it was asked for with a wrong password, and is not asked for again."""
+    """If it has no connection, and nobody has one of it: most likely it is not asked for again.
+
+    As with a wrong password, or a job's own name among the arguments.
+    """
     with _opening:
         database = pool.database
         if pool._core.slots or pool.waited_for or any(handle.pool is pool for handle in tuple(database.handles)):
@@ -295,7 +315,7 @@ def say_once(text: str) -> None:
 
 def _after_fork() -> None:
     global _opening
-    _opening = Lock()
+    _opening = RLock()
     for database in _databases.values():
         database.after_fork()
 
