@@ -119,10 +119,6 @@ def opened() -> int:
     return sum(len(pool._core.slots) for mine in list(aio._loops.values()) for pool in mine.values())
 
 
-def waiting() -> int:
-    return sum(len(pool._core.waiters) for mine in list(aio._loops.values()) for pool in mine.values())
-
-
 def admitted() -> int:
     """Connections that count against a line now, in all event loops and threads."""
     slots = [slot for database in list(pools._databases.values()) for slot in tuple(database._admitted)]
