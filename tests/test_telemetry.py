@@ -564,10 +564,11 @@ def test_a_pool_whose_loop_has_ended_is_told_all_the_same(dsn: str) -> None:
     assert found["figures"]["open"] == len(left._core.slots)
 
 
-def test_closed_pools_make_way_for_open_ones(dsn: str) -> None:
+def test_empty_pools_make_way_for_those_that_have_connections(dsn: str) -> None:
     """Of a process that has made many, and keeps references to them, the ones that count are told."""
-    closed = [Pool(dsn, name=f"a closed one {number}", open=False) for number in range(MOST_SOURCES)]
-    with Pool(dsn, min_size=0, max_size=1, name="z, the open one", open=True):
+    empty = [Pool(dsn, name=f"an empty one {number}", open=False) for number in range(MOST_SOURCES)]
+    with Pool(dsn, min_size=1, max_size=1, name="z, the one in use", open=True) as pool:
+        pool.wait()
         found = document()
-    assert len(found["sources"]) == MOST_SOURCES <= len(closed)
-    assert "z, the open one" in [source["name"] for source in found["sources"]]
+    assert len(found["sources"]) == MOST_SOURCES <= len(empty)
+    assert "z, the one in use" in [source["name"] for source in found["sources"]]

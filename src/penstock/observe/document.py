@@ -51,17 +51,18 @@ def document() -> dict[str, Any]:
 
 
 def _shown(found: list[Source]) -> list[Source]:
-    """Those there is room for: closed pools, which somebody still refers to, make way for open ones."""
+    """Those there is room for: pools without a connection, such as closed ones, make way for the others."""
     if len(found) > MOST_SOURCES:
-        found = sorted(found, key=_is_closed)
+        found = sorted(found, key=_is_empty)
     return found[:MOST_SOURCES]
 
 
-def _is_closed(source: Source) -> bool:
+def _is_empty(source: Source) -> bool:
     try:
-        return source.snapshot().closed
-    except Exception:  # changed while it was looked at, so it is open
+        figures = source.snapshot()
+    except Exception:  # changed while it was looked at, so it is in use
         return False
+    return not figures.open and not figures.waiting
 
 
 def _source(source: Source) -> dict[str, Any]:
