@@ -10,6 +10,7 @@ Over blocking connections nothing in these coroutines ever suspends, as in `pens
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -94,6 +95,8 @@ class BaseJob:
         self._dice = random.Random().random
         # Guards all that follows. Nothing that waits, logs or calls the user's code runs under it.
         self._lock = Lock()
+        self._chunk: dict[str, Any] = {}  # read, and not asked for yet
+        self._looked_at = -math.inf
         self._gate = Gate(settings.rate)
         self._under_way: set[str] = set()
         self._pending: deque[Entry] = deque()
@@ -174,23 +177,29 @@ class BaseJob:
 
     async def _feed(self, items: Any) -> None:
         """Give the workers what is not done yet."""
-        chunk: dict[str, Any] = {}
-        since = self._clock()
         async for item in self._items(items):
             if self._stopping:
                 return
             key = name_of(item if self._settings.key is None else self._settings.key(item))
-            if key in chunk:
+            if key in self._chunk:
                 with self._lock:
                     self.skipped += 1
                 continue
-            chunk[key] = item
-            now = self._clock()
-            if len(chunk) >= LOOKED_UP or now - since >= LOOK_SECONDS:
-                await self._sort(chunk)
-                chunk, since = {}, self._clock()
-        if chunk:
+            self._chunk[key] = item
+            if len(self._chunk) >= LOOKED_UP or self._is_due():
+                await self._flush()
+        await self._flush()
+
+    def _is_due(self) -> bool:
+        """Whether what was read has waited for long enough to be asked for together. The first item has."""
+        return bool(self._chunk) and self._clock() - self._looked_at >= LOOK_SECONDS
+
+    async def _flush(self) -> None:
+        """Sort what was read since the last time."""
+        if self._chunk:
+            chunk, self._chunk = self._chunk, {}
             await self._sort(chunk)
+            self._looked_at = self._clock()
 
     async def _sort(self, chunk: dict[str, Any]) -> None:
         states = await self._states(list(chunk))
