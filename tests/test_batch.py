@@ -274,7 +274,7 @@ def test_no_connection_is_held_while_the_work_waits(users: Users, kind: Kind) ->
         pools.append(pool)
 
     run_with_pool(kind, users, hear, range(20), http=Api(answer).http, concurrency=1)
-    assert leased == [0] * 20
+    assert leased[1:] == [0] * 19  # while the first is at work, it is asked whether the others are done
 
 
 @both
@@ -369,6 +369,31 @@ def test_items_are_read_as_they_are_needed(users: Users, kind: Kind) -> None:
 
 
 @both
+def test_the_first_item_does_not_wait_for_others(users: Users, kind: Kind) -> None:
+    begun = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        if kind is Pool:
+            assert begun.wait(10)
+        yield 1
+
+    async def items_async() -> Any:
+        yield 0
+        yield 1
+        assert await asyncio.to_thread(begun.wait, 10)
+        yield 2
+
+    def answer(number: int, times: int) -> httpx.Response:
+        if number == (0 if kind is Pool else 1):  # with tasks: nor does another one
+            begun.set()
+        return user(number)
+
+    given: Any = items() if kind is Pool else items_async()
+    assert carry_out(kind, given, users, http=Api(answer).http).done == (2 if kind is Pool else 3)
+
+
+@both
 def test_no_more_is_in_flight_than_was_asked_for(users: Users, kind: Kind) -> None:
     lock, now, most = threading.Lock(), 0, 0
 
@@ -397,6 +422,16 @@ def test_no_more_is_in_flight_than_was_asked_for(users: Users, kind: Kind) -> No
 
     carry_out(kind, range(100), users, work=work if kind is Pool else work_async, concurrency=5)
     assert most == 5
+
+
+@both
+def test_time_spent_waiting_for_the_rate_is_not_time_spent_trying(users: Users, kind: Kind) -> None:
+    def answer(number: int, times: int) -> httpx.Response:
+        return httpx.Response(503) if times == 1 else user(number)
+
+    retry = Retry(attempts=3, seconds=0.1, first=0.0)
+    report = carry_out(kind, range(10), users, http=Api(answer).http, rate=Rate(50), retry=retry, concurrency=40)
+    assert (report.done, report.failed) == (10, 0)
 
 
 @both
@@ -531,6 +566,7 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_far_it_is(users: Users) 
     report = interrupted.value.report
     assert 500 <= report.done <= 1200
     assert report.failed == 0
+    assert report.failures_in_all == 0
     assert f"{report.done:,} done" in str(interrupted.value)
     assert "goes on from here" in str(interrupted.value)
     assert len(users.saved) == report.done
@@ -658,6 +694,61 @@ def test_an_iterator_that_raises_ends_the_job_after_what_is_in_flight(users: Use
     with pytest.raises(LookupError, match="in the midst"):
         carry_out(kind, items(), users, http=Api().http)
     assert sorted(users.saved) == sorted(int(key) for key in users.states)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_cancellation_that_comes_out_of_work_fails_its_item_and_no_other(users: Users, concurrency: int) -> None:
+    """Something that it waits for was cancelled by whoever owns it."""
+
+    async def work(number: int, http: Any) -> str:
+        if number % 5 == 2:
+            theirs = asyncio.get_running_loop().create_future()
+            theirs.cancel()
+            await theirs
+        return f"user {number}"
+
+    report = carry_out(AsyncPool, range(40), users, work=work, concurrency=concurrency)
+    assert (report.done, report.failed) == (32, 8)
+    assert "RuntimeError: what work waited for was cancelled" in report.failures[0].error
+
+
+def test_workers_that_all_die_end_the_job(users: Users) -> None:
+    """And whoever feeds them does not wait for room."""
+
+    class Died(BaseException):
+        pass
+
+    async def work(number: int, http: Any) -> str:
+        raise Died("so do they")
+
+    async def main() -> None:
+        async with AsyncPool(users.dsn, min_size=1) as pool, asyncio.timeout(10):
+            await aio.for_each(range(200), work, pool=pool, job=users.job, concurrency=2)
+
+    with pytest.raises(BatchStopped, match="Died: so do they"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("where", ["work", "items"])
+def test_a_job_of_tasks_that_stops_itself_waits_no_longer_than_the_grace(users: Users, where: str) -> None:
+    """Neither for what is in flight nor for the next item."""
+
+    async def work(number: int, http: Any) -> str:
+        if number == 0:
+            raise ValueError("a bug")
+        await asyncio.sleep(30 if where == "work" else 0)
+        return ""
+
+    async def items() -> Any:
+        for number in range(20):
+            yield number
+        await asyncio.sleep(30)
+
+    given = range(20) if where == "work" else items()
+    began = time.monotonic()
+    with pytest.raises(BatchStopped, match="a bug"):
+        carry_out(AsyncPool, given, users, work=work, grace=0.1, stop_after=1)  # type: ignore[arg-type]
+    assert time.monotonic() - began < 10
 
 
 # ------------------------------------------------------------------------------------------ what is asked and said

@@ -10,6 +10,7 @@ Over blocking connections nothing in these coroutines ever suspends, as in `pens
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +37,7 @@ LOOKED_UP = 500  # keys that are asked for at once
 LOOK_SECONDS = 0.1  # after which fewer are asked for, if items come slowly
 MOST_AT_ONCE = 32  # items saved in one transaction,
 SHORT = 0.05  # and so many seconds of their saving
+LAST_LOOK = 3.0  # seconds in which the failures are listed when the job was told to stop
 LISTED = 20  # failures named in the report
 # How long a transaction is tried again. None of `retry`: what was paid for at the API is not thrown away.
 DATABASE = Retry(attempts=100, seconds=60.0, first=0.2, longest=5.0)
@@ -94,6 +96,8 @@ class BaseJob:
         self._dice = random.Random().random
         # Guards all that follows. Nothing that waits, logs or calls the user's code runs under it.
         self._lock = Lock()
+        self._chunk: dict[str, Any] = {}  # read, and not asked for yet
+        self._looked_at = -math.inf
         self._gate = Gate(settings.rate)
         self._under_way: set[str] = set()
         self._pending: deque[Entry] = deque()
@@ -144,8 +148,8 @@ class BaseJob:
         """The user's `save`."""
         raise NotImplementedError
 
-    def _lent(self, transaction: bool) -> AbstractAsyncContextManager[Any]:
-        """A connection of the pool, inside a transaction or not."""
+    def _lent(self, transaction: bool, limit: float | None = None) -> AbstractAsyncContextManager[Any]:
+        """A connection of the pool, inside a transaction or not, for *limit* seconds or `timeout`."""
         raise NotImplementedError
 
     def _future(self) -> Any:
@@ -174,23 +178,29 @@ class BaseJob:
 
     async def _feed(self, items: Any) -> None:
         """Give the workers what is not done yet."""
-        chunk: dict[str, Any] = {}
-        since = self._clock()
         async for item in self._items(items):
             if self._stopping:
                 return
             key = name_of(item if self._settings.key is None else self._settings.key(item))
-            if key in chunk:
+            if key in self._chunk:
                 with self._lock:
                     self.skipped += 1
                 continue
-            chunk[key] = item
-            now = self._clock()
-            if len(chunk) >= LOOKED_UP or now - since >= LOOK_SECONDS:
-                await self._sort(chunk)
-                chunk, since = {}, self._clock()
-        if chunk:
+            self._chunk[key] = item
+            if len(self._chunk) >= LOOKED_UP or self._is_due():
+                await self._flush()
+        await self._flush()
+
+    def _is_due(self) -> bool:
+        """Whether what was read has waited for long enough to be asked for together. The first item has."""
+        return bool(self._chunk) and self._clock() - self._looked_at >= LOOK_SECONDS
+
+    async def _flush(self) -> None:
+        """Sort what was read since the last time."""
+        if self._chunk:
+            chunk, self._chunk = self._chunk, {}
             await self._sort(chunk)
+            self._looked_at = self._clock()
 
     async def _sort(self, chunk: dict[str, Any]) -> None:
         states = await self._states(list(chunk))
@@ -243,8 +253,9 @@ class BaseJob:
 
     async def _result(self, client: Any, item: Any, key: str) -> Entry | None:
         """What became of it; None when the job has stopped before that was known."""
-        began, tries = self._clock(), 0
+        began, tries = math.inf, 0
         while await self._admitted():
+            began = min(began, self._clock())  # not while it waits for its place
             tries += 1
             try:
                 with attempt(self._clock() + self._settings.timeout):
@@ -280,7 +291,7 @@ class BaseJob:
             if self._stopping:
                 return False
             with self._lock:
-                wait = self._gate.closed_for(self._clock())
+                wait = self._gate.reopens(self._clock(), self._dice)
             if not wait:
                 return True
 
@@ -497,9 +508,9 @@ class BaseJob:
 
     async def _report(self) -> Report:
         found: tuple[int | None, tuple[Failure, ...]] = (None, tuple(self._failures))
-        if not self._stopping:
+        if self._why is None or self._why[1] is None:  # or it might be the database that has ended it
             try:
-                async with self._lent(transaction=False) as conn:
+                async with self._lent(transaction=False, limit=LAST_LOOK if self._stopping else None) as conn:
                     found = await self._checkpoint.failures(conn, LISTED)
             except Exception as error:
                 logger.warning("%s: the failures could not be listed: %s", self._settings.job, told(error))
