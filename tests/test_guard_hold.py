@@ -129,6 +129,64 @@ def test_what_a_function_does_to_a_session_of_postgresql_the_next_never_sees(hel
     assert said == "clean"
 
 
+def test_a_connection_closed_while_another_thread_runs_a_statement_comes_back_after_it(held: Held) -> None:
+    """As psycopg2's own `close` waits for it."""
+    said = held(
+        "psycopg2",
+        """
+        conn, watching = connect(), connect()
+        watching.autocommit = True
+        number, = run(conn, backend)
+        run(watching, "SELECT pg_advisory_lock(4713)")
+        done = []
+        def work():
+            try:
+                done.append(run(conn, "SELECT pg_advisory_lock(4713)"))
+            except driver.InterfaceError as error:
+                done.append(str(error))
+        each = threading.Thread(target=work)
+        each.start()
+        waits = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {number} AND wait_event = 'advisory'"
+        eventually(lambda: run(watching, waits) == (1,))
+        conn.close()
+        run(watching, "SELECT pg_advisory_unlock(4713)")
+        each.join()
+        print(*done, conn.closed)
+        watching.close()
+        connect(connect_timeout=5), connect(connect_timeout=5)
+        """,
+    )
+    assert said == "cursor already closed 1"
+
+
+def test_what_is_sent_past_psycopg_s_own_cursors_the_next_never_sees(held: Held) -> None:
+    said = held(
+        "psycopg",
+        """
+        for change in (
+            lambda conn: driver.ClientCursor(conn).execute("SET application_name = 'somebody'"),
+            lambda conn: driver.RawCursor(conn).execute("SET application_name = 'somebody'"),
+            lambda conn: conn.pgconn.exec_(b"SET application_name = 'somebody'"),
+        ):
+            first = connect()
+            change(first)
+            first.commit()
+            try:
+                connect(connect_timeout=1)
+                raise SystemExit("its connection was given up")
+            except driver.OperationalError:
+                pass
+            first.close()
+            second = connect()
+            assert run(second, "SHOW application_name") == ("",)
+            second.close()
+        print("clean")
+        """,
+        max=1,
+    )
+    assert said == "clean"
+
+
 @pytest.mark.parametrize("driver", ["pymysql", "mysqlclient", "mysql.connector"])
 def test_what_a_procedure_does_to_a_session_of_mysql_the_next_never_sees(held: Held, driver: str) -> None:
     name = f"hides_{driver.replace('.', '_')}_{os.getpid()}"

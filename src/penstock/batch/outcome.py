@@ -14,9 +14,6 @@ _URL = re.compile(
     r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?:[^\s/@:'\"]*:[^\s'\"]*@|[^\s/@'\"]*@)?(?P<rest>[^\s?#'\"]*)[^\s'\"]*",
     re.IGNORECASE,
 )
-    r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?:[^\s/@:'\"]*:[^\s'\"]*@|[^\s/@'\"]*@)?(?P<rest>[^\s?#'\"]*)[^\s'\"]*",
-    re.IGNORECASE,
-)
 # What may follow such a name: of an authorization the rest of the line, as schemes have words and commas of their own.
 _HEADER = re.compile(r"(?P<name>\bauthorization['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|.*)", re.IGNORECASE)
 _NAMED = re.compile(

@@ -66,7 +66,7 @@ class AsyncHandle:
         self.closed = False
         self.pinned = 0
         self.wrote = body.explicit  # a statement in the open transaction that may have written
-        self.unsure = self._used_it = False  # as `handle` has them
+        self.unsure = self.used_it = False  # as `handle` has them
         self._dropped = False
         self._inserted = self._moved = False  # as `handle` has it
         self._slot: Slot | None = None
@@ -112,7 +112,7 @@ class AsyncHandle:
                 self.pool.take_in(slot, conn)
                 raise
             self._slot, self.conn, self.wrote = slot, conn, self.body.explicit
-            self.unsure = self._used_it = False
+            self.unsure = self.used_it = False
             self._moved = self._inserted
             facade = self._facade()
             if facade is not None:
@@ -125,7 +125,7 @@ class AsyncHandle:
     def enter(self) -> None:
         """After `attach`: it is used, and keeps its connection until `leave`."""
         self._busy += 1
-        self._used_it = True
+        self.used_it = True
         task = current_task()
         if task is not None and (self._task is None or self._task() is not task):
             self._task = ref(task)
@@ -211,7 +211,7 @@ class AsyncHandle:
         assert slot is not None, "bug: there is nothing to part with"
         self._slot = self.conn = None
         self.body.take_off(self._facade(), conn)
-        if self._used_it:  # and what it may have changed about the session nobody has seen
+        if self.used_it:  # and what it may have changed about the session nobody has seen
             conn._touched |= LEFT_BEHIND if self.body.mysql else ANYTHING
         slot.by_hand = None
         return slot, conn

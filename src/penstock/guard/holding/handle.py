@@ -151,7 +151,15 @@ class Handle:
         self.used = monotonic()
         with self._lock:
             self._busy -= 1
-        if self.pool.database.waited_for or self.kind.driver.status(self.conn) is Status.BROKEN:
+            conn = self.conn
+            over = self.closed and conn is not None and not self._busy
+            if over:  # closed meanwhile, by another thread
+                self.conn = None
+        if conn is None:
+            return
+        if over:
+            self._end(conn)
+        elif self.pool.database.waited_for or self.kind.driver.status(conn) is Status.BROKEN:
             self.give_up()
 
     def states(self, statement: Any) -> None:
@@ -253,12 +261,19 @@ class Handle:
                 return False
             self.closed = True
             self.over = self.kind.closed_error
-            conn, self.conn = self.conn, None
+            conn = self.conn
+            if self._busy and self.kind.close_waits:
+                conn = None  # for the statement of another thread's, and that one gives it back (`leave`)
+            else:
+                self.conn = None
         self.pool.database.handles.discard(self)
         if conn is not None:
-            self.kind.forget_kept(conn)
-            self._give_back(conn)
+            self._end(conn)
         return True
+
+    def _end(self, conn: Any) -> None:
+        self.kind.forget_kept(conn)
+        self._give_back(conn)
 
     def release(self, why: str) -> None:
         """What it was opened for is over, and most likely it is forgotten. What it was in the midst of is undone.
@@ -326,10 +341,12 @@ class Kind:
     """What differs from driver to driver.
 
     :ivar driver: Penstock's own for these connections.
+    :ivar close_waits: whether the driver's `close` waits for the statement that another thread runs.
     :ivar everything: all that can be reset, and is when a connection comes back that was used.
     """
 
     mysql = False
+    close_waits = False
     everything = ANYTHING
 
     def __init__(self, pool: pools.HeldPool) -> None:

@@ -14,7 +14,7 @@ from psycopg._cursor_base import BaseCursor
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import TransactionStatus
 
-from ...drivers.psycopg import _ATTRIBUTES
+from ...drivers.psycopg import _ATTRIBUTES, tracked
 from .. import databases
 from ..settings import Settings
 from . import pools, psycopg_async
@@ -80,7 +80,7 @@ def _lead_cursors(base: Any) -> None:
     def new(cls: Any, connection: Any = None, *args: Any, **kwargs: Any) -> Any:
         if not issubclass(type(connection), _Connection):
             return object.__new__(cls)
-        return connection._made(lambda conn: cls(conn, *args, **kwargs))
+        return connection._made(lambda conn: tracked(cls)(conn, *args, **kwargs))
 
     base.__new__ = new
 
@@ -156,6 +156,13 @@ class _Connection(Connection):
     def closed(self) -> bool:
         handle = self._handle
         return handle.closed or handle.over is not None or (handle.conn is not None and handle.conn.closed)
+
+    @property
+    def pgconn(self) -> Any:
+        """What is done with it past psycopg is not seen."""
+        if not _getframe(1).f_globals.get("__name__", "").startswith("psycopg."):
+            self._handle.unsure = True
+        return self.__getattr__("pgconn")
 
     @property
     def broken(self) -> bool:

@@ -87,6 +87,8 @@ def _pool(
 
 
 class _Kind(Kind):
+    close_waits = True
+
     def is_clean(self, conn: Any) -> bool:
         ready: bool = conn.status == extensions.STATUS_READY
         return False if conn.notifies or not ready else super().is_clean(conn)

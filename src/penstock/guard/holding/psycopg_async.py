@@ -183,8 +183,12 @@ class _Held:
 
     @property
     def pgconn(self) -> Any:
-        conn = self._handle.conn
-        return self._last if conn is None else conn.pgconn
+        handle = self._handle
+        conn = handle.conn
+        if conn is None:
+            return self._last
+        handle.used_it = True  # what is done with it past psycopg is not seen
+        return conn.pgconn
 
     @pgconn.setter
     def pgconn(self, _: Any) -> None:
