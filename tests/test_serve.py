@@ -19,7 +19,7 @@ from starlette.routing import Mount
 from typer.testing import CliRunner
 
 from penstock import AsyncPool, Pool
-from penstock.cli.serve import serve
+from penstock.cli.serve import _listen, serve
 from penstock.core import Reason
 from penstock.observe import web
 from penstock.observe.document import document
@@ -511,6 +511,19 @@ def test_penstock_serve_says_where_it_listens_only_if_it_does() -> None:
     assert done.exit_code == 1
     assert "in use" in done.stderr
     assert "Ctrl-C" not in done.stderr
+
+
+def test_who_never_reads_is_sent_little() -> None:
+    """Its place is another's once that is full; the kernel would take megabytes for it."""
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        conn, _ = listener.accept()
+        with conn:
+            conn.setblocking(False)
+            sent = 0
+            with pytest.raises(BlockingIOError):
+                while sent < 2**23:
+                    sent += conn.send(b"x" * 2**16)
+    assert sent < 2**20
 
 
 def test_penstock_serve_refuses_a_short_token(monkeypatch: pytest.MonkeyPatch) -> None:
