@@ -21,6 +21,7 @@ import pytest
 
 from penstock import AsyncPool, Pool
 from penstock.observe import watching
+from penstock.observe.document import MOST_SOURCES, document
 from penstock.observe.process import title
 from penstock.observe.telemetry import place, reader, server
 from support.either import request
@@ -561,3 +562,12 @@ def test_a_pool_whose_loop_has_ended_is_told_all_the_same(dsn: str) -> None:
     found = source(own_document(), "left")
     assert found["error"] is None
     assert found["figures"]["open"] == len(left._core.slots)
+
+
+def test_closed_pools_make_way_for_open_ones(dsn: str) -> None:
+    """Of a process that has made many, and keeps references to them, the ones that count are told."""
+    closed = [Pool(dsn, name=f"a closed one {number}", open=False) for number in range(MOST_SOURCES)]
+    with Pool(dsn, min_size=0, max_size=1, name="z, the open one", open=True):
+        found = document()
+    assert len(found["sources"]) == MOST_SOURCES <= len(closed)
+    assert "z, the open one" in [source["name"] for source in found["sources"]]

@@ -741,10 +741,16 @@ class Core:
         for slot in self.slots.values():
             if self.reserve and slot.state is IDLE and not self.breaker.sick:
                 continue  # or the waiter would have it
-            if slot.state is not LEASED or slot.dropped or slot.owner is None or slot.owner not in self._waiting_owners:
+            if slot.state is not LEASED or slot.dropped or slot.owner is None or not self._waits(slot.owner):
                 return False
             holds = holds or slot.owner == waiter.owner
         return holds and not self._handed_on(self.slots.values())
+
+    def _waits(self, owner: Any) -> bool:
+        try:
+            return owner in self._waiting_owners
+        except TypeError:  # a weak reference has no hash once what it referred to is gone, which waits no more
+            return False
 
     def _ask_again(self, waiter: Waiter, now: float) -> None:
         """A caller meets a database that is known to be down: have it tried again now, or tell the caller now."""

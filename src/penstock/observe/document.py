@@ -43,11 +43,25 @@ def document() -> dict[str, Any]:
         "title": title(),
         "started": started(),
         "now": time.time(),
-        "sources": [_source(source) for source in found[:MOST_SOURCES]],
+        "sources": [_source(source) for source in _shown(found)],
         "sources_total": len(found),
         "alerts": [alert.as_dict() for alert in alerts.raised()],
         "alerts_recent": [alert.as_dict() for alert in alerts.recent()],
     }
+
+
+def _shown(found: list[Source]) -> list[Source]:
+    """Those there is room for: closed pools, which somebody still refers to, make way for open ones."""
+    if len(found) > MOST_SOURCES:
+        found = sorted(found, key=_is_closed)
+    return found[:MOST_SOURCES]
+
+
+def _is_closed(source: Source) -> bool:
+    try:
+        return source.snapshot().closed
+    except Exception:  # changed while it was looked at, so it is open
+        return False
 
 
 def _source(source: Source) -> dict[str, Any]:
