@@ -390,6 +390,19 @@ def test_rates_and_percentiles_are_of_the_last_seconds(pool: Pool) -> None:
     assert [point[0] for point in frames.history()["served"]] == [100.0, 104.0, 105.0]
 
 
+def test_where_a_holder_stands_is_a_line_of_its_own(pool: Pool) -> None:
+    """Not where asyncio, or a library, happens to be."""
+    places = [
+        {"file": "/usr/lib/python3.12/asyncio/tasks.py", "line": 700, "function": "sleep"},
+        {"file": "/srv/shop/orders.py", "line": 12, "function": "export"},
+    ]
+    with pool.connection(), told(pool) as process:
+        document = process(1)
+        document["sources"][0]["holders"][0]["stack"] = places
+        frame = Frames().frame([document], 1.0)
+    assert frame["pools"][0]["holders"][0]["now_at"] == places[1]
+
+
 def test_what_is_gone_is_not_remembered(pool: Pool) -> None:
     """Processes come and go for weeks."""
     frames = Frames()
