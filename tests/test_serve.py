@@ -19,7 +19,7 @@ from starlette.routing import Mount
 from typer.testing import CliRunner
 
 from penstock import AsyncPool, Pool
-from penstock.cli.serve import serve
+from penstock.cli.serve import _listen, serve
 from penstock.core import Reason
 from penstock.observe import web
 from penstock.observe.document import document
@@ -390,6 +390,19 @@ def test_rates_and_percentiles_are_of_the_last_seconds(pool: Pool) -> None:
     assert [point[0] for point in frames.history()["served"]] == [100.0, 104.0, 105.0]
 
 
+def test_where_a_holder_stands_is_a_line_of_its_own(pool: Pool) -> None:
+    """Not where asyncio, or a library, happens to be."""
+    places = [
+        {"file": "/usr/lib/python3.12/asyncio/tasks.py", "line": 700, "function": "sleep"},
+        {"file": "/srv/shop/orders.py", "line": 12, "function": "export"},
+    ]
+    with pool.connection(), told(pool) as process:
+        document = process(1)
+        document["sources"][0]["holders"][0]["stack"] = places
+        frame = Frames().frame([document], 1.0)
+    assert frame["pools"][0]["holders"][0]["now_at"] == places[1]
+
+
 def test_what_is_gone_is_not_remembered(pool: Pool) -> None:
     """Processes come and go for weeks."""
     frames = Frames()
@@ -511,6 +524,19 @@ def test_penstock_serve_says_where_it_listens_only_if_it_does() -> None:
     assert done.exit_code == 1
     assert "in use" in done.stderr
     assert "Ctrl-C" not in done.stderr
+
+
+def test_who_never_reads_is_sent_little() -> None:
+    """Its place is another's once that is full; the kernel would take megabytes for it."""
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        conn, _ = listener.accept()
+        with conn:
+            conn.setblocking(False)
+            sent = 0
+            with pytest.raises(BlockingIOError):
+                while sent < 2**23:
+                    sent += conn.send(b"x" * 2**16)
+    assert sent < 2**20
 
 
 def test_penstock_serve_refuses_a_short_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -508,9 +508,9 @@ def test_nothing_that_observes_is_loaded_before_a_pool_opens(dsn: str) -> None:
 
 def test_it_can_be_ended_by_the_program(dsn: str, tmp_path: Path) -> None:
     body = """
-        from penstock.observe import unwatch
+        from penstock import observe
         pool = penstock.Pool(dsn, min_size=1, open=True)
-        unwatch()
+        observe.end()
         other = penstock.Pool(dsn, min_size=1, open=True)
         tell('ended')
     """

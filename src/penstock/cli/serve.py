@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+SEND_BUFFER = 2**16  # bytes
 FAILED, USAGE = 1, 2
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -59,4 +60,7 @@ def serve(
 def _listen(host: str, port: int) -> socket.socket:
     """Before it is said where it listens: the port may be another's."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address, family=family)
+    listener = socket.create_server(address, family=family)
+    # Who takes what it is sent and never reads it is found out when this is full, and keeps its place until then.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    return listener

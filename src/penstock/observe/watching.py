@@ -34,7 +34,7 @@ _off = False
 _lock = threading.Lock()
 
 
-def watch(source: Source) -> None:
+def begin(source: Source) -> None:
     """*source* is watched from now on, and the process has a telemetry socket; not with PENSTOCK_TELEMETRY=off."""
     global _watching
     if _off or os.environ.get("PENSTOCK_TELEMETRY", "").strip().lower() in OFF:
@@ -49,7 +49,7 @@ def watch(source: Source) -> None:
                 _watching = watching
 
 
-def unwatch() -> None:
+def end() -> None:
     """End the watching, remove the socket, and begin neither again in this process."""
     global _off, _watching
     _off = True

@@ -90,10 +90,11 @@ def dropped() -> dict[str, int]:
 def _after_fork() -> None:
     """A child that has somebody to tell looks from the moment at which it uses a pool."""
     _watch.begin_anew()
-    if _watch.sinks:
-        registry.watch_with(_begin)
 
 
 def _begin(_: object) -> None:
     if _watch.sinks:
         _watch.start()
+
+
+registry.watch_with(_begin)

@@ -94,9 +94,9 @@ def _ask(path: Path, found: Found) -> _Asked | None:
 
 def _is_fit(document: Any) -> TypeGuard[dict[str, Any]]:
     """Whether it looks like one of ours. It is another's word: root reads what any user's process tells."""
-    return (
-        isinstance(document, dict) and isinstance(document.get("sources"), list) and type(document.get("pid", 0)) is int
-    )
+    if not isinstance(document, dict) or type(document.get("pid", 0)) is not int:
+        return False
+    return isinstance(document.get("sources"), list)
 
 
 def _peer(sock: socket.socket) -> tuple[int, int]:

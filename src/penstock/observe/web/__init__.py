@@ -56,6 +56,6 @@ def of_all_processes(pgbouncer: str | None = None) -> ASGIApp:
     door = Door(token, "local" if token is None else "token")
     if pgbouncer is None:
         return site(read, door)
-    from .bouncer import Watched
+    from .bouncer import Consulted
 
-    return site(read, door, extras=Watched(pgbouncer).latest)
+    return site(read, door, extras=Consulted(pgbouncer).latest)

@@ -203,6 +203,7 @@
   const charts = (pool, points) => {
     const shown = points.filter((point) => state.frame.now - point[AT] <= SPAN);
     const span = Math.min(SPAN, Math.max(SHORTEST, state.frame.now - (shown[0]?.[AT] ?? 0)));
+    const since = span < SPAN ? `${Math.max(1, Math.round(state.frame.now - (shown[0]?.[AT] ?? state.frame.now)))} s` : "five minutes";
     const most = (value) => Math.max(0, ...shown.map((point) => value(point) ?? 0));
     const open = (point) => point[IN_USE] + point[IDLE] + point[OPENING];
 
@@ -217,13 +218,13 @@
     }
     connections.show();
     key(byId("caption-connections"), [["in-use", "in use"], ["idle", "idle"], ["opening", "being opened"], ["limit", "the line"]],
-      `In use now ${number(pool.in_use)}, at most ${number(most((point) => point[IN_USE]))} in five minutes.`);
+      `In use now ${number(pool.in_use)}, at most ${number(most((point) => point[IN_USE]))} in ${since}.`);
 
     const waiting = new Plane(byId("chart-waiting").querySelector("svg"), span, even(Math.max(4, most((point) => point[WAITING]))), (value) => number(value));
     waiting.band(shown, () => 0, (point) => point[WAITING], "area");
     waiting.stroke(shown, (point) => point[WAITING], "stroke");
     waiting.show();
-    key(byId("caption-waiting"), [], `Now ${number(pool.waiting)}, at most ${number(most((point) => point[WAITING]))} in five minutes.`);
+    key(byId("caption-waiting"), [], `Now ${number(pool.waiting)}, at most ${number(most((point) => point[WAITING]))} in ${since}.`);
 
     for (const [id, p50, p99, times] of [["wait", WAIT50, WAIT99, pool.wait], ["use", USE50, USE99, pool.use]]) {
       const plane = new Plane(byId(`chart-${id}`).querySelector("svg"), span, nice(Math.max(0.004, most((point) => point[p99]))), seconds);
