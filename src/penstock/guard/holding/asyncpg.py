@@ -191,6 +191,7 @@ class _Parted:
 
 class _Body:
     explicit = True
+    mysql = False
 
     def put_on(self, facade: Any, conn: Any) -> None:
         for name in ("_protocol", "_transport", "_stmt_cache", "_config", "_reset_query"):

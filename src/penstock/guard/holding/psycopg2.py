@@ -10,8 +10,10 @@ from typing import Any
 
 import psycopg2  # type: ignore[import-untyped]
 from psycopg2 import extensions
+from psycopg2.sql import Composable  # type: ignore[import-untyped]
 
 from ...drivers.dbapi import Lendable
+from ...drivers.psycopg2 import _text
 from .. import databases
 from ..settings import Settings
 from . import pools
@@ -132,6 +134,10 @@ class _Cursor(Cursor, extensions.cursor):  # type: ignore[misc]
     def __init__(self, facade: Connection, conn: Any, real: Any, make: Callable[[Any], Any]) -> None:
         super().__init__(facade, conn, real, make)
         extensions.cursor.__init__(self, conn)
+
+    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        self._handle.states(_text(statement) if isinstance(statement, Composable) else statement)
+        return self._do("execute", statement, *args, **kwargs)
 
     def _is_unread(self, conn: Any) -> bool:
         real = self._real

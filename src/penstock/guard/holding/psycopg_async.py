@@ -108,6 +108,7 @@ def _lead_cursors() -> None:
 
 class _Body:
     explicit = False
+    mysql = False
 
     def put_on(self, facade: Any, conn: Any) -> None:
         _hear(facade, conn.pgconn)
