@@ -9,8 +9,8 @@ MARK = re.compile(r"^(?:<{7} |>{7} |\|{7} )", re.MULTILINE)
 
 def test_no_file_holds_a_merges_marks() -> None:
     folders = ("src", "docs", "tests", "bench", "examples", "scripts")
-    found = [path for folder in folders for path in (ROOT / folder).rglob("*")]
-    files = [path for path in found if path.suffix in (".py", ".md", ".toml")]
+    kinds = (".py", ".md", ".toml")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in kinds]
     files += ROOT.glob("*.md")
     assert len(files) > 100
     assert [str(path) for path in files if MARK.search(path.read_text())] == []
