@@ -6,16 +6,14 @@ import re
 
 import pytest
 
-from penstock.audit.audit import audit
+from penstock.audit.audit import RULES, audit
 from penstock.audit.pages import page
-from penstock.audit.rules import blocking, creation, holding, leaks, pools, timeouts
 from penstock.audit.source import Unread, parse
 
-CODES = [rule.code for family in (leaks, creation, pools, timeouts, holding, blocking) for rule in family.RULES]
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", sorted(RULES))
 def test_each_rule_has_a_page_that_parses(code: str) -> None:
     text = page(code)
     assert text is not None
