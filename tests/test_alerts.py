@@ -530,13 +530,13 @@ def test_a_webhook_that_fails_is_tried_again_and_one_that_refuses_is_not(monkeyp
 def test_a_webhook_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then is in time for each step; for all of them there is a deadline."""
     monkeypatch.setattr(webhook, "DEADLINE", 0.3)
-    over = threading.Event()
+    over, dripped = threading.Event(), threading.Semaphore(200)  # four seconds
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def drip() -> None:
             conn, _ = server.accept()
             with conn, suppress(OSError):
-                while not over.wait(0.02):
+                while dripped.acquire(blocking=False) and not over.wait(0.02):
                     conn.send(b"H")
 
         dripping = threading.Thread(target=drip)
@@ -547,6 +547,7 @@ def test_a_webhook_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
         finally:
             over.set()
             dripping.join()
+        assert dripped.acquire(blocking=False), "it was listened to until the end"
 
 
 def test_a_webhook_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
