@@ -425,6 +425,16 @@ def test_no_more_is_in_flight_than_was_asked_for(users: Users, kind: Kind) -> No
 
 
 @both
+def test_time_spent_waiting_for_the_rate_is_not_time_spent_trying(users: Users, kind: Kind) -> None:
+    def answer(number: int, times: int) -> httpx.Response:
+        return httpx.Response(503) if times == 1 else user(number)
+
+    retry = Retry(attempts=3, seconds=0.1, first=0.0)
+    report = carry_out(kind, range(10), users, http=Api(answer).http, rate=Rate(50), retry=retry, concurrency=40)
+    assert (report.done, report.failed) == (10, 0)
+
+
+@both
 def test_a_retry_after_holds_back_everybody(users: Users, kind: Kind) -> None:
     told, after = 0.0, []
 
@@ -556,6 +566,7 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_far_it_is(users: Users) 
     report = interrupted.value.report
     assert 500 <= report.done <= 1200
     assert report.failed == 0
+    assert report.failures_in_all == 0
     assert f"{report.done:,} done" in str(interrupted.value)
     assert "goes on from here" in str(interrupted.value)
     assert len(users.saved) == report.done

@@ -199,9 +199,9 @@ class _Job(BaseJob):
             with _its_own_cancellation("save"):
                 await settled(self._settings.save(conn, entry.item, entry.result))
 
-    def _lent(self, transaction: bool) -> AbstractAsyncContextManager[Any]:
+    def _lent(self, transaction: bool, limit: float | None = None) -> AbstractAsyncContextManager[Any]:
         lend = self._pool.transaction if transaction else self._pool.connection
-        lent: AbstractAsyncContextManager[Any] = lend(deadline=self._settings.timeout)
+        lent: AbstractAsyncContextManager[Any] = lend(deadline=self._settings.timeout if limit is None else limit)
         return lent
 
     def _future(self) -> Any:

@@ -37,6 +37,7 @@ LOOKED_UP = 500  # keys that are asked for at once
 LOOK_SECONDS = 0.1  # after which fewer are asked for, if items come slowly
 MOST_AT_ONCE = 32  # items saved in one transaction,
 SHORT = 0.05  # and so many seconds of their saving
+LAST_LOOK = 3.0  # seconds in which the failures are listed when the job was told to stop
 LISTED = 20  # failures named in the report
 # How long a transaction is tried again. None of `retry`: what was paid for at the API is not thrown away.
 DATABASE = Retry(attempts=100, seconds=60.0, first=0.2, longest=5.0)
@@ -147,8 +148,8 @@ class BaseJob:
         """The user's `save`."""
         raise NotImplementedError
 
-    def _lent(self, transaction: bool) -> AbstractAsyncContextManager[Any]:
-        """A connection of the pool, inside a transaction or not."""
+    def _lent(self, transaction: bool, limit: float | None = None) -> AbstractAsyncContextManager[Any]:
+        """A connection of the pool, inside a transaction or not, for *limit* seconds or `timeout`."""
         raise NotImplementedError
 
     def _future(self) -> Any:
@@ -252,8 +253,9 @@ class BaseJob:
 
     async def _result(self, client: Any, item: Any, key: str) -> Entry | None:
         """What became of it; None when the job has stopped before that was known."""
-        began, tries = self._clock(), 0
+        began, tries = math.inf, 0
         while await self._admitted():
+            began = min(began, self._clock())  # not while it waits for its place
             tries += 1
             try:
                 with attempt(self._clock() + self._settings.timeout):
@@ -289,7 +291,7 @@ class BaseJob:
             if self._stopping:
                 return False
             with self._lock:
-                wait = self._gate.closed_for(self._clock())
+                wait = self._gate.reopens(self._clock(), self._dice)
             if not wait:
                 return True
 
@@ -506,9 +508,9 @@ class BaseJob:
 
     async def _report(self) -> Report:
         found: tuple[int | None, tuple[Failure, ...]] = (None, tuple(self._failures))
-        if not self._stopping:
+        if self._why is None or self._why[1] is None:  # or it might be the database that has ended it
             try:
-                async with self._lent(transaction=False) as conn:
+                async with self._lent(transaction=False, limit=LAST_LOOK if self._stopping else None) as conn:
                     found = await self._checkpoint.failures(conn, LISTED)
             except Exception as error:
                 logger.warning("%s: the failures could not be listed: %s", self._settings.job, told(error))
