@@ -576,6 +576,34 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_far_it_is(users: Users) 
     assert users.saved == list(range(1300))
 
 
+def test_ctrl_c_does_not_wait_for_the_next_item(users: Users) -> None:
+    """What is in flight is finished all the same."""
+    begun, over, interrupted = threading.Event(), threading.Event(), threading.Event()
+
+    def work(number: int, http: Any) -> str:
+        begun.set()
+        assert over.wait(20)
+        return f"user {number}"
+
+    def items() -> Iterator[int]:
+        yield 0
+        assert begun.wait(10)
+        main = threading.main_thread().ident or 0
+        try:
+            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+            assert not over.wait(20), "nobody has woken whoever waits for the next item"
+        except KeyboardInterrupt:
+            interrupted.set()
+            over.set()
+            raise
+
+    with pytest.raises(BatchInterrupted) as ended:
+        carry_out(Pool, items(), users, work=work)
+    assert interrupted.is_set()
+    assert ended.value.report.done == 1
+    assert users.saved == [0]
+
+
 def test_a_second_ctrl_c_ends_at_once(users: Users) -> None:
     begun, over = threading.Event(), threading.Event()
 
@@ -586,8 +614,10 @@ def test_a_second_ctrl_c_ends_at_once(users: Users) -> None:
     def items() -> Iterator[int]:
         yield from range(LOOKED_UP)
         assert begun.wait(10)
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt) as ended:

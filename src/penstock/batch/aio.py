@@ -54,26 +54,7 @@ async def for_each(
     :raises BatchStopped: when the job has ended itself: the database is not to be had, or too many items fail.
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
-    settings = check(
-        items,
-        is_async=True,
-        work=work,
-        save=save,
-        pool=pool,
-        job=job,
-        key=key,
-        concurrency=concurrency,
-        http=http,
-        rate=rate,
-        retry=Retry() if retry is None else retry,
-        timeout=timeout,
-        retry_failed=retry_failed,
-        stop_after=stop_after,
-        grace=grace,
-        total=total,
-        progress=progress,
-    )
-    return await _Job(settings).run(items)
+    return await _Job(check(is_async=True, **locals())).run(items)
 
 
 class _Job(BaseJob):

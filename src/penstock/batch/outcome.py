@@ -17,8 +17,8 @@ _URL = re.compile(
 # What may follow such a name: of an authorization the rest of the line, as schemes have words and commas of their own.
 _HEADER = re.compile(r"(?P<name>\bauthorization['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|.*)", re.IGNORECASE)
 _NAMED = re.compile(
-    r"(?P<name>(?:[\w-]*(?:password|passwd|pwd|secret|token|credentials?|signature|[_-]key)|(?:api|access|private)key|\bsig)"
-    r"\d*['\"]?\s*[=:]\s*)"
+    r"(?P<name>(?:[\w-]*(?:password|passwd|pwd|secret|token|credentials?|signature|[_-]key)"
+    r"|(?:api|access|private)key|\bsig)\d*['\"]?\s*[=:]\s*)"
     r"(?:(?:bearer|basic)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)",
     re.IGNORECASE,
 )

@@ -35,8 +35,10 @@ class Settings:
     progress: bool
 
 
-def check(items: Any, *, is_async: bool, rate: Rate | float | None, total: int | None, **given: Any) -> Settings:
-    """The settings, with what can be told from `items` and `rate`.
+def check(
+    items: Any, *, is_async: bool, rate: Rate | float | None, retry: Retry | None, total: int | None, **given: Any
+) -> Settings:
+    """The settings, of all that `for_each` was given, with what can be told from `items`, `rate` and no `retry`.
 
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
@@ -46,7 +48,7 @@ def check(items: Any, *, is_async: bool, rate: Rate | float | None, total: int |
         check_count("total", total, at_least=0)
     if rate is not None and not isinstance(rate, Rate):
         rate = Rate(rate)
-    settings = Settings(rate=rate, total=total, **given)
+    settings = Settings(rate=rate, retry=Retry() if retry is None else retry, total=total, **given)
     for name in ("work", "save", "key"):
         if not callable(value := getattr(settings, name)) and (value is not None or name == "work"):
             raise TypeError(f"{name} must be a function, not {value!r}")

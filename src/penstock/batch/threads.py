@@ -83,26 +83,11 @@ def for_each(
     :raises BatchInterrupted: (a KeyboardInterrupt) after Ctrl-C.
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
     """
-    settings = check(
-        items,
-        is_async=False,
-        work=work,
-        save=save,
-        pool=pool,
-        job=job,
-        key=key,
-        concurrency=concurrency,
-        http=http,
-        rate=rate,
-        retry=Retry() if retry is None else retry,
-        timeout=timeout,
-        retry_failed=retry_failed,
-        stop_after=stop_after,
-        grace=grace,
-        total=total,
-        progress=progress,
-    )
-    return _Job(settings).run(items)
+    return _Job(check(is_async=False, **locals())).run(items)
+
+
+class _Interrupted(KeyboardInterrupt):
+    """The first Ctrl-C, while the next item was awaited."""
 
 
 class _Job(BaseJob):
@@ -111,6 +96,7 @@ class _Job(BaseJob):
     def __init__(self, settings: Settings) -> None:
         self._given: Queue[Settled | None] = Queue(settings.concurrency)
         self._interrupts = 0
+        self._reading = False  # so that it may be for long that nobody looks whether the job is to stop
         self._halted_at = 0.0
         self._threads = [
             threading.Thread(target=self._labourer, args=(number,), name=f"{settings.job}-{number}", daemon=True)
@@ -126,6 +112,8 @@ class _Job(BaseJob):
                     thread.start()
                 try:
                     run(self._feed(items))
+                except _Interrupted:
+                    pass
                 except BaseException:
                     self._halt()
                     raise
@@ -167,6 +155,8 @@ class _Job(BaseJob):
         self._halt()
         if self._interrupts > 1:
             raise KeyboardInterrupt
+        if self._reading:
+            raise _Interrupted
 
     def _halt(self) -> None:
         if not self._stopping:
@@ -183,7 +173,15 @@ class _Job(BaseJob):
         return any(slot.owner == me for slot in self._pool._core.leases())
 
     async def _items(self, items: Any) -> AsyncIterator[Any]:
-        for item in items:
+        reader = iter(items)
+        while True:
+            self._reading = True
+            try:
+                item = next(reader)
+            except StopIteration:
+                return
+            finally:
+                self._reading = False
             yield item
 
     async def _put(self, what: Settled) -> None:
