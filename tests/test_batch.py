@@ -16,12 +16,15 @@ import pytest
 
 from penstock import AsyncPool, Pool
 from penstock.batch import BatchInterrupted, BatchStopped, HeldOverCall, Rate, Retry, aio, for_each
+from penstock.batch.checkpoint import Checkpoint, Claim
 from penstock.batch.job import LOOKED_UP
 from penstock.drill.postgres import EmbeddedPostgres
 from penstock.drill.proxy import ChaosProxy
 from support.batch import QUICK, Api, Users, carry_out, user, work_of
 from support.either import Kind, both
 from support.waiting import eventually, soon
+
+IMPATIENT = Retry(attempts=3, first=0.0)  # of a database that stays away
 
 
 @pytest.fixture
@@ -92,24 +95,19 @@ def test_what_another_run_has_saved_meanwhile_has_not_failed(users: Users, kind:
 
 @both
 def test_a_commit_whose_answer_is_lost_is_looked_for_and_not_made_twice(
-    users: Users, proxy: ChaosProxy, dsn: str, kind: Kind
+    users: Users, proxy: ChaosProxy, dsn: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client is told the connection's end before it sends COMMIT, and the server gets that all the same."""
-    cut = iter([True])
+    cut, done = iter([True]), Checkpoint.done
 
-    def save(conn: Any, number: int, name: str) -> Any:
-        if kind is Pool:
-            users.save(conn, number, name)
-            return next(cut, False) and proxy.half_close()
+    async def and_cut(checkpoint: Checkpoint, conn: Any, claim: Claim) -> tuple[bool, bool]:
+        result = await done(checkpoint, conn, claim)
+        if next(cut, False):
+            await asyncio.to_thread(proxy.half_close) if kind is AsyncPool else proxy.half_close()
+        return result
 
-        async def save_async() -> None:
-            await users.save(conn, number, name)
-            if next(cut, False):
-                await asyncio.to_thread(proxy.half_close)
-
-        return save_async()
-
-    report = carry_out(kind, range(5), users, dsn=proxy.through(dsn), http=Api().http, save=save, concurrency=1)
+    monkeypatch.setattr(Checkpoint, "done", and_cut)
+    report = carry_out(kind, range(5), users, dsn=proxy.through(dsn), http=Api().http, concurrency=1)
     assert (report.done, report.failed) == (5, 0)
     assert users.saved == list(range(5))
     [(run,)] = users.ask("SELECT run FROM penstock_batch WHERE job = %s AND item = '0'", users.job)
@@ -147,6 +145,21 @@ def test_a_transaction_that_cannot_be_serialized_is_tried_again_as_a_whole(users
     report = carry_out(kind, range(10), users, http=Api().http, save=save)
     assert (report.done, report.failed) == (10, 0)
     assert users.saved == list(range(10))
+
+
+@both
+def test_work_that_is_done_once_is_not_lost_to_a_transaction_that_fails_once(users: Users, kind: Kind) -> None:
+    """What was paid for at the API is saved, though `retry` says that the API is called once."""
+    api, refused = Api(), iter([True])
+
+    def save(conn: Any, number: int, name: str) -> Any:
+        if next(refused, False):
+            raise psycopg.errors.SerializationFailure("could not serialize access")
+        return users.save(conn, number, name)
+
+    report = carry_out(kind, range(5), users, http=api.http, save=save, retry=Retry(attempts=1))
+    assert (report.done, report.failed) == (5, 0)
+    assert set(api.asked.values()) == {1}
 
 
 # ------------------------------------------------------------------------------------------ what fails
@@ -261,7 +274,7 @@ def test_no_connection_is_held_while_the_work_waits(users: Users, kind: Kind) ->
         pools.append(pool)
 
     run_with_pool(kind, users, hear, range(20), http=Api(answer).http, concurrency=1)
-    assert leased == [0] * 20
+    assert leased[1:] == [0] * 19  # while the first is at work, it is asked whether the others are done
 
 
 @both
@@ -356,6 +369,31 @@ def test_items_are_read_as_they_are_needed(users: Users, kind: Kind) -> None:
 
 
 @both
+def test_the_first_item_does_not_wait_for_others(users: Users, kind: Kind) -> None:
+    begun = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        if kind is Pool:
+            assert begun.wait(10)
+        yield 1
+
+    async def items_async() -> Any:
+        yield 0
+        yield 1
+        assert await asyncio.to_thread(begun.wait, 10)
+        yield 2
+
+    def answer(number: int, times: int) -> httpx.Response:
+        if number == (0 if kind is Pool else 1):  # with tasks: nor does another one
+            begun.set()
+        return user(number)
+
+    given: Any = items() if kind is Pool else items_async()
+    assert carry_out(kind, given, users, http=Api(answer).http).done == (2 if kind is Pool else 3)
+
+
+@both
 def test_no_more_is_in_flight_than_was_asked_for(users: Users, kind: Kind) -> None:
     lock, now, most = threading.Lock(), 0, 0
 
@@ -384,6 +422,16 @@ def test_no_more_is_in_flight_than_was_asked_for(users: Users, kind: Kind) -> No
 
     carry_out(kind, range(100), users, work=work if kind is Pool else work_async, concurrency=5)
     assert most == 5
+
+
+@both
+def test_time_spent_waiting_for_the_rate_is_not_time_spent_trying(users: Users, kind: Kind) -> None:
+    def answer(number: int, times: int) -> httpx.Response:
+        return httpx.Response(503) if times == 1 else user(number)
+
+    retry = Retry(attempts=3, seconds=0.1, first=0.0)
+    report = carry_out(kind, range(10), users, http=Api(answer).http, rate=Rate(50), retry=retry, concurrency=40)
+    assert (report.done, report.failed) == (10, 0)
 
 
 @both
@@ -485,14 +533,16 @@ class trickling:  # named as what it is used as
 
 
 @both
-def test_who_holds_the_row_of_an_item_for_ever_ends_the_job_and_does_not_stall_it(users: Users, kind: Kind) -> None:
+def test_who_holds_the_row_of_an_item_for_ever_ends_the_job_and_does_not_stall_it(
+    users: Users, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another run, say, that has stopped in the midst of a transaction."""
+    monkeypatch.setattr("penstock.batch.job.DATABASE", IMPATIENT)
     carry_out(kind, [1], users, http=Api().http)  # so that there is the table
     with psycopg.connect(users.dsn) as other:
         other.execute("INSERT INTO penstock_batch VALUES (%s, '5', 'done', 1, NULL, 'other')", (users.job,))
-        once = Retry(attempts=2, first=0.0)
         with pytest.raises(BatchStopped, match="statement timeout") as stopped:
-            carry_out(kind, range(10), users, http=Api().http, timeout=0.4, retry=once, concurrency=1)
+            carry_out(kind, range(10), users, http=Api().http, timeout=0.4, concurrency=1)
         assert stopped.value.report.failed == 0
         other.rollback()
     again = carry_out(kind, range(10), users, http=Api().http)
@@ -516,6 +566,7 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_far_it_is(users: Users) 
     report = interrupted.value.report
     assert 500 <= report.done <= 1200
     assert report.failed == 0
+    assert report.failures_in_all == 0
     assert f"{report.done:,} done" in str(interrupted.value)
     assert "goes on from here" in str(interrupted.value)
     assert len(users.saved) == report.done
@@ -610,7 +661,10 @@ def test_a_job_that_is_cancelled_twice_ends_at_once(users: Users) -> None:
 
 
 @both
-def test_a_database_that_is_gone_ends_the_job_and_fails_no_item(own_postgres: Any, kind: Kind) -> None:
+def test_a_database_that_is_gone_ends_the_job_and_fails_no_item(
+    own_postgres: Any, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.batch.job.DATABASE", IMPATIENT)
     server: EmbeddedPostgres = own_postgres(max_connections=20)
     users = Users(server.dsn, "batch_gone")
 
@@ -625,9 +679,10 @@ def test_a_database_that_is_gone_ends_the_job_and_fails_no_item(own_postgres: An
     server.start()
     assert set(users.states.values()) <= {"done"}
     assert sorted(users.saved) == sorted(int(key) for key in users.states)
-    again = carry_out(kind, range(60), users, http=Api().http)
-    assert again.done + len(users.states) >= 60
-    assert users.saved == list(range(60))
+    before = len(users.saved)
+    again = carry_out(kind, range(1000), users, http=Api().http)
+    assert (again.done, again.failed) == (1000 - before, 0)
+    assert users.saved == list(range(1000))
 
 
 @both
@@ -639,6 +694,61 @@ def test_an_iterator_that_raises_ends_the_job_after_what_is_in_flight(users: Use
     with pytest.raises(LookupError, match="in the midst"):
         carry_out(kind, items(), users, http=Api().http)
     assert sorted(users.saved) == sorted(int(key) for key in users.states)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_cancellation_that_comes_out_of_work_fails_its_item_and_no_other(users: Users, concurrency: int) -> None:
+    """Something that it waits for was cancelled by whoever owns it."""
+
+    async def work(number: int, http: Any) -> str:
+        if number % 5 == 2:
+            theirs = asyncio.get_running_loop().create_future()
+            theirs.cancel()
+            await theirs
+        return f"user {number}"
+
+    report = carry_out(AsyncPool, range(40), users, work=work, concurrency=concurrency)
+    assert (report.done, report.failed) == (32, 8)
+    assert "RuntimeError: what work waited for was cancelled" in report.failures[0].error
+
+
+def test_workers_that_all_die_end_the_job(users: Users) -> None:
+    """And whoever feeds them does not wait for room."""
+
+    class Died(BaseException):
+        pass
+
+    async def work(number: int, http: Any) -> str:
+        raise Died("so do they")
+
+    async def main() -> None:
+        async with AsyncPool(users.dsn, min_size=1) as pool, asyncio.timeout(10):
+            await aio.for_each(range(200), work, pool=pool, job=users.job, concurrency=2)
+
+    with pytest.raises(BatchStopped, match="Died: so do they"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("where", ["work", "items"])
+def test_a_job_of_tasks_that_stops_itself_waits_no_longer_than_the_grace(users: Users, where: str) -> None:
+    """Neither for what is in flight nor for the next item."""
+
+    async def work(number: int, http: Any) -> str:
+        if number == 0:
+            raise ValueError("a bug")
+        await asyncio.sleep(30 if where == "work" else 0)
+        return ""
+
+    async def items() -> Any:
+        for number in range(20):
+            yield number
+        await asyncio.sleep(30)
+
+    given = range(20) if where == "work" else items()
+    began = time.monotonic()
+    with pytest.raises(BatchStopped, match="a bug"):
+        carry_out(AsyncPool, given, users, work=work, grace=0.1, stop_after=1)  # type: ignore[arg-type]
+    assert time.monotonic() - began < 10
 
 
 # ------------------------------------------------------------------------------------------ what is asked and said

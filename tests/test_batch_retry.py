@@ -101,6 +101,43 @@ def test_a_gate_that_was_shut_stays_so_until_the_latest_time_asked_for() -> None
     assert gate.closed_for(9.0) == 0.0
 
 
+def test_who_was_held_back_comes_at_the_rate_after_the_gate_reopens() -> None:
+    """Whether its place came up meanwhile or it asks for the first time then."""
+    gate = Gate(Rate(10))
+    places = [gate.reserve(0.0) for _ in range(20)]
+    gate.shut(4.0)
+    again = [place + gate.reopens(place, lambda: 1.0) for place in places]
+    again += [4.0 + gate.reserve(4.0)]
+    assert sorted(round(at, 6) for at in again) == [round(4 + number / 10, 6) for number in range(21)]
+    assert gate.reopens(4.0, lambda: 1.0) == 0.0
+
+
+def test_without_a_rate_those_held_back_come_apart_by_chance() -> None:
+    gate = Gate(None)
+    gate.shut(4.0)
+    assert [gate.reopens(1.0, lambda chance=chance: chance) for chance in (0.0, 0.5, 1.0)] == [3.0, 3.5, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("postgresql://u:p@hunter2@host/db", "postgresql://host/db"),
+        ("https://u:a/hunter2@h/p", "https://h/p"),
+        ("Authorization: Token hunter2", "Authorization: ***"),
+        ("Authorization: ApiKey id=7, hunter2", "Authorization: ***"),
+        ("headers {'Authorization': 'Digest hunter2', 'accept': 'x'}", "headers {'Authorization': ***, 'accept': 'x'}"),
+        ("x-api-key: hunter2", "x-api-key: ***"),
+        ("access_key=hunter2 secret_key=hunter2", "access_key=*** secret_key=***"),
+        ("private_key: hunter2, sig=hunter2", "private_key: ***, sig=***"),
+        ("X-Amz-Signature=hunter2", "X-Amz-Signature=***"),
+        ("no row of id=7: https://h/u/joe@x", "no row of id=7: https://h/u/joe@x"),
+        ("KeyError: 7, TokenError: expired", "KeyError: 7, TokenError: expired"),
+    ],
+)
+def test_what_is_secret_in_an_error_is_left_out(text: str, kept: str) -> None:
+    assert told(ValueError(text)) == f"ValueError: {kept}"
+
+
 def test_an_error_is_told_in_a_line_without_what_is_secret() -> None:
     error = RuntimeError(
         "cannot reach https://me:hunter2@api.test/v1/users?token=hunter2&x=1#hunter2 with password='hunter2',"

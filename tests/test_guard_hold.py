@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock.drill.postgres import EmbeddedPostgres
-from penstock.guard import launch
+from penstock.guard import databases, launch
 from penstock.guard.holding.functions import may_hide
 from penstock.guard.settings import Mode, Settings
 from support.guarded import RUN, environment
@@ -654,6 +654,77 @@ def test_different_arguments_share_the_line(held: Held, driver: str, postgres: E
     assert 1 <= int(said) <= 2
 
 
+@pytest.mark.parametrize(
+    ("params", "environ"),
+    [
+        ({"host": "db", "port": "5432", "dbname": "x", "user": "u"}, {}),
+        ({"host": "DB", "dbname": "x", "user": "u"}, {}),
+        ({"dbname": "x"}, {"PGHOST": "db", "PGUSER": "u"}),
+        ({"host": "elsewhere", "hostaddr": "db", "dbname": "x", "user": "u"}, {}),
+        ({"host": "db", "port": 5432}, {"PGUSER": "u", "PGDATABASE": "x"}),
+    ],
+)
+def test_one_database_has_one_line_however_it_is_spelled(
+    params: dict[str, object], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert databases.where(params) == ("db", "5432", "x", "u")
+
+
+def test_what_is_not_said_is_what_libpq_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    assert databases.where({"user": "u"}) == ("", "5432", "u", "u")
+    assert databases.where({"host": "/tmp/A"})[0] == "/tmp/A"
+
+
+@postgresql_s
+def test_a_drivers_line_is_one_for_each_database(held: Held, driver: str) -> None:
+    said = held(
+        driver,
+        """
+        from urllib.parse import urlsplit
+        from penstock.guard.holding import pools
+        at = urlsplit(os.environ["DSN"])
+        own = dict(host=at.hostname, port=at.port, user=at.username, password=at.password, dbname=at.path[1:])
+        kept = [connect(), driver.connect(**own), driver.connect(**own | {"host": "nowhere", "hostaddr": at.hostname})]
+        os.environ["PGDATABASE"] = own.pop("dbname")
+        kept.append(driver.connect(**own))
+        print(len(pools._databases))
+        """,
+        max=4,
+    )
+    assert said == "1"
+
+
+@postgresql_s
+def test_ways_to_connect_that_were_used_once_or_in_vain_are_forgotten(held: Held, driver: str) -> None:
+    said = held(
+        driver,
+        """
+        from penstock.guard.holding import pools
+        pools._POOLS, pools._JUST_NOW = 3, 0.0
+        for number in range(12):
+            conn = connect(application_name=f"job-{number}")
+            assert run(conn, "SELECT 1") == (1,)
+            conn.close()
+        (database,) = pools._databases.values()
+        assert 1 <= len(database.pools) <= 5, database.pools  # the newest, and those that have a connection still
+        before = len(database.pools)
+        for number in range(10):
+            try:
+                connect(password="wrong" + str(number))
+            except driver.OperationalError:
+                pass
+        print(len(database.pools) <= before, threading.active_count() < 12)
+        """,
+    )
+    assert said == "True True"
+
+
 # ---------------------------------------------------------------------------------------------- what is forgotten
 
 
@@ -928,6 +999,14 @@ def test_the_command_line_is_all_that_it_takes(dsn: str, tmp_path: Path) -> None
     words = [*RUN, "--hold", "--max", "1", "--", str(script)]
     done = subprocess.run(words, env=environment(DSN=dsn), capture_output=True, text=True, timeout=SECONDS)
     assert done.stdout.split() == ["penstock.guard.holding.psycopg2", "True"], done.stderr
+
+
+def test_a_driver_that_is_not_held_is_left_alone_without_a_word(tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text("import sqlite3, sys\nprint(sqlite3.connect(':memory:').execute('SELECT 1').fetchone())\n")
+    guarded = launch.environment(Settings(Mode.HOLD, 1), environment())
+    done = subprocess.run([sys.executable, script], env=guarded, capture_output=True, text=True, timeout=SECONDS)
+    assert (done.stdout, done.stderr) == ("(1,)\n", "")
 
 
 @postgresql_s

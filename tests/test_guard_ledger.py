@@ -1,5 +1,6 @@
 """The ledger of connections that are not our pool's: its accounts, its memory, and what pools would have done."""
 
+import asyncio
 import math
 import sys
 import threading
@@ -18,7 +19,8 @@ from penstock.guard.ledger import MOST_SITES, Ledger
 from penstock.guard.requests import Request, begin, leave
 from penstock.guard.timeline import Timeline
 from penstock.guard.usage import SIZES, Usage, quantile
-from penstock.guard.where import Asked, asked
+from penstock.guard.where import Asked, asked, own
+from penstock.pool.holders import CallSite
 
 Intervals = list[tuple[float, float]]
 
@@ -335,6 +337,39 @@ def site(**more: Any) -> dict[str, Any]:
 )
 def test_which_lines_leak(known: dict[str, Any], leaks: dict[str, int]) -> None:
     assert verdict.leaks(known) == leaks
+
+
+def use(driver: str, opened: int, **more: Any) -> dict[str, Any]:
+    return {"driver": driver, "by_django": False, "pool": None, "errors": {}, "lines": [f"{driver}.py:1"]} | {
+        "opened": opened,
+        **more,
+    }
+
+
+def test_what_to_write_is_told_for_each_driver_and_not_for_what_never_connected() -> None:
+    used = {"usage": {"enough": 3}, "most_in_request": 1}
+    databases = [
+        {**used, "sites": [use("psycopg2", 5), use("asyncpg", 4), use("psycopg2", 2, lines=["more.py:2"])]},
+        {**used, "sites": [use("pymysql", 0, errors={"refused": 9})]},
+    ]
+    told = "\n".join(verdict._advice(databases, ["app.py"]))
+    assert "penstock.Pool(DSN, driver='psycopg2', max_size=3)\n    at psycopg2.py:1:  with pool" in told
+    assert "at more.py:2:  with pool" in told
+    assert "penstock.AsyncPool(DSN, driver='asyncpg', max_size=3)\n    at asyncpg.py:1:  async with pool" in told
+    assert "pymysql" not in told
+
+
+def test_lines_beyond_those_that_are_named_are_counted_where_one_was_had() -> None:
+    sites = [use("psycopg2", 1, requests=0) for _ in range(9)] + [use("psycopg2", 0, requests=0) for _ in range(5)]
+    assert list(verdict._lines(sites))[-1] == "    1 at 1 more line"
+
+
+def test_a_holder_stands_in_the_program_and_not_in_what_runs_it() -> None:
+    runs = CallSite(asyncio.runners.__file__, 118, "run")
+    waits, mine = CallSite(threading.__file__, 320, "wait"), CallSite("/srv/app.py", 7, "main")
+    assert own((waits, mine, runs)) == (mine,)
+    assert own((waits,)) == (waits,)
+    assert own((runs,)) == ()
 
 
 @pytest.mark.parametrize(

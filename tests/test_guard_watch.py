@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from support.guarded import command, environment, finished, marked, started, watched
+from support.guarded import RUN, command, environment, finished, marked, started, watched
 from support.mariadb import MariaDB
 
 Written = Callable[[str], Path]
@@ -688,7 +688,51 @@ def test_the_program_does_not_outlive_who_started_it(written: Written, dsn: str)
         assert process.stdout.read() == ""  # nobody has its other end any more
 
 
-def test_off_leaves_it_alone(written: Written, dsn: str) -> None:
+def test_what_the_killed_have_left_is_taken_away_and_what_is_used_is_not(
+    written: Written, dsn: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
+    waits = written("""
+        import signal
+
+        print("ready", flush=True)
+        signal.pause()
+    """)
+    with started(waits, TMPDIR=str(temporary)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+    (left,) = temporary.iterdir()
+    with started(waits, TMPDIR=str(temporary)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        (used,) = temporary.iterdir()
+        assert used != left
+        words = command(waits.parent, sys.executable, "-c", "pass")
+        subprocess.run(words, env=environment(TMPDIR=str(temporary)), capture_output=True, timeout=60, check=True)
+        assert list(temporary.iterdir()) == [used]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--watch", "--max", "3"], "--max is what --hold keeps to"),
+        (["--watch", "--report", "/nonexistent/report"], "/nonexistent/report: cannot be written"),
+        (["--hold", "--report", "report"], "--report is what --watch tells"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_the_program_starts(words: list[str], told: str) -> None:
+    ran = subprocess.run([*RUN, *words, "--", "echo", "started"], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert told in ran.stderr
+
+
+@pytest.mark.parametrize("no", ["off", "0", "False", "no"])
+def test_off_leaves_it_alone(written: Written, dsn: str, no: str) -> None:
     program = written("""
         import os, sys, psycopg2
 
@@ -696,7 +740,7 @@ def test_off_leaves_it_alone(written: Written, dsn: str) -> None:
         print(psycopg2.connect.__module__, "PENSTOCK_RUN" in os.environ, "penstock" in sys.modules)
     """)
     words = command(program.parent, str(program))
-    ran = subprocess.run(words, env=environment(DSN=dsn, PENSTOCK="off"), capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(words, env=environment(DSN=dsn, PENSTOCK=no), capture_output=True, text=True, timeout=60)
     assert ran.stdout == "psycopg2 False False\n"
     assert ran.stderr == ""
     assert not (program.parent / "report.json").exists()

@@ -54,9 +54,9 @@ def watch(pool: Any, *, name: str | None = None, leak_after: float | None = 60.0
 
 def _watch(pool: Any) -> None:
     """What observes is loaded when the first pool opens: it stands above the pools, and they know nothing of it."""
-    from .observe import watch
+    from .observe import begin
 
-    watch(pool)
+    begin(pool)
 
 
 registry.watch_with(_watch)

@@ -12,7 +12,7 @@ E = TypeVar("E", bound="PoolError")
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong in a budget file.
+    """One thing that is wrong in a file that Penstock reads.
 
     :ivar path: the file, as it was named or found.
     :ivar line: where in it, from 1; 0 when it is about the file as a whole.
@@ -30,11 +30,8 @@ class Problem(NamedTuple):
         return ": ".join(part for part in (place, self.key, self.what) if part)
 
 
-class BudgetError(ValueError):
-    """The budget file cannot be used, or does not say what is asked of it. One line a problem, by file, line and key.
-
-    :ivar problems: all that were found, those nearest the top of the file first.
-    """
+class _Problems(ValueError):
+    """Several at once, so that they can be mended at once. One line a problem, by file, line and key."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__(*problems)
@@ -44,8 +41,22 @@ class BudgetError(ValueError):
         return "\n".join(map(str, self.problems))
 
 
+class BudgetError(_Problems):
+    """The budget file cannot be used, or does not say what is asked of it. One line a problem, by file, line and key.
+
+    :ivar problems: all that were found, those nearest the top of the file first.
+    """
+
+
 class NoBudget(BudgetError):
     """There is no budget file, neither named nor found."""
+
+
+class AuditError(_Problems):
+    """The audit cannot be made as it is asked for: its settings, its baseline, or what it is to read.
+
+    :ivar problems: all that were found.
+    """
 
 
 class PoolError(Exception):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 from ..drivers.base import settled
 from ..pool.aio import AsyncPool
-from .job import BaseJob, Entry, Settled
+from .job import LOOK_SECONDS, BaseJob, Entry, Settled
 from .outcome import Report
 from .retry import Rate, Retry
 from .settings import Settings, check
@@ -83,29 +83,32 @@ class _Job(BaseJob):
         self._loop = asyncio.get_running_loop()
         self._given: asyncio.Queue[Settled | None] = asyncio.Queue(settings.concurrency)
         self._stop_now = asyncio.Event()
+        self._flushing = asyncio.Lock()
         super().__init__(settings)
 
     async def run(self, items: Any) -> Report:
         try:
             with self._progress:
                 await self._prepare()
-                number = self._settings.concurrency
-                workers = [asyncio.create_task(self._labour(each)) for each in range(number)]
+                workers = [asyncio.create_task(self._labour(each)) for each in range(self._settings.concurrency)]
+                whole = asyncio.create_task(self._whole(items, workers))
+                stopped = asyncio.create_task(self._stop_now.wait())
                 try:
-                    await self._feed(items)
-                    for _ in workers:
-                        await self._given.put(None)
-                    await asyncio.wait(workers)
+                    await asyncio.wait({whole, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                    if whole.done():
+                        await whole
+                    else:
+                        await self._finish(whole, workers)
                 except BaseException as error:
                     self._halt()
-                    await self._finish(workers)
+                    await self._finish(whole, workers)
                     if isinstance(error, asyncio.CancelledError):
                         logger.warning("stopped: %s. Start it again, and it goes on from here", await self._report())
                     raise
                 finally:
-                    for worker in workers:
-                        worker.cancel()
-                    await asyncio.gather(*workers, return_exceptions=True)
+                    for task in (*workers, whole, stopped):
+                        task.cancel()
+                    await asyncio.gather(*workers, whole, stopped, return_exceptions=True)
         finally:
             await self._clients.close()
         report = await self._report()
@@ -113,8 +116,30 @@ class _Job(BaseJob):
         logger.info("%s", report)
         return report
 
-    async def _finish(self, workers: list[asyncio.Task[None]]) -> None:
-        """Of those that do what is in flight, wait for the end, within the grace."""
+    async def _whole(self, items: Any, workers: list[asyncio.Task[None]]) -> None:
+        looking = asyncio.create_task(self._look_after())
+        try:
+            await self._feed(items)
+        finally:
+            looking.cancel()
+        for _ in workers:
+            await self._given.put(None)
+        await asyncio.wait(workers)
+
+    async def _look_after(self) -> None:
+        """No item is kept back until the next one comes."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._is_due():
+                await self._flush()
+
+    async def _flush(self) -> None:
+        async with self._flushing:
+            await super()._flush()
+
+    async def _finish(self, whole: asyncio.Task[None], workers: list[asyncio.Task[None]]) -> None:
+        """Read no more, and wait for the end of those that do what is in flight, within the grace."""
+        whole.cancel()
 
         async def see_out() -> None:
             for _ in workers:
@@ -122,7 +147,7 @@ class _Job(BaseJob):
 
         telling = asyncio.create_task(see_out())
         try:
-            await asyncio.wait(workers, timeout=self._settings.grace)
+            await asyncio.wait({whole, *workers}, timeout=self._settings.grace)
         finally:
             telling.cancel()
 
@@ -160,19 +185,23 @@ class _Job(BaseJob):
         self._stop_now.set()
 
     async def _work(self, client: Any, item: Any) -> Any:
-        async with asyncio.timeout(self._settings.timeout):
-            result = self._settings.work(item, client)
-            if not isawaitable(result):
-                raise TypeError("work must be a coroutine function: use penstock.batch.for_each for one that blocks")
-            return await result
+        with _its_own_cancellation("work"):
+            async with asyncio.timeout(self._settings.timeout):
+                result = self._settings.work(item, client)
+                if not isawaitable(result):
+                    raise TypeError(
+                        "work must be a coroutine function: use penstock.batch.for_each for one that blocks"
+                    )
+                return await result
 
     async def _save(self, conn: Any, entry: Entry) -> None:
         if self._settings.save is not None:
-            await settled(self._settings.save(conn, entry.item, entry.result))
+            with _its_own_cancellation("save"):
+                await settled(self._settings.save(conn, entry.item, entry.result))
 
-    def _lent(self, transaction: bool) -> AbstractAsyncContextManager[Any]:
+    def _lent(self, transaction: bool, limit: float | None = None) -> AbstractAsyncContextManager[Any]:
         lend = self._pool.transaction if transaction else self._pool.connection
-        lent: AbstractAsyncContextManager[Any] = lend(deadline=self._settings.timeout)
+        lent: AbstractAsyncContextManager[Any] = lend(deadline=self._settings.timeout if limit is None else limit)
         return lent
 
     def _future(self) -> Any:
@@ -180,3 +209,15 @@ class _Job(BaseJob):
 
     async def _settled(self, future: Any) -> None:
         await future
+
+
+@contextmanager
+def _its_own_cancellation(name: str) -> Iterator[None]:
+    """In the block a cancellation that is not this task's is an error like any other."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError(f"what {name} waited for was cancelled") from error

@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from .. import errors
 
 _LONGEST = 300  # characters of an error that are kept
-# A URL's user and password, and what follows its path: keys and tokens are often there.
-_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?:[^\s/@'\"]*@)?(?P<rest>[^\s?#'\"]*)[^\s'\"]*", re.IGNORECASE)
+# A URL's user and password (to the last @, as a password may have a slash or another one unquoted), and what follows
+# its path: keys and tokens are often there.
+_URL = re.compile(
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?:[^\s/@:'\"]*:[^\s'\"]*@|[^\s/@'\"]*@)?(?P<rest>[^\s?#'\"]*)[^\s'\"]*",
+    re.IGNORECASE,
+)
+# What may follow such a name: of an authorization the rest of the line, as schemes have words and commas of their own.
+_HEADER = re.compile(r"(?P<name>\bauthorization['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|.*)", re.IGNORECASE)
 _NAMED = re.compile(
-    r"(?P<name>(?:password|passwd|pwd|secret|token|api[_-]?key|authorization)['\"]?\s*[=:]\s*)"
+    r"(?P<name>(?:[\w-]*(?:password|passwd|pwd|secret|token|credentials?|signature|[_-]key)|(?:api|access|private)key|\bsig)"
+    r"\d*['\"]?\s*[=:]\s*)"
     r"(?:(?:bearer|basic)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)",
     re.IGNORECASE,
 )
@@ -117,5 +124,8 @@ def told(error: BaseException) -> str:
     """The error in one line that may be kept: its first, without what is often secret in it."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
-    text = _NAMED.sub(r"\g<name>***", _URL.sub(r"\g<scheme>\g<rest>", text)).replace("\0", "")
+    text = _URL.sub(r"\g<scheme>\g<rest>", text)
+    for secret in (_HEADER, _NAMED):
+        text = secret.sub(r"\g<name>***", text)
+    text = text.replace("\0", "")
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -21,6 +21,8 @@ from ..errors import PoolError
 # What a server says of itself and of the moment, not of the request (RFC 9110, RFC 6585).
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
+APART = 1.0  # seconds over which those come back who were held back together
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -104,8 +106,18 @@ class Gate:
         return max(0.0, at - now)
 
     def shut(self, until: float) -> None:
-        """Nobody begins before then."""
+        """Nobody begins before then; who has a place before then must take another one."""
         self._shut_until = max(self._shut_until, until)
+        self._next = max(self._next, until)
+
+    def reopens(self, now: float, dice: Callable[[], float]) -> float:
+        """For who has a place that has come up: 0 if it may begin, else seconds until another place that it has now.
+
+        Without a rate nothing else keeps apart those who were held back, so that chance does.
+        """
+        if not self.closed_for(now):
+            return 0.0
+        return self.reserve(now) + (0.0 if self._each else dice() * APART)
 
     def closed_for(self, now: float) -> float:
         """Seconds for which nobody may begin."""

@@ -213,8 +213,8 @@ class _Job(BaseJob):
             _plain("save", self._settings.save(conn, entry.item, entry.result))
 
     @asynccontextmanager
-    async def _lent(self, transaction: bool) -> AsyncIterator[Any]:
-        pool, limit = self._pool, self._settings.timeout
+    async def _lent(self, transaction: bool, limit: float | None = None) -> AsyncIterator[Any]:
+        pool, limit = self._pool, self._settings.timeout if limit is None else limit
         with pool.transaction(deadline=limit) if transaction else pool.connection(deadline=limit) as conn:
             yield conn
 

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 
 from ..errors import BudgetError, Problem
+from .find import OTHERS
 from .lines import key_lines
 from .schema import TOP, Kind, Tree, long_name, nearest, plain, shown
 
@@ -132,7 +133,7 @@ class Document:
                 self.wrong((), what)
                 return {}
             tree = found
-        return tree
+        return {name: table for name, table in tree.items() if not self._prefix or name not in OTHERS}
 
 
 def _no_toml(path: str, text: str, error: Exception) -> Problem:

@@ -11,6 +11,7 @@ from ..errors import BudgetError, Problem
 VARIABLE = "PENSTOCK_TOML"
 NAME = "penstock.toml"
 SHARED = "pyproject.toml"  # where the tables stand under [tool.penstock]
+OTHERS = frozenset({"audit"})  # which stand there too, and are not the budget's
 
 
 def find(environ: Mapping[str, str], start: Path) -> Path | None:
@@ -51,7 +52,10 @@ def text_of(path: Path, shown: str) -> str:
 
 
 def _declares(path: Path) -> bool:
-    """Whether this pyproject.toml has [tool.penstock]. One that has the word and is broken may: `read` says how."""
+    """Whether this pyproject.toml has more under [tool.penstock] than other tables of ours.
+
+    One that has the word and is broken may: `read` says how.
+    """
     text = text_of(path, str(path))
     if "penstock" not in text:
         return False
@@ -59,4 +63,7 @@ def _declares(path: Path) -> bool:
         tool = tomllib.loads(text).get("tool")
     except (ValueError, RecursionError):
         return True
-    return isinstance(tool, dict) and "penstock" in tool
+    if not isinstance(tool, dict) or "penstock" not in tool:
+        return False
+    ours = tool["penstock"]
+    return not isinstance(ours, dict) or not ours or not OTHERS.issuperset(ours)

@@ -7,6 +7,7 @@ from penstock import __version__
 
 # A command is a function of its own name in the module named here.
 COMMANDS = {
+    "audit": "penstock.cli.audit",
     "dashboard": "penstock.cli.monitoring",
     "drill": "penstock.cli.drill",
     "plan": "penstock.cli.plan",

@@ -1,5 +1,6 @@
 """`penstock run`: an unmodified program, with its connections watched, or held below a line."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,8 +22,9 @@ def run(
         bool, typer.Option("--hold", help="Let connections come from one bounded pool per database and process.")
     ] = False,
     max: Annotated[
-        int, typer.Option(min=1, help="With --hold: connections that each process may have to one database.")
-    ] = 10,
+        int | None,
+        typer.Option(min=1, help="With --hold: connections that each process may have to one database; by default 10."),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With --watch: write what is told at the end, as JSON."),
@@ -38,11 +40,25 @@ def run(
     if hold and report is not None:
         print("penstock run: --report is what --watch tells; with --hold there is none", file=sys.stderr)
         raise typer.Exit(USAGE)
+    if watch and max is not None:
+        print("penstock run: --max is what --hold keeps to; --watch changes nothing", file=sys.stderr)
+        raise typer.Exit(USAGE)
+    if report is not None and not _can_write(report):
+        print(f"penstock run: {report}: cannot be written", file=sys.stderr)
+        raise typer.Exit(USAGE)
     if watch == hold:
         print("penstock run: say --watch, which changes nothing, or --hold", file=sys.stderr)
         raise typer.Exit(USAGE)
     try:
-        launch.run(Settings(Mode.WATCH if watch else Mode.HOLD, max), command, report)
+        settings = Settings(Mode.WATCH) if watch else Settings(Mode.HOLD, *([] if max is None else [max]))
+        launch.run(settings, command, report)
     except OSError as error:
         print(f"penstock run: {command[0]}: {error.strerror}", file=sys.stderr)
         raise typer.Exit(NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_START) from None
+
+
+def _can_write(file: Path) -> bool:
+    """To be known before the program has run, and not when what there is to tell is lost."""
+    if file.exists():
+        return not file.is_dir() and os.access(file, os.W_OK)
+    return os.access(file.parent, os.W_OK | os.X_OK)

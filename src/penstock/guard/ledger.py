@@ -25,7 +25,7 @@ from ..pool.snapshot import Snapshot
 from . import requests
 from .timeline import Timeline
 from .usage import Usage
-from .where import Asked, sites
+from .where import Asked, own, sites
 
 logger = logging.getLogger("penstock.guard")
 
@@ -238,7 +238,7 @@ class Held:
             statement=holders.statement_text(self.statement),
             status="ACTIVE" if self.running and status == "IDLE" else status,
             owner=self.owner(),
-            stack=stack,
+            stack=own(stack),
         )
 
 

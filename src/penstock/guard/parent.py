@@ -6,6 +6,7 @@ Whoever started this process sees none of it: what it is sent goes on to the pro
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -26,6 +27,7 @@ _FAULTS = {
 _JOB_CONTROL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 _FROM_KERNEL = 0x80  # si_code of what a terminal sends, to all of its foreground processes at once
 _PR_SET_PDEATHSIG = 1
+_FOLDERS, _LOCK = "penstock-run-", "lock"
 
 Told = list[dict[str, Any]]
 
@@ -40,7 +42,9 @@ def run(
 
     :raises OSError: when it cannot be started.
     """
-    folder = Path(tempfile.mkdtemp(prefix="penstock-run-"))
+    _tidy()
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
+    lock = _lock(folder)
     waited = set(signal.valid_signals()) - _FAULTS
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     try:
@@ -52,6 +56,27 @@ def run(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Held for as long as this process lives, however it ends."""
+    lock = os.open(folder / "new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (folder / "new").rename(folder / _LOCK)  # now, so that nobody finds one that is not held yet
+    return lock
+
+
+def _tidy() -> None:
+    """Take away the folders of those who were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*/{_LOCK}"):
+        with suppress(OSError):  # another user's, or one that is in use
+            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _begin(mask: set[int | signal.Signals]) -> None:

@@ -13,6 +13,7 @@ from ..core.settings import check_count
 _MODE = "PENSTOCK_RUN"
 _MAX = "PENSTOCK_RUN_MAX"
 _OFF = "PENSTOCK"
+_NO = ("off", "0", "false", "no")
 FOLDER = "PENSTOCK_RUN_FOLDER"
 
 
@@ -40,7 +41,7 @@ class Settings:
 
 def is_off(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether somebody wants the program as it is, whatever else was asked for: ``PENSTOCK=off``."""
-    return environ.get(_OFF, "").lower() == "off"
+    return environ.get(_OFF, "").lower() in _NO
 
 
 def from_environ(environ: Mapping[str, str] = os.environ) -> Settings | None:

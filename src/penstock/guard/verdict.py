@@ -188,7 +188,7 @@ def _leaks(sites: list[Document]) -> Iterator[str]:
             after = "its request was over" if site["in_requests"] else "it was done with"
             yield f"      {many} of {site['opened']} still open, and not used again, after {after}"
     if len(leaking) > _FIRST:
-        yield f"    and {len(leaking) - _FIRST} more lines"
+        yield f"    and {_many(len(leaking) - _FIRST, 'more line')}"
 
 
 def _pools(usage: Document, whose: str) -> Iterator[str]:
@@ -217,7 +217,9 @@ def _lines(sites: list[Document]) -> Iterator[str]:
         failed = f", {sum(site['errors'].values())} failed" if site["errors"] else ""
         yield f"    {site['opened']}{pool}{per}{failed}: {_line(site)}"
     if len(sites) > _FIRST:
-        yield f"    {sum(site['opened'] for site in sites[_FIRST:])} at {len(sites) - _FIRST} more lines"
+        rest = [site["opened"] for site in sites[_FIRST:] if site["opened"]]
+        if rest:
+            yield f"    {sum(rest)} at {_many(len(rest), 'more line')}"
 
 
 def _advice(databases: list[Document], command: Sequence[str]) -> Iterator[str]:
@@ -225,7 +227,9 @@ def _advice(databases: list[Document], command: Sequence[str]) -> Iterator[str]:
         (site, database)
         for database in databases
         for site in database["sites"]
-        if site["pool"] is None and site["driver"] not in _NO_POOL and (site["opened"] > 1 or site["errors"])
+        if site["pool"] is None
+        and site["driver"] not in _NO_POOL
+        and (site["opened"] > 1 or (site["opened"] and site["errors"]))  # nothing is known of what it never had
     ]
     if not asks:
         return
@@ -248,9 +252,16 @@ def _change(sites: list[Document], size: int) -> Iterator[str]:
     if any(site["by_django"] for site in sites):
         engine = "postgresql" if sites[0]["driver"].startswith("psycopg") else "mysql"
         yield f'  in Django\'s settings:   "ENGINE": "penstock.integrations.django.{engine}"'
-    others = [site for site in sites if not site["by_django"]]
-    if not others:
-        return
+    others: dict[str, list[Document]] = {}
+    for site in sites:
+        if not site["by_django"]:
+            others.setdefault(site["driver"], []).append(site)
+    for same in others.values():
+        yield from _pool_instead(same, size)
+
+
+def _pool_instead(others: list[Document], size: int) -> Iterator[str]:
+    """What to write at these lines of one driver."""
     driver = _NAMES.get(others[0]["driver"], others[0]["driver"])
     is_async = others[0]["driver"] in _ASYNC
     named = "" if driver == "psycopg" else f", driver={driver!r}"

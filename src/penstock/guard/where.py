@@ -77,6 +77,12 @@ def sites(lines: tuple[Line, ...]) -> tuple[CallSite, ...]:
     return tuple(call_site(code, lasti) for code, lasti in lines)
 
 
+def own(stack: tuple[CallSite, ...]) -> tuple[CallSite, ...]:
+    """Of lines of code the program's, if there is one among them. Those of an event loop tell nothing of anybody."""
+    mine = tuple(line for line in stack if not _is_library(line.file, ""))
+    return mine or tuple(line for line in stack if "/asyncio/" not in line.file)
+
+
 def _is_library(file: str, module: str) -> bool:
     known = _libraries.get(file)
     if known is None:

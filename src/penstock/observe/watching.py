@@ -22,6 +22,7 @@ from .telemetry.server import Server
 
 logger = logging.getLogger("penstock.observe")
 
+OFF = ("off", "0", "false", "no")
 BUSY = 0.1  # seconds between two looks while something is out, on average
 QUIET = 1.0  # the most, when nothing has been for a while
 EARLY = 10.0  # between two looks at whether there is something to say in the log
@@ -33,10 +34,10 @@ _off = False
 _lock = threading.Lock()
 
 
-def watch(source: Source) -> None:
+def begin(source: Source) -> None:
     """*source* is watched from now on, and the process has a telemetry socket; not with PENSTOCK_TELEMETRY=off."""
     global _watching
-    if _off or os.environ.get("PENSTOCK_TELEMETRY", "").lower() == "off":
+    if _off or os.environ.get("PENSTOCK_TELEMETRY", "").strip().lower() in OFF:
         return
     follow(source)
     if _watching is not None:
@@ -48,7 +49,7 @@ def watch(source: Source) -> None:
                 _watching = watching
 
 
-def unwatch() -> None:
+def end() -> None:
     """End the watching, remove the socket, and begin neither again in this process."""
     global _off, _watching
     _off = True

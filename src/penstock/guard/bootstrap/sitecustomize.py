@@ -17,7 +17,7 @@ FRAMEWORKS = (
 
 
 def start() -> None:
-    if os.environ.get("PENSTOCK", "").lower() == "off" or not os.environ.get("PENSTOCK_RUN"):
+    if os.environ.get("PENSTOCK", "").lower() in ("off", "0", "false", "no") or not os.environ.get("PENSTOCK_RUN"):
         return
     try:
         from wrapt import register_post_import_hook

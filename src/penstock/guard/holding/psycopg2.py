@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib import import_module
@@ -15,6 +14,7 @@ from psycopg2.sql import Composable  # type: ignore[import-untyped]
 
 from ...drivers.dbapi import Lendable
 from ...drivers.psycopg2 import _text
+from .. import databases
 from ..settings import Settings
 from . import pools
 from .connecting import fallback
@@ -23,7 +23,6 @@ from .handle import Handle, Kind
 
 _ATTRIBUTES = ("autocommit", "isolation_level", "readonly", "deferrable", "cursor_factory")
 _STRANGERS = ("async", "async_", "replication")
-_DEFAULTS = {"host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
 
 
 def install(module: ModuleType, settings: Settings) -> None:
@@ -76,17 +75,15 @@ def _pool(
     if hasattr(factory, "start_replication") or "Replication" in getattr(factory, "__name__", ""):
         pools.say_once("psycopg2 connections in asynchronous mode, or for replication, are not held")
         return None
-    where = tuple(params.get(name) or os.environ.get(variable, "") for name, variable in _DEFAULTS.items())
+    where = databases.where(params)
     timeout = float(params.pop("connect_timeout", 0)) or None
 
     def make() -> tuple[str, dict[str, Any]]:
         options = {"connect_timeout": timeout} if timeout else {}
         return extensions.make_dsn(**params), {"connection_class": factory, **options}
 
-    host, port, dbname, user = where
-    title = f"{dbname or user or 'its default database'} at {host or 'a local socket'}:{port or 5432}"
     key = (frozenset(params.items()), factory)
-    return pools.pool_for("psycopg2", where, key, settings.max_size, make, title), timeout
+    return pools.pool_for("psycopg2", where, key, settings.max_size, make, databases.title(where)), timeout
 
 
 class _Kind(Kind):

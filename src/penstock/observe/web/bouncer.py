@@ -12,7 +12,7 @@ from ..pgbouncer import Console
 EVERY = 2.0  # seconds
 
 
-class Watched:
+class Consulted:
     """:param dsn: of the admin console."""
 
     def __init__(self, dsn: str) -> None:

@@ -9,7 +9,7 @@
   const [AT, IN_USE, IDLE, OPENING, WAITING, MAX, WAIT50, WAIT99, USE50, USE99] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
   const byId = (id) => document.getElementById(id);
-  const state = { about: {}, frame: null, history: {}, chosen: null, token: "", told: 0, why: "", raised: null };
+  const state = { about: {}, frame: null, history: {}, chosen: null, picked: false, token: "", told: 0, why: "", raised: null };
 
   // ---------------------------------------------------------------------------------------- words
 
@@ -203,6 +203,7 @@
   const charts = (pool, points) => {
     const shown = points.filter((point) => state.frame.now - point[AT] <= SPAN);
     const span = Math.min(SPAN, Math.max(SHORTEST, state.frame.now - (shown[0]?.[AT] ?? 0)));
+    const since = span < SPAN ? `${Math.max(1, Math.round(state.frame.now - (shown[0]?.[AT] ?? state.frame.now)))} s` : "five minutes";
     const most = (value) => Math.max(0, ...shown.map((point) => value(point) ?? 0));
     const open = (point) => point[IN_USE] + point[IDLE] + point[OPENING];
 
@@ -217,13 +218,13 @@
     }
     connections.show();
     key(byId("caption-connections"), [["in-use", "in use"], ["idle", "idle"], ["opening", "being opened"], ["limit", "the line"]],
-      `In use now ${number(pool.in_use)}, at most ${number(most((point) => point[IN_USE]))} in five minutes.`);
+      `In use now ${number(pool.in_use)}, at most ${number(most((point) => point[IN_USE]))} in ${since}.`);
 
     const waiting = new Plane(byId("chart-waiting").querySelector("svg"), span, even(Math.max(4, most((point) => point[WAITING]))), (value) => number(value));
     waiting.band(shown, () => 0, (point) => point[WAITING], "area");
     waiting.stroke(shown, (point) => point[WAITING], "stroke");
     waiting.show();
-    key(byId("caption-waiting"), [], `Now ${number(pool.waiting)}, at most ${number(most((point) => point[WAITING]))} in five minutes.`);
+    key(byId("caption-waiting"), [], `Now ${number(pool.waiting)}, at most ${number(most((point) => point[WAITING]))} in ${since}.`);
 
     for (const [id, p50, p99, times] of [["wait", WAIT50, WAIT99, pool.wait], ["use", USE50, USE99, pool.use]]) {
       const plane = new Plane(byId(`chart-${id}`).querySelector("svg"), span, nice(Math.max(0.004, most((point) => point[p99]))), seconds);
@@ -239,9 +240,12 @@
 
   const alerts = (frame) => {
     byId("calm").hidden = frame.alerts.length > 0;
-    keep(byId("alert-list"), frame.alerts, (alert) => `${alert.pid} ${alert.pool} ${alert.kind} ${alert.at}`, () => {
+    keep(byId("alert-list"), frame.alerts, (alert) => `${alert.pid} ${alert.pool} ${alert.kind} ${alert.at}`, (alert) => {
       const item = make("li");
-      item.append(make("span", "▲ ", "mark"), make("strong"), " ", make("span", undefined, "pool"), " ", make("span"), " ", make("small"));
+      const pool = make("button", undefined, "pool");
+      pool.type = "button";
+      pool.addEventListener("click", () => choose(alert.pool));
+      item.append(make("span", "▲ ", "mark"), make("strong"), " ", pool, " ", make("span"), " ", make("small"));
       item.firstChild.setAttribute("aria-hidden", "true");
       return item;
     }, (item, alert) => {
@@ -267,6 +271,12 @@
       set(item, `${clock(alert.cleared ?? alert.at)} ${alert.state}: ${alert.pool}: ${alert.kind}: ${alert.why}`));
   };
 
+  const choose = (name) => {
+    state.chosen = name;
+    state.picked = true;
+    show();
+  };
+
   const alarming = (name) => state.frame.alerts.some((alert) => alert.pool === name);
 
   const pools = (frame) => {
@@ -279,8 +289,7 @@
       bar.append(draw("rect", { class: "rest", width: 100, height: 5 }), draw("rect", { class: "in-use", height: 5, width: 0 }));
       button.append(make("span"), make("span"), bar);
       button.addEventListener("click", () => {
-        state.chosen = pool.name;
-        show();
+        choose(pool.name);
       });
       item.append(button);
       return item;
@@ -345,7 +354,7 @@
         className: "place",
         update: (node, group) => {
           if (!node.firstChild) node.append(make("code"), make("small"));
-          const here = group.stack[0];
+          const here = group.now_at;
           set(node.children[0], here ? `${base(here.file)}:${here.line}` : "not known");
           set(node.children[1], here ? `in ${here.function}, ${group.owner}` : group.owner);
         },
@@ -416,8 +425,10 @@
     if (!frame || frame.error) return;
     byId("all").hidden = false;
     byId("token-form").hidden = true;
-    if (!frame.pools.some((pool) => pool.name === state.chosen)) {
-      const alarmed = frame.pools.find((pool) => alarming(pool.name));
+    const there = frame.pools.some((pool) => pool.name === state.chosen);
+    const alarmed = frame.pools.find((pool) => alarming(pool.name));
+    // Until somebody picks one, the first that is alarming is shown.
+    if (!there || (!state.picked && alarmed && !alarming(state.chosen))) {
       state.chosen = (alarmed ?? [...frame.pools].sort((a, b) => b.waiting - a.waiting || b.in_use - a.in_use)[0])?.name ?? null;
     }
     alerts(frame);
@@ -519,15 +530,28 @@
     state.token = byId("token").value;
     go();
   });
-  byId("action-form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const order = { pool: state.chosen, do: event.submitter.value };
-    if (order.do === "resize") order.max_size = Number(byId("size").value);
-    if (order.do === "reclaim") order.site = JSON.parse(byId("leak").value || "null");
-    const answer = await fetch("act", { method: "POST", headers: authorised(byId("action-token").value), body: JSON.stringify(order) });
-    const told = await answer.text();
-    set(byId("acted"), answer.ok ? `Done: ${JSON.parse(told).done}.` : told);
-  });
+  // One form for each action, and one for the token: the return key in a field does what stands beside it, or nothing.
+  byId("action-form").addEventListener("submit", (event) => event.preventDefault());
+  const act = async (order) => {
+    try {
+      const answer = await fetch("act", { method: "POST", headers: authorised(byId("action-token").value), body: JSON.stringify(order) });
+      const told = await answer.text();
+      set(byId("acted"), answer.ok ? `Done: ${JSON.parse(told).done}.` : told);
+    } catch (error) {
+      set(byId("acted"), `No answer (${error.message}): whether it was done is not known.`);
+    }
+  };
+  for (const form of document.querySelectorAll("form[data-do]")) {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const order = { pool: state.chosen, do: form.dataset.do };
+      if (order.do === "resize") order.max_size = Number(byId("size").value);
+      if (order.do === "reclaim") order.site = JSON.parse(byId("leak").value || "null");
+      if (order.do === "drain" && !confirm(`Replace every connection of ${order.pool}?`)) return;
+      set(byId("acted"), "");
+      act(order);
+    });
+  }
   addEventListener("resize", () => requestAnimationFrame(show));
   setInterval(status, 1000);
   status();
