@@ -23,7 +23,7 @@ _POOLS = {
     "mysql.connector.pooling": "mysql.connector's pool",
     "dbutils": "DBUtils",
 }
-_BETWEEN = ("contextlib", "functools")  # the program's on either side
+BETWEEN = ("contextlib", "functools")  # the program's on either side
 _LOOPS = ("asyncio.events", "asyncio.base_events", "asyncio.runners")
 _DEPTH = 3  # of the program's lines that are kept: helpers call helpers
 _FOLDERS = tuple(
@@ -53,7 +53,7 @@ def asked(frame: FrameType) -> Asked | None:
     while each is not None and len(lines) < _DEPTH:
         module = each.f_globals.get("__name__", "")
         if _is_library(each.f_code.co_filename, module):
-            if lines and module not in _BETWEEN:
+            if lines and module not in BETWEEN:
                 break
             if module.startswith("penstock.") and not module.startswith("penstock.guard."):
                 return None
@@ -93,6 +93,11 @@ def _is_library(file: str, module: str) -> bool:
         if len(_libraries) < _MOST_FILES:
             _libraries[file] = known
     return known
+
+
+def is_library(file: str) -> bool:
+    """Whether a line in *file* is not the program's own."""
+    return _is_library(file, "")
 
 
 def _is_installed(module: object) -> bool:

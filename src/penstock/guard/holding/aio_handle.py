@@ -196,6 +196,16 @@ class AsyncHandle:
         self._part()
         return True
 
+    def kept_for(self) -> str | None:
+        """As `handle` has it."""
+        if self.conn is None or self._busy:
+            return None
+        if self.pool._driver.status(self.conn) in (Status.INTRANS, Status.INERROR):
+            return "in a transaction: commit or roll back"
+        if not self.is_clean():
+            return "its session was changed (SET, a prepared statement, a temporary table ...): close it after use"
+        return "a function was called that may have changed its session: close it after use" if self.unsure else None
+
     def _may_be_asked(self) -> bool:
         """Whether the next statement may ask the session what it has written last."""
         return self.pool.database.sticky and self._inserted and monotonic() - self.used < _STICKY_SECONDS

@@ -64,6 +64,7 @@ class Connection:
         try:
             if hasattr(conn, name):
                 setattr(conn, name, value)
+                handle.kind.set_on(conn, name)
             else:
                 self._own[name] = value
         finally:

@@ -185,6 +185,8 @@ class Handle:
         self.check()
         code, lasti = pools.site()
         conn = self.kind.borrow(self, self._timeout, code, lasti)
+        if self.kind.begins_by_itself:
+            conn._touched |= Touched.BEYOND_RESET
         self.unsure = self.used_it = False
         try:
             if self.kept:
@@ -231,6 +233,25 @@ class Handle:
         if self.pinned or self.unsure or self._may_be_asked():
             return True
         return not self.kind.is_spare(self, conn) and not (hard and self.kind.is_dispensable(self, conn))
+
+    def kept_for(self) -> str | None:
+        """What its connection is not given up for."""
+        conn = self.conn
+        if conn is None or self._busy:
+            return None
+        if self.pinned:
+            return "within a block of the connection's own (`with`)"
+        if self.kind.driver.status(conn) in (Status.INTRANS, Status.INERROR):
+            return "in a transaction: commit or roll back"
+        if not self.kind.is_clean(conn):
+            return "its session was changed (SET, a temporary table, a lock, LISTEN ...): close it after use"
+        if self.unsure:
+            return "a function was called that may have changed its session: close it after use"
+        return (
+            None
+            if self.kind.is_spare(self, conn)
+            else "has rows that were not fetched: fetch them, or close the cursor"
+        )
 
     def _may_be_asked(self) -> bool:
         """Whether the next statement may ask the session what it has written last."""
@@ -342,16 +363,23 @@ class Kind:
 
     :ivar driver: Penstock's own for these connections.
     :ivar close_waits: whether the driver's `close` waits for the statement that another thread runs.
+    :ivar own_class: the driver's, and *attributes* what its instances have beside.
     :ivar everything: all that can be reset, and is when a connection comes back that was used.
     """
 
     mysql = False
     close_waits = False
+    own_class: Any = None
+    attributes: tuple[str, ...] = ()
     everything = ANYTHING
 
     def __init__(self, pool: pools.HeldPool) -> None:
         self.driver = pool._driver
         self.pool = pool
+        # What a class of the program's makes for each connection is not undone by a reset.
+        theirs: Any = getattr(self.driver, "connection_class", None)
+        theirs = getattr(theirs, "__origin__", theirs)
+        self.begins_by_itself = self.own_class is not None and theirs.__init__ is not self.own_class.__init__
 
     def borrow(self, handle: Handle, timeout: float | None, code: CodeType, lasti: int) -> Any:
         """A connection of the pool's. Raises the driver's own error when none can be opened, or had in time."""
@@ -408,6 +436,11 @@ class Kind:
 
     def repeat(self, conn: Any, statement: str) -> None:
         raise NotImplementedError
+
+    def set_on(self, conn: Any, name: str) -> None:
+        """An attribute was set: one of the program's own class is not undone, and its connection not lent again."""
+        if self.own_class is not None and not hasattr(self.own_class, name) and name not in self.attributes:
+            conn._touched |= Touched.BEYOND_RESET
 
     def closed_error(self) -> Exception:
         raise NotImplementedError

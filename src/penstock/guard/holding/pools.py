@@ -13,7 +13,9 @@ import math
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from sys import _getframe
 from threading import Lock, RLock, get_ident
 from time import monotonic
@@ -25,6 +27,7 @@ from ...drivers.base import Status
 from ...pool.holders import _is_inner, report
 from ...pool.sync import Pool
 from ...pool.terms import Wish
+from .. import where
 
 if TYPE_CHECKING:
     from .handle import Handle
@@ -174,12 +177,22 @@ class Database:
 
     def exhausted(self, why: str) -> str:
         """What to say to somebody who has waited in vain: who holds, and what can be done."""
-        holders = [holder for pool in tuple(self.pools.values()) for holder in pool.holders()]
+        holders = [
+            replace(holder, stack=tuple(frame for frame in holder.stack if not where.is_library(frame.file)))
+            for pool in tuple(self.pools.values())
+            for holder in pool.holders()
+        ]
         return (
-            f"{self.name}: {why}: {len(holders)} are held in this process,"
+            f"{self.name}: {why}: {len(holders)} {'is' if len(holders) == 1 else 'are'} held in this process,"
             f" and `penstock run --hold --max {self.max_size}` allows no more\n{report(holders)}\n"
-            "  Give them back sooner (close, commit), or raise --max; PENSTOCK=off leaves connections alone"
+            f"{self._kept_for()}"
+            "  Give them back sooner, or raise --max; PENSTOCK=off leaves connections alone"
         )
+
+    def _kept_for(self) -> str:
+        """Why those that are held are not given up."""
+        reasons = Counter(filter(None, (handle.kept_for() for handle in tuple(self.handles))))
+        return "".join(f"    {count}: {reason}\n" for reason, count in reasons.most_common())
 
     def look_again(self) -> None:
         """Somebody waits on. Found here is what comes back unnoticed: a result dropped half read, above all."""
@@ -286,7 +299,7 @@ def forget(pool: HeldPool) -> None:
 def site() -> tuple[CodeType, int]:
     """The line of the program's own that is being run: not a driver's, a framework's or ours."""
     frame = innermost = _getframe(2)
-    while _is_inner(frame.f_globals.get("__name__", "") + "."):
+    while _is_inner((module := frame.f_globals.get("__name__", "")) + ".") or module in where.BETWEEN:
         if frame.f_back is None:
             return innermost.f_code, innermost.f_lasti
         frame = frame.f_back

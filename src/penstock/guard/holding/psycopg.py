@@ -86,6 +86,9 @@ def _lead_cursors(base: Any) -> None:
 
 
 class _Kind(Kind):
+    own_class = psycopg.Connection
+    attributes = (*_ATTRIBUTES, "prepared_max", "prepare_threshold")
+
     def is_dispensable(self, handle: Handle, conn: Any) -> bool:
         if conn.isolation_level not in (None, psycopg.IsolationLevel.READ_COMMITTED):
             return False  # it sees what there was when it began

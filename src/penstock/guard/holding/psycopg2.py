@@ -88,6 +88,7 @@ def _pool(
 
 class _Kind(Kind):
     close_waits = True
+    own_class = extensions.connection
 
     def is_clean(self, conn: Any) -> bool:
         ready: bool = conn.status == extensions.STATUS_READY
