@@ -701,6 +701,42 @@ def test_a_drivers_line_is_one_for_each_database(held: Held, driver: str) -> Non
 
 
 @postgresql_s
+def test_threads_with_different_arguments_never_have_more_at_the_server(
+    held: Held, driver: str, postgres: EmbeddedPostgres
+) -> None:
+    name = f"rush-{driver}-{os.getpid()}"
+    said = held(
+        driver,
+        f"""
+        watching = driver.connect(os.environ["ADMIN"])
+        watching.autocommit = True
+        together, failed = threading.Barrier(24), []
+        def work(number):
+            try:
+                together.wait()
+                for _ in range(3):
+                    conn = connect(application_name="{name}", options=f"-c work_mem={{1000 + number % 3}}kB")
+                    found = run(conn, "SELECT current_setting('work_mem'), pg_sleep(0.005)")[0]
+                    assert found == f"{{1000 + number % 3}}kB"
+                    conn.close()
+            except BaseException as error:
+                failed.append(error)
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(24)]
+        for thread in threads:
+            thread.start()
+        most = 0
+        while any(thread.is_alive() for thread in threads):
+            asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'"
+            most = max(most, run(watching, asked)[0])
+        assert not failed, failed
+        print(most)
+        """,
+        ADMIN=postgres.admin_dsn,
+    )
+    assert 1 <= int(said) <= 2
+
+
+@postgresql_s
 def test_ways_to_connect_that_were_used_once_or_in_vain_are_forgotten(held: Held, driver: str) -> None:
     said = held(
         driver,

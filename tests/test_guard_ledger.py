@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import events
-from penstock.guard import timeline, verdict
+from penstock.guard import account, timeline, verdict
 from penstock.guard.ledger import MOST_SITES, Ledger
 from penstock.guard.requests import Request, begin, leave
 from penstock.guard.timeline import Timeline
@@ -337,6 +337,29 @@ def site(**more: Any) -> dict[str, Any]:
 )
 def test_which_lines_leak(known: dict[str, Any], leaks: dict[str, int]) -> None:
     assert verdict.leaks(known) == leaks
+
+
+def test_news_that_come_as_the_writer_leaves_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(account._thread, "start_new_thread", lambda *call: started.append(call))
+    writer = account.Writer()
+
+    class Awake:
+        def locked(self) -> bool:
+            return not started and leaving
+
+        def acquire(self, blocking: bool = True) -> bool:
+            return True
+
+        def release(self) -> None:
+            nonlocal leaving
+            writer.changed()  # by another thread: this one is still there, and will not look again
+            leaving = False
+
+    leaving = True
+    writer._awake = Awake()  # type: ignore[assignment]
+    writer._keep_writing()
+    assert len(started) == 1
 
 
 def use(driver: str, opened: int, **more: Any) -> dict[str, Any]:

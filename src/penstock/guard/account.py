@@ -62,6 +62,8 @@ class Writer:
                     return
         finally:
             self._awake.release()
+        if self._news:  # said after it was looked, and before the next thread could have been started
+            self.changed()
 
     def write(self) -> None:
         """Now."""
