@@ -19,7 +19,7 @@ from penstock import CallSite, Holder, Pool
 from penstock.events import CameBack, Closed, ConnectFailed, HeldLong, LeakSuspected, Refused, Returned
 from penstock.guard.foreign import Watched, looking
 from penstock.integrations import caller
-from penstock.observe import sources
+from penstock.observe import metrics, sources
 from support.waiting import aside, eventually
 from support.web import ROOT
 
@@ -465,6 +465,15 @@ def test_what_is_watched_is_observed_as_our_own_pools_are(dsn: str) -> None:
         assert watched.name == "orders"
         watched.stop()
         assert watched not in sources.sources()
+
+
+@kinds
+def test_a_watched_pool_s_limit_is_exported_as_of_our_own(kind: Any, dsn: str) -> None:
+    """Or no alert could tell that it is full."""
+    with kind(dsn) as theirs, watching(theirs.pool) as watched:
+        exported = {metric: value for metric, _, value in metrics.of_source(watched, watched.snapshot())}
+        assert exported[metrics.MAX] == exported[metrics.IDLE_MAX] == SIZE
+        assert metrics.IDLE_MIN in exported
 
 
 def test_watching_twice_is_watching_once(dsn: str) -> None:

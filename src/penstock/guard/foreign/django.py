@@ -106,7 +106,7 @@ def _closing(watched: Watched, weak: ref[Any], close: Callable[..., Any]) -> Cal
         wrapper: Any = weak()
         if wrapper.connection is not None:
             watched.gave(id(wrapper))
-            watched.closed(Reason.THEIRS)
+            watched.note_closed(Reason.THEIRS)
         return close(wrapper)
 
     return closing

@@ -133,7 +133,7 @@ class SQLAlchemy:
     def _close(self, conn: Any, record: Any) -> None:
         broken = id(record) in self._broken
         self._broken.discard(id(record))
-        self._watched.closed(Reason.BROKEN if broken else Reason.THEIRS)
+        self._watched.note_closed(Reason.BROKEN if broken else Reason.THEIRS)
 
     def _invalidate(self, conn: Any, record: Any, error: Any) -> None:
         self._broken.add(id(record))

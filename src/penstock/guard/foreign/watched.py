@@ -346,7 +346,7 @@ class Watched:
         self._emit(events.ConnectFailed, error, seconds)
 
     @harmless
-    def closed(self, reason: Reason) -> None:
+    def note_closed(self, reason: Reason) -> None:
         self._closes[reason] += 1
         self._emit(events.Closed, reason)
 
