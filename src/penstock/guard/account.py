@@ -62,7 +62,11 @@ class Writer:
                     return
         finally:
             self._awake.release()
-        if self._news:  # said after it was looked, and before the next thread could have been started
+        self._start_again()
+
+    def _start_again(self) -> None:
+        """If news came after it was looked for them, and before another thread could have been started."""
+        if self._news:
             self.changed()
 
     def write(self) -> None:
