@@ -332,6 +332,35 @@ def test_save_may_neither_commit_nor_hide_a_failed_statement(users: Users, kind:
     assert users.saved == []
 
 
+@both
+def test_after_a_save_that_commits_no_other_is_called(users: Users, kind: Kind) -> None:
+    """Of those that wait to be saved, each would do the same."""
+    together = threading.Semaphore(0)
+
+    def work(number: int, http: Any) -> str:
+        together.release()
+        return ""
+
+    async def work_async(number: int, http: Any) -> str:
+        return work(number, http)
+
+    def save(conn: Any, number: int, name: str) -> None:
+        assert all(together.acquire(timeout=10) for _ in range(8))
+        users.save(conn, number, name)
+        conn.execute("COMMIT")
+
+    async def save_async(conn: Any, number: int, name: str) -> None:
+        assert all([await asyncio.to_thread(together.acquire, timeout=10) for _ in range(8)])
+        await users.save(conn, number, name)
+        await conn.execute("COMMIT")
+
+    works, saves = (work, save) if kind is Pool else (work_async, save_async)
+    with pytest.raises(BatchStopped, match="has committed") as stopped:
+        carry_out(kind, range(8), users, work=works, save=saves, pool={"max_size": 1})
+    assert (stopped.value.report.done, stopped.value.report.failed) == (0, 1)
+    assert len(users.saved) == 1
+
+
 def run_with_pool(kind: Kind, users: Users, hear: Any, items: Any, **given: Any) -> Any:
     options = {"save": users.save, "job": users.job, "concurrency": 4, "retry": QUICK, "work": work_of(kind), **given}
     work = options.pop("work")

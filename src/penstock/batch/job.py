@@ -107,6 +107,7 @@ class BaseJob:
         self._in_a_row = 0
         self._why: tuple[str, BaseException | None] | None = None
         self._stopping = False
+        self._save_commits = False
         self._said_elsewhere = False
         self.done = self.skipped = self.elsewhere = self.failed = self.failed_before = 0
         self._began = self._clock()
@@ -326,7 +327,9 @@ class BaseJob:
         ended: BaseException | None = None
         while group := self._next_group():
             try:
-                if self._why is None or self._why[1] is None:  # or there is no sense in it any more
+                if not self._save_commits and (
+                    self._why is None or self._why[1] is None
+                ):  # or it makes no sense any more
                     await self._commit(group)
             except BaseException as error:
                 self._stop(told(error), error)
@@ -428,6 +431,7 @@ class BaseJob:
         return True
 
     def _stop_for_commit(self, begun: list[Entry]) -> None:
+        self._save_commits = True
         *before, last = (entry.key for entry in begun)
         whose = f"item {last}" + (f" (or of {', '.join(before)}, before it)" if before else "")
         self._stop(f"save() of {whose} has committed. {_ENDED}", None)
