@@ -1147,3 +1147,76 @@ def test_a_pool_that_is_one_already_is_left_alone(held: Held) -> None:
         """,
     )
     assert said == "True True"
+
+
+@postgresql_s
+def test_a_transaction_that_may_have_done_something_is_never_ended_for_another(held: Held, driver: str) -> None:
+    """Somebody else waits in vain, as its owner keeps it: what it did is there after its commit."""
+    program = """
+        setup = connect()
+        run(setup, "CREATE TABLE only_reads (n int)")
+        run(setup, "CREATE FUNCTION adds() RETURNS int LANGUAGE sql AS 'INSERT INTO only_reads VALUES (1) RETURNING 1'")
+        setup.commit()
+        setup.close()
+        for statement in ("SELECT adds()", "EXPLAIN ANALYZE INSERT INTO only_reads VALUES (1)",
+                          "SELECT 1 AS n INTO only_read", "SELECT pg_advisory_xact_lock(7)"):
+            keeper = connect()
+            run(keeper, statement) if "INTO only_read" not in statement else keeper.cursor().execute(statement)
+            other = threading.Thread(target=lambda: why.append(refused()))
+            why = []
+            def refused():
+                try:
+                    connect(connect_timeout=2).close()
+                except driver.OperationalError as error:
+                    return "only 1" if "1 is held" in str(error) else str(error)
+            other.start()
+            other.join()
+            keeper.commit()
+            keeper.close()
+            print(why)
+        conn = connect()
+        print(run(conn, "SELECT count(*) FROM only_reads"), run(conn, "SELECT to_regclass('only_read') IS NOT NULL"))
+        run(conn, "DROP FUNCTION adds()")
+        run(conn, "DROP TABLE only_reads, only_read")
+        conn.commit()
+    """
+    *refusals, there = held(driver, program, max=1).splitlines()
+    assert refusals == ["['only 1']"] * 4
+    assert there == "(2,) (True,)"
+
+
+@postgresql_s
+def test_a_transaction_with_a_snapshot_of_its_own_is_never_ended_for_another(held: Held, driver: str) -> None:
+    """Also where the role, the server or the DSN says that it has one."""
+    program = """
+        os.environ["PGOPTIONS"] = "-c default_transaction_isolation=repeatable\\ read"
+        keeper = connect()
+        first = run(keeper, "SELECT 1")
+        try:
+            connect(connect_timeout=2).close()
+        except driver.OperationalError as error:
+            print("1 is held" in str(error))
+    """
+    assert held(driver, program, max=1) == "True"
+
+
+@postgresql_s
+def test_kept_connections_are_shared_evenly(held: Held, driver: str) -> None:
+    """Each thread keeps one, in autocommit; with psycopg2 the rows of each result are read after the statement."""
+    program = """
+        counts = [0] * 12
+        over = time.monotonic() + 3
+        def work(number):
+            conn = connect()
+            conn.autocommit = True
+            cursor = conn.cursor()
+            while time.monotonic() < over:
+                cursor.execute("SELECT pg_sleep(0.002)")
+                cursor.fetchone()
+                counts[number] += 1
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(min(counts) * 4 > max(counts), counts)
+    """
+    assert held(driver, program, max=3).startswith("True"), driver

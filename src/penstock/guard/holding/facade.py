@@ -183,9 +183,13 @@ class Cursor:
 
     def _read(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method that gives what the driver has received already, or else needs the connection it had before."""
-        if self._handle.conn is not self._conn:
-            return getattr(self._real, name)(*args, **kwargs)
-        return self._do(name, *args, **kwargs)
+        handle, real = self._handle, self._real
+        if not handle.stay(self._conn):
+            return getattr(real, name)(*args, **kwargs)
+        try:
+            return getattr(real, name)(*args, **kwargs)
+        finally:
+            handle.leave()
 
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         self._handle.states(statement)
@@ -239,9 +243,8 @@ class Cursor:
 
     def _next(self, rows: Iterator[Any]) -> Any:
         handle = self._handle
-        if handle.conn is not self._conn:
+        if not handle.stay(self._conn):
             return next(rows)
-        handle.enter()
         try:
             return next(rows)
         finally:

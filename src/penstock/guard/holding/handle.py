@@ -37,7 +37,7 @@ _STICKY_SECONDS = 1.0
 _FRESH_SECONDS = 0.02  # for which a connection stays with who has just connected, and is about to use it
 _READS = re.compile(
     r"\s*\(?\s*(?:select|show|explain|describe|desc|values|table|fetch|commit|rollback)\b"
-    r"(?!.*\b(?:nextval|sql_calc_found_rows|for\s+(?:no\s+key\s+)?(?:update|share|key))\b)",
+    r"(?!.*\b(?:nextval|setval|into|analy[sz]e|sql_calc_found_rows|for\s+(?:no\s+key\s+)?(?:update|share|key))\b)",
     re.IGNORECASE | re.DOTALL,
 )
 _LAST = re.compile(
@@ -146,6 +146,19 @@ class Handle:
             if not self.shared and get_ident() != self._thread:
                 self.shared = True
             return self.conn
+
+    def stay(self, conn: Any) -> bool:
+        """As `enter`, if *conn* is still the connection. Whether it was: to look first would be too early."""
+        with self._lock:
+            if self.conn is not conn:
+                return False
+            self._busy += 1
+            return True
+
+    def rest(self) -> None:
+        """Something that kept its connection may be done with."""
+        if self.pool.database.waited_for:
+            self.give_up()
 
     def leave(self) -> None:
         self.used = monotonic()
@@ -422,6 +435,10 @@ class Kind:
     def is_dispensable(self, handle: Handle, conn: Any) -> bool:
         """Whether another connection does as well for the rest of the transaction, as nobody could tell them apart."""
         return False
+
+    def has_only_read(self, handle: Handle, conn: Any) -> bool:
+        """Whether the transaction did nothing else, and nothing has failed in it, which its owner has yet to see."""
+        return self.driver.status(conn) is Status.INTRANS and self.undoes(handle, conn)
 
     def keep(self, conn: Any) -> dict[str, Any]:
         """What the user has set on the connection object, by name."""

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import conninfo as dsn
 from psycopg._cursor_base import BaseCursor
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 
 from ...drivers.psycopg import _ATTRIBUTES, tracked
 from .. import databases
@@ -85,6 +85,12 @@ def _lead_cursors(base: Any) -> None:
     base.__new__ = new
 
 
+def _sees_anew(conn: Any) -> bool:
+    """Whether each of its statements sees what is there by then. The server, the role or the DSN may say else."""
+    result = conn.pgconn.exec_(b"SHOW transaction_isolation")
+    return bool(result.status == ExecStatus.TUPLES_OK and result.get_value(0, 0) == b"read committed")
+
+
 class _Kind(Kind):
     own_class = psycopg.Connection
     attributes = (*_ATTRIBUTES, "prepared_max", "prepare_threshold")
@@ -94,7 +100,7 @@ class _Kind(Kind):
             return False  # it sees what there was when it began
         if any(isinstance(cursor._real, psycopg.ServerCursor) for cursor in handle.cursors):
             return False
-        return self.undoes(handle, conn)
+        return self.has_only_read(handle, conn) and _sees_anew(conn)
 
     def keep(self, conn: Any) -> dict[str, Any]:
         attributes, preparing = conn._adopted

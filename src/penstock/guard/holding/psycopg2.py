@@ -103,7 +103,13 @@ class _Kind(Kind):
             return False  # it sees what there was when it began
         if any(cursor._is_unread(conn) or cursor._real.name is not None for cursor in handle.cursors):
             return False
-        return not conn.notifies and self.undoes(handle, conn)
+        return not conn.notifies and self.has_only_read(handle, conn) and self._sees_anew(conn)
+
+    def _sees_anew(self, conn: Any) -> bool:
+        """Whether each of its statements sees what is there by then. The server, the role or the DSN may say else."""
+        with extensions.connection.cursor(conn, cursor_factory=extensions.cursor) as cursor:
+            cursor.execute("SHOW transaction_isolation")
+            return bool(cursor.fetchone() == ("read committed",))
 
     def keep(self, conn: Any) -> dict[str, Any]:
         encoding, *attributes = conn._adopted
@@ -156,13 +162,21 @@ class _Cursor(Cursor, extensions.cursor):  # type: ignore[misc]
 
     def _read(self, name: str, *args: Any, **kwargs: Any) -> Any:
         self._check()
-        if self._real.name is None:
+        if self._real.name is not None:
+            return super()._read(name, *args, **kwargs)
+        try:
             return getattr(self._real, name)(*args, **kwargs)
-        return super()._read(name, *args, **kwargs)
+        finally:
+            self._handle.rest()  # rows that nobody had read have kept its connection
 
     def _next(self, rows: Any) -> Any:
         self._check()
-        return next(rows) if self._real.name is None else super()._next(rows)
+        if self._real.name is not None:
+            return super()._next(rows)
+        try:
+            return next(rows)
+        finally:
+            self._handle.rest()
 
     @property
     def closed(self) -> bool:
