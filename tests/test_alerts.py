@@ -4,10 +4,12 @@ import http.server
 import json
 import logging
 import os
+import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -16,13 +18,16 @@ from penstock import CallSite, Holder, Pool, Snapshot
 from penstock.core import Reason, Refusal
 from penstock.observe import alerts
 from penstock.observe.alerts import Alert, Kind, Thresholds, sinks, webhook
+from penstock.observe.alerts import watch as watching_alerts
 from penstock.observe.alerts.judge import Figures, Judge
 from penstock.observe.alerts.sinks import QUEUE, Sink, Undelivered
+from penstock.observe.alerts.watch import Watch
 from penstock.observe.alerts.webhook import Webhook
 from penstock.pool.membership import FleetState
 from support.waiting import eventually
 
 SIZE = 10
+ALERT = Alert("shop", Kind.LEAK, 1.0, "held by <module> & co", 1, 3, 4, 0)
 
 
 class Simulated:
@@ -285,6 +290,49 @@ def test_thresholds_can_be_changed() -> None:
     assert pool.raised() == [Kind.UTILISATION]
 
 
+def test_what_a_leak_leaves_behind_is_no_second_alert(pool: Simulated) -> None:
+    """The last request to time out is seen only after the leak was given back."""
+    pool.leak(SIZE, idle=20.0, suspected=True)
+    pool.waiting = 6
+    for _ in range(30):
+        pool.timeouts += 1
+        pool.pass_by(1)
+    pool.leak(0)
+    pool.timeouts += 1
+    pool.waiting = 0
+    pool.pass_by(60)
+    assert pool.raised()[0] is Kind.LEAK
+    assert set(pool.raised()) == {Kind.LEAK}
+
+
+@pytest.mark.parametrize("how", ["full", "timeouts"])
+def test_a_leak_that_comes_to_hold_up_requests_is_told_once_more(pool: Simulated, how: str) -> None:
+    """It was told when it was one connection; now nobody gets any. Once, and it is one alert still."""
+    pool.leak(1, idle=60.0, suspected=True)
+    pool.pass_by(20)
+    pool.leak(SIZE, idle=60.0, suspected=True)
+    pool.waiting, pool.timeouts = 5, pool.timeouts + (how == "timeouts")
+    pool.pass_by(2 if how == "timeouts" else 15)
+    pool.pass_by(60)
+    assert [alert.state for _, alert in pool.told] == ["raised", "worse"]
+    assert pool.told[-1][1].in_use == SIZE
+    assert pool.active() == [Kind.LEAK]
+    pool.leak(0)
+    pool.waiting = 0
+    pool.pass_by(30)
+    assert pool.told[-1][1].state == "cleared"
+
+
+def test_a_cleared_alert_has_the_figures_of_the_end(pool: Simulated) -> None:
+    """Not those of when it was at its worst."""
+    pool.leased, pool.waiting = SIZE, 40
+    pool.pass_by(20)
+    pool.leased, pool.waiting = 2, 0
+    pool.pass_by(60)
+    cleared = pool.told[-1][1]
+    assert (cleared.state, cleared.in_use, cleared.idle, cleared.waiting) == ("cleared", 2, SIZE - 2, 0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [({"utilisation": 80}, "utilisation"), ({"fleet": 0}, "fleet"), ({"waiters": -1}, "waiters"),
@@ -344,19 +392,84 @@ def test_a_callback_that_hangs_or_raises_holds_up_nobody() -> None:
     hangs.end()
 
 
-def test_a_callback_that_raises_is_logged_once_and_dropped(caplog: pytest.LogCaptureFixture) -> None:
-    calls = []
+def test_a_callback_that_always_raises_is_given_up_and_one_that_stumbles_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A pager's hiccup must not silence it. Each failure counts, and so does what comes after the last."""
+    calls: list[Alert] = []
 
     def raises(alert: Alert) -> None:
         calls.append(alert)
-        raise KeyError("mine")
+        if len(calls) != sinks.PATIENCE:
+            raise KeyError("mine")
 
     sink = Sink("the callback", raises)
-    for _ in range(5):
-        sink.offer(Alert("shop", Kind.LEAK, 1.0, "", 1, 3, 4, 0))
+    for _ in range(2 * sinks.PATIENCE):
+        sink.offer(ALERT)
     eventually(lambda: sink._thread is not None and not sink._thread.is_alive())
-    assert len(calls) == 1
-    assert len([record for record in caplog.records if "gets no more alerts" in record.getMessage()]) == 1
+    assert len(calls) == 2 * sinks.PATIENCE
+    assert sink.dropped == 2 * sinks.PATIENCE - 1
+    sink.offer(ALERT)
+    assert sink.dropped == 2 * sinks.PATIENCE
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "not delivered: it raised KeyError" in line]) == 6  # 1, 2, 4, 8, 16, 32
+    assert len([line for line in said if "gets no more alerts" in line]) == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_looks_for_alerts_outlives_its_own_stumbling(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And begins again when it has ended all the same."""
+    monkeypatch.setattr(watching_alerts, "EVERY", 0.01)
+    turns: list[int] = []
+    watch = Watch(lambda _: None)
+    watch.sinks = (Sink("nobody", lambda _: None),)
+
+    def look() -> None:
+        turns.append(1)
+        if len(turns) < 4:
+            raise KeyError
+        raise SystemExit  # as nothing that is caught
+
+    watch.look = look  # type: ignore[method-assign]
+    watch.start()
+    eventually(lambda: watch._thread is not None and not watch._thread.is_alive())
+    assert len(turns) == 4
+    assert len([record for record in caplog.records if "has stumbled" in record.getMessage()]) == 1
+    first = watch._thread
+    watch.start()
+    assert watch._thread is not first
+    eventually(lambda: watch._thread is not None and not watch._thread.is_alive())
+
+
+def test_judges_that_are_replaced_meanwhile_are_no_trouble() -> None:
+    """`start()` is called again while those of pools that are gone are told."""
+    watch = Watch(lambda _: None)
+    for _ in range(2):
+        gone = Simulated()
+        watch._judges[weakref.ref(gone)] = gone.judge  # type: ignore[index]
+        del gone
+    tell = watch._tell
+
+    def told(changes: Any) -> None:
+        watch.judge_by(Thresholds())
+        tell(changes)
+
+    watch._tell = told  # type: ignore[method-assign]
+    watch.look()
+    assert watch._judges == {}
+
+
+def test_nobody_looks_when_nobody_is_told_and_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look of `penstock top` costs no process a thread for ever."""
+    monkeypatch.setattr(watching_alerts, "EVERY", 0.01)
+    watch = Watch(lambda _: None)
+    watch.start()
+    thread = watch._thread
+    monkeypatch.setattr(watching_alerts, "LINGER", 0.0)
+    eventually(lambda: thread is not None and not thread.is_alive())
+    assert watch._thread is None
 
 
 @contextmanager
@@ -388,9 +501,6 @@ def receiver(*statuses: int) -> Iterator[tuple[str, list[Any]]]:
         thread.join()
 
 
-ALERT = Alert("shop", Kind.LEAK, 1.0, "held by <module> & co", 1, 3, 4, 0)
-
-
 def test_a_webhook_gets_what_slack_takes() -> None:
     """`text`, with what means something to Slack escaped."""
     with receiver() as (url, got):
@@ -417,10 +527,30 @@ def test_a_webhook_that_fails_is_tried_again_and_one_that_refuses_is_not(monkeyp
     assert "cannot be reached" in str(caught.value)
 
 
+def test_a_webhook_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then is in time for each step; for all of them there is a deadline."""
+    monkeypatch.setattr(webhook, "DEADLINE", 0.3)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            conn, _ = server.accept()
+            with conn, suppress(OSError):
+                while not over.wait(0.02):
+                    conn.send(b"H")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            with pytest.raises(Undelivered, match=r"did not answer within 0\.3 s"):
+                Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/")(ALERT)
+        finally:
+            over.set()
+            dripping.join()
+
+
 def test_a_webhook_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """It accepts, and says nothing."""
-    import socket
-
     monkeypatch.setattr(webhook, "PAUSES", ())
     monkeypatch.setattr(webhook, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -451,3 +581,15 @@ def test_a_forked_child_has_alerts_of_its_own(dsn: str, told: list[Alert]) -> No
         os.kill(child, 9)
         os.waitpid(child, 0)
     os.close(writable)
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # which is what is tested
+def test_a_forked_child_that_uses_no_pool_has_no_thread(told: list[Alert]) -> None:
+    """Nor what its parent was told."""
+    alerts.start(told.append)
+    alerts._watch.recent.append(ALERT)
+    child = os.fork()
+    if not child:
+        names = [thread.name for thread in threading.enumerate()]
+        os._exit("penstock-alerts" in names or bool(alerts._watch.recent))
+    assert os.waitpid(child, 0)[1] == 0

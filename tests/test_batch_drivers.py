@@ -1,6 +1,7 @@
 """The checkpoint through each driver: items saved once, failures kept, what is claimed by one left alone by others."""
 
 import asyncio
+import re
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -12,12 +13,14 @@ import psycopg
 import pytest
 
 from penstock import AsyncPool, Pool
-from penstock.batch import Report, aio, for_each
+from penstock.batch import BatchStopped, Report, aio, for_each
 from penstock.drivers.generic import DBAPIModule
 from support.batch import QUICK, Api, user, work_of
 from support.either import Kind, settled
 
 CASES = [
+    ("psycopg", Pool),
+    ("psycopg", AsyncPool),
     ("psycopg2", Pool),
     ("psycopg2", AsyncPool),
     ("asyncpg", AsyncPool),
@@ -37,7 +40,7 @@ class Place:
         self.driver, self.kind = driver, kind
         self.table = self.job = f"batch_{uuid4().hex[:12]}"
         self.ask: Callable[[str], list[Any]]
-        if driver in ("psycopg2", "asyncpg"):
+        if driver in ("psycopg", "psycopg2", "asyncpg"):
             self.conninfo = dsn = str(request.getfixturevalue("dsn"))
             self.ask = lambda statement: self._postgres(dsn, statement)
         elif driver == "sqlite3":
@@ -48,7 +51,7 @@ class Place:
             server = request.getfixturevalue("mariadb")
             self.conninfo = server.dsn
             self.ask = lambda statement: server.ask(
-                f"{statement}".replace(" batch", f" {server_database(server)}.batch")
+                re.sub(r" (batch|penstock_batch)", rf" {server_database(server)}.\1", statement)
             )
         self.ask(f"CREATE TABLE {self.table} (id bigint, name varchar(50), CHECK (id <> 13))")
 
@@ -86,14 +89,15 @@ class Place:
 
     def carry_out(self, items: Any, **given: Any) -> Report:
         options = {"job": self.job, "concurrency": 8, "retry": QUICK, "http": Api().http, **given}
-        pool = {"driver": self.driver, "min_size": 1, "max_size": 3}
+        options.setdefault("work", work_of(self.kind))
+        pool = {"driver": self.driver, "min_size": 1, "max_size": options.pop("max_size", 3)}
         if self.kind is Pool:
             with Pool(self.conninfo, **pool) as threads:  # type: ignore[arg-type]
-                return for_each(items, work_of(Pool), pool=threads, save=self.save, **options)
+                return for_each(items, options.pop("work"), pool=threads, save=self.save, **options)
 
         async def job() -> Report:
             async with AsyncPool(self.conninfo, **pool) as tasks:  # type: ignore[arg-type]
-                return await aio.for_each(items, work_of(AsyncPool), pool=tasks, save=self.save_async, **options)
+                return await aio.for_each(items, options.pop("work"), pool=tasks, save=self.save_async, **options)
 
         return asyncio.run(job())
 
@@ -157,11 +161,11 @@ def test_a_save_that_rolls_back_fails_its_item_and_leaves_nothing(place: Place) 
     plain, plain_async = place.save, place.save_async
 
     def save(conn: Any, number: int, name: str) -> None:
-        conn.rollback()
+        conn.cursor().execute("ROLLBACK") if place.driver == "psycopg" else conn.rollback()
         plain(conn, number, name)
 
     async def save_async(conn: Any, number: int, name: str) -> None:
-        await settled(conn.rollback())
+        await (conn.execute("ROLLBACK") if place.driver == "psycopg" else settled(conn.rollback()))
         await plain_async(conn, number, name)
 
     place.save, place.save_async = save, save_async  # type: ignore[method-assign]
@@ -169,6 +173,110 @@ def test_a_save_that_rolls_back_fails_its_item_and_leaves_nothing(place: Place) 
     assert report.failed == 1
     assert "save() must neither commit" in report.failures[0].error
     assert place.saved == []
+
+
+def one_transaction(place: Place, monkeypatch: pytest.MonkeyPatch, *then: str) -> tuple[BatchStopped, list[int]]:
+    """13 items. The first is saved alone, and meanwhile the others come to be saved together; the fourth of these
+    executes *then*. How the job has ended, and the order in which `save` was called.
+    """
+    monkeypatch.setattr("penstock.batch.job.BaseJob._room", lambda job: 32)
+    ready, order = threading.Semaphore(0), list[int]()
+
+    def save(conn: Any, number: int, name: str) -> None:
+        others_are_ready(number)
+        Place.save(place, conn, number, name)
+        for statement in then if len(order) == 5 else ():
+            conn.cursor().execute(statement)
+
+    async def save_async(conn: Any, number: int, name: str) -> None:
+        await asyncio.to_thread(others_are_ready, number)
+        await Place.save_async(place, conn, number, name)
+        for statement in then if len(order) == 5 else ():
+            if place.driver == "asyncpg":
+                await conn.execute(statement)
+            else:
+                await (await settled(conn.cursor())).execute(statement)
+
+    def others_are_ready(number: int) -> None:
+        order.append(number)
+        if len(order) == 1:
+            for _ in range(13):
+                assert ready.acquire(timeout=10)
+
+    def work(number: int, http: Any) -> str:
+        ready.release()
+        return ""
+
+    async def work_async(number: int, http: Any) -> str:
+        return work(number, http)
+
+    given = {"work": work if place.kind is Pool else work_async, "concurrency": 13, "max_size": 1}
+    with monkeypatch.context() as patch, pytest.raises(BatchStopped) as stopped:
+        patch.setattr(place, "save", save)
+        patch.setattr(place, "save_async", save_async)
+        place.carry_out(range(20, 33), **given)
+    return stopped.value, order
+
+
+def states(place: Place) -> dict[int, str]:
+    item = "CAST(item AS char)" if place.driver in ("pymysql", "mysqlclient", "aiomysql") else "item"
+    rows = place.ask(f"SELECT {item}, state FROM penstock_batch WHERE job = '{place.job}'")
+    return {int(key): state for key, state in rows}
+
+
+def test_a_save_that_commits_ends_the_job_and_neither_loses_nor_repeats_its_neighbours(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, order = one_transaction(place, monkeypatch, "COMMIT")
+    first, *begun = order
+    assert len(begun) == 4, "they were not saved together, so this test shows nothing"
+    assert f"save() of item {begun[-1]} (or of " in str(stopped)
+    assert "has committed. save() must neither commit nor roll back" in str(stopped)
+    assert {number for number, state in states(place).items() if state == "done"} == {first}
+    assert stopped.report.failed == 4
+    unsure = place.carry_out([]).failures
+    assert {int(failure.key) for failure in unsure} == set(begun)
+    assert all("not known whether this item is saved" in failure.error for failure in unsure)
+    again = place.carry_out(range(20, 33))
+    assert (again.done, again.skipped, again.failed_before) == (8, 1, 4)
+    assert place.saved == list(range(20, 33))
+
+
+def test_who_is_killed_after_a_save_has_committed_leaves_nothing_done_that_is_not_saved(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(*_: Any) -> bool:
+        raise OSError("nothing more comes from here")
+
+    monkeypatch.setattr("penstock.batch.job.BaseJob._committed_early", killed)
+    stopped, (first, *begun) = one_transaction(place, monkeypatch, "COMMIT")
+    assert len(begun) == 4
+    assert "nothing more comes from here" in str(stopped)
+    monkeypatch.undo()
+    again = place.carry_out(range(20, 33))
+    assert (again.done, again.skipped, again.failed_before) == (0, 1, 12)
+    assert "not known whether this item is saved" in again.failures[0].error
+    assert place.saved == sorted([first, *begun])
+
+
+def test_a_save_that_commits_and_begins_anew_is_seen_at_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is saved then, and all is done."""
+    mysql = place.driver in ("pymysql", "mysqlclient", "aiomysql")
+    stopped, order = one_transaction(place, monkeypatch, "COMMIT", "START TRANSACTION" if mysql else "BEGIN")
+    assert len(order) == 13
+    assert f"save() of item {order[-1]} (or of " in str(stopped)
+    assert (stopped.report.done, stopped.report.failed) == (13, 0)
+    assert place.saved == sorted(states(place)) == list(range(20, 33))
+    assert set(states(place).values()) == {"done"}
+
+
+@pytest.mark.parametrize("place", [("pymysql", Pool), ("aiomysql", AsyncPool)], indirect=True, ids=["threads", "tasks"])
+def test_a_statement_that_commits_by_itself_is_seen(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped, order = one_transaction(place, monkeypatch, f"CREATE TABLE {place.table}_more (id int)")
+    assert len(order) == 5
+    assert "has committed" in str(stopped)
+    assert place.carry_out(range(20, 33)).done == 8
+    assert place.saved == list(range(20, 33))
 
 
 def test_a_driver_that_nobody_knows_is_refused(tmp_path: Path) -> None:

@@ -300,6 +300,16 @@ def test_two_files_in_one_directory_are_refused(here: Path) -> None:
     )
 
 
+def test_settings_of_the_audit_stand_beside_a_budget_and_declare_none(here: Path) -> None:
+    audit = "[tool.penstock.audit]\nhints = true\n"
+    (here / "pyproject.toml").write_text(audit)
+    (here / "penstock.toml").write_text(GOOD)
+    assert load(environ={}).path == "penstock.toml"
+    (here / "penstock.toml").unlink()
+    (here / "pyproject.toml").write_text(audit + "[tool.penstock.databases.main]\nmax_connections = 9\n")
+    assert load(environ={}).databases["main"].max_connections == 9
+
+
 def test_a_broken_pyproject_that_may_declare_one_is_not_passed_over(here: Path) -> None:
     (here / "pyproject.toml").write_text("[tool.penstock\n")
     assert failing().startswith("pyproject.toml:1: not valid TOML")

@@ -1,9 +1,11 @@
 """A wait that could never end is refused at once, with the proof; one that may end is not."""
 
 import asyncio
+import gc
 import logging
 import threading
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -172,6 +174,30 @@ def test_async_no_deadlock_when_the_reference_was_dropped(dsn: str) -> None:
 
     with pytest.warns(ResourceWarning):
         asyncio.run(scenario())
+
+
+def test_async_no_deadlock_when_the_holders_task_has_ended(dsn: str) -> None:
+    """What it has taken was handed on, to one who does not wait."""
+
+    async def scenario() -> None:
+        async with AsyncPool(dsn, min_size=1, open=False) as pool, AsyncExitStack() as stack:
+            await pool.wait()
+
+            async def takes() -> None:
+                await stack.enter_async_context(pool.connection())
+
+            async def waits() -> None:
+                async with pool.connection(timeout=5):
+                    pass
+
+            await asyncio.create_task(takes())
+            gc.collect()
+            waiting = asyncio.create_task(waits())
+            await soon(lambda: pool.snapshot().waiting == 1 or waiting.done())
+            await stack.aclose()
+            await waiting
+
+    asyncio.run(scenario())
 
 
 def test_no_deadlock_while_the_pool_may_grow(dsn: str) -> None:

@@ -139,6 +139,25 @@ def test_a_transaction_block_commits_or_rolls_back_in_autocommit_too(place: Plac
     asyncio.run(scenario())
 
 
+def test_a_transaction_begun_in_autocommit_ends_with_its_lease(place: Place) -> None:
+    """By a statement, which a driver's own commit and rollback may take no notice of."""
+
+    async def scenario() -> None:
+        async with place.opened(min_size=1, configure=place.case.set_autocommit) as pool:
+            conn = await settled(pool.getconn())
+            await place.case.do(conn, "BEGIN")
+            await place.case.do(conn, insert(place))
+            await settled(pool.putconn(conn))
+            assert await count(place, pool) == 0
+            async with borrowed(pool) as conn:
+                await place.case.do(conn, "BEGIN")
+                await place.case.do(conn, insert(place))
+            assert await count(place, pool) == 1
+            assert pool.snapshot().closes == {}
+
+    asyncio.run(scenario())
+
+
 def test_what_was_done_to_the_session_is_undone(place: Place) -> None:
     """The next user has a session as if new; another one where it cannot be undone."""
     if not place.case.resets:

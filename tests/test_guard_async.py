@@ -20,6 +20,7 @@ import pytest
 
 from penstock import errors
 from penstock.drill.postgres import EmbeddedPostgres
+from penstock.guard.holding import pools
 from penstock.guard.requests import Request, begin, leave
 from support.guard_async import (
     Program,
@@ -82,6 +83,37 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- how many
+
+
+def test_ways_to_connect_that_were_used_once_are_forgotten(on_postgres: Program, monkeypatch: Any) -> None:
+    monkeypatch.setattr(pools, "_POOLS", 3)
+    monkeypatch.setattr(pools, "_JUST_NOW", 0.0)
+
+    async def scenario() -> None:
+        for number in range(10):
+            name = f"job-{number}"
+            named = {"application_name": name} if on_postgres.name == "psycopg" else {"server_settings": {"jit": "off"}}
+            conn = await on_postgres.connect(**named, **({} if "jit" not in str(named) else {"timeout": 20 + number}))
+            assert await on_postgres.value(conn, "SELECT 1") == 1
+            await on_postgres.close(conn)
+        (database,) = pools._databases.values()
+        assert 1 <= len(database.pools) <= 4  # the newest, and those that have a connection still
+
+    run(scenario)
+
+
+def test_a_password_that_a_function_gives_is_said_and_not_held(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    password = arguments(dsn)["password"]
+
+    async def scenario() -> None:
+        conn = await apg.connect(password=lambda: password)
+        assert type(conn) is asyncpg.Connection
+        await conn.close()
+        assert not pools._databases
+
+    with own_lines(), held_asyncpg(dsn, 1) as apg, caplog.at_level("INFO", "penstock.guard"):
+        run(scenario)
+    assert "whose password is asked for" in caplog.text
 
 
 def test_more_tasks_than_connections_take_turns(program: Program) -> None:
@@ -300,6 +332,65 @@ def test_what_was_made_with_a_connection_ends_with_it(apg: Program) -> None:
     run(scenario)
 
 
+def test_a_statements_name_is_free_for_the_next_user(dsn: str) -> None:
+    async def scenario() -> None:
+        for number in range(3):
+            conn = await apg.connect()
+            statement = await conn.prepare(f"SELECT {number}", name="mine")
+            assert await statement.fetchval() == number
+            await conn.close()
+
+    with own_lines(), held_asyncpg(dsn, 1) as apg:
+        run(scenario)
+
+
+def test_what_is_dropped_in_a_circle_of_references_keeps_nobody_waiting(dsn: str) -> None:
+    async def forgets() -> None:
+        conn = await apg.connect(timeout=10)
+        await conn.transaction().start()  # which it refers to, and is referred to by
+
+    async def scenario() -> None:
+        for _ in range(2):
+            await asyncio.create_task(forgets())
+
+    gc.disable()
+    try:
+        with own_lines(), held_asyncpg(dsn, 1) as apg, pytest.warns(ResourceWarning):
+            run(scenario)
+    finally:
+        gc.enable()
+
+
+def test_a_task_that_has_dropped_one_in_a_circle_waits_for_nothing_of_its_own(dsn: str) -> None:
+    async def scenario() -> None:
+        for _ in range(2):
+            conn = await apg.connect(timeout=10)
+            await conn.transaction().start()
+            del conn
+
+    gc.disable()
+    try:
+        with own_lines(), held_asyncpg(dsn, 1) as apg, pytest.warns(ResourceWarning):
+            run(scenario)
+    finally:
+        gc.enable()
+
+
+def test_who_waits_gets_what_its_holder_needs_no_more_without_a_word_of_his(on_postgres: Program) -> None:
+    async def scenario() -> None:
+        kept = await on_postgres.connect()
+        handle = kept._handle
+        handle.pinned += 1
+        wait = {"connect_timeout": 5} if on_postgres.name == "psycopg" else {"timeout": 5}
+        other = asyncio.create_task(on_postgres.connect(**wait))
+        await soon(lambda: handle.pool.database.waited_for)
+        handle.pinned -= 1  # as when a result was read to its end, of which nobody tells
+        await on_postgres.close(await other)
+        await on_postgres.close(kept)
+
+    run(scenario)
+
+
 def test_a_dropped_connection_is_given_back(program: Program) -> None:
     async def scenario() -> None:
         for _ in range(3 * MAX):
@@ -423,7 +514,9 @@ def test_a_connection_that_is_kept_for_the_next_request_serves_it(program: Progr
 
     async def scenario() -> None:
         await in_request(keeps())
-        assert out() == 0
+        async with asyncio.timeout(20):
+            while out():  # until its session has been reset
+                await asyncio.sleep(0.001)
         assert await in_request(uses()) == 2
         await program.close(kept[0])
 

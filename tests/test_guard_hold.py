@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from penstock.drill.postgres import EmbeddedPostgres
-from penstock.guard import launch
+from penstock.guard import databases, launch
+from penstock.guard.holding.functions import may_hide
 from penstock.guard.settings import Mode, Settings
 from support.guarded import RUN, environment
 from support.mariadb import DATABASE, PASSWORD, USER, MariaDB
@@ -82,6 +83,140 @@ def held(request: pytest.FixtureRequest, tmp_path: Path) -> Held:
 
 
 # ---------------------------------------------------------------------------------------------- whose session it is
+
+
+@postgresql_s
+def test_what_a_function_does_to_a_session_of_postgresql_the_next_never_sees(held: Held, driver: str) -> None:
+    """Its call does not tell. And whoever keeps the connection keeps what the function did."""
+    name = f"hides_{driver}_{os.getpid()}"
+    said = held(
+        driver,
+        f"""
+        first = connect()
+        run(first, \"\"\"
+            CREATE FUNCTION {name}() RETURNS int LANGUAGE plpgsql AS $$
+            BEGIN
+                PERFORM set_config('application_name', 'somebody', false);
+                PERFORM pg_advisory_lock(4712);
+                CREATE TEMP TABLE hidden (a int);
+                EXECUTE 'LISTEN hidden';
+                RETURN 1;
+            END $$
+        \"\"\")
+        run(first, "SELECT {name}()")
+        first.commit()
+        mine = run(first, backend)
+        first.commit()
+        try:
+            connect(connect_timeout=1)
+            raise SystemExit("its connection was given up")
+        except driver.OperationalError:
+            pass
+        assert run(first, "SHOW application_name") == ("somebody",)
+        first.close()
+        second = connect()
+        assert run(second, backend) == mine, "the same session, or this test shows nothing"
+        assert run(second, "SHOW application_name") == ("",)
+        assert run(second, "SELECT to_regclass('hidden')") == (None,)
+        assert run(second, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4712") == (0,)
+        assert run(second, "SELECT count(*) FROM pg_listening_channels()") == (0,)
+        run(second, "DROP FUNCTION {name}()")
+        second.commit()
+        print("clean")
+        """,
+        max=1,
+    )
+    assert said == "clean"
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "mysqlclient", "mysql.connector"])
+def test_what_a_procedure_does_to_a_session_of_mysql_the_next_never_sees(held: Held, driver: str) -> None:
+    name = f"hides_{driver.replace('.', '_')}_{os.getpid()}"
+    said = held(
+        driver,
+        f"""
+        first = connect()
+        run(first, "CREATE PROCEDURE {name}() BEGIN SET @x = 5, time_zone = '+03:00'; DO GET_LOCK('{name}', 1); END")
+        run(first, "CALL {name}()")
+        first.close()
+        second = connect()
+        assert run(second, "SELECT @x, @@time_zone, IS_USED_LOCK('{name}')") == (None, "SYSTEM", None)
+        run(second, "DROP PROCEDURE {name}")
+        print("clean")
+        """,
+        max=1,
+    )
+    assert said == "clean"
+
+
+def test_mysql_connector_s_next_user_has_the_database_and_character_set_of_its_own(held: Held) -> None:
+    said = held(
+        "mysql.connector",
+        """
+        first = connect(time_zone="+01:00")
+        mine = run(first, backend)
+        run(first, "USE information_schema")
+        first.set_charset_collation("latin1")
+        first.time_zone = "+05:00"
+        first.close()
+        second = connect(time_zone="+01:00")
+        assert run(second, backend) == mine, "the same session, or this test shows nothing"
+        print(*run(second, "SELECT DATABASE(), @@character_set_client, @@time_zone"), second.charset)
+        """,
+        max=1,
+    )
+    assert said == f"{DATABASE} utf8mb4 +01:00 utf8mb4"
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
+def test_what_libraries_set_after_connecting_goes_with_the_connection_and_keeps_nobody_waiting(
+    held: Held, driver: str
+) -> None:
+    """SQLAlchemy sends SET NAMES each time, and Django the isolation level."""
+    said = held(
+        driver,
+        """
+        def set_up(conn):
+            run(conn, f"SET NAMES {conn.character_set_name()}")
+            run(conn, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            run(conn, "SET SQL_AUTO_IS_NULL = 1")
+            run(conn, "SET autocommit = 1")
+            return conn
+        conns = [set_up(connect(connect_timeout=5)) for _ in range(4)]
+        for conn in conns:
+            assert run(conn, "SELECT @@tx_isolation, @@sql_auto_is_null, @@autocommit") == ("READ-COMMITTED", 1, 1)
+        [conn.close() for conn in conns]
+        fresh = connect()
+        print(*run(fresh, "SELECT @@tx_isolation, @@sql_auto_is_null, @@autocommit"))
+        """,
+        max=1,
+    )
+    assert said == "REPEATABLE-READ 0 0"
+
+
+@pytest.mark.parametrize(
+    ("statement", "mysql", "hides"),
+    [
+        ("SELECT mine()", False, True),
+        ("SELECT public.count(x) FROM t", False, True),
+        ('SELECT "mine" (1)', False, True),
+        ("SELECT 1 /* mine() */, 'mine()', count(*), pg_catalog.lower(a) FROM t WHERE a IN (1, 2)", False, False),
+        ("INSERT INTO public.t (a, b) VALUES (%s, now()) RETURNING id", False, False),
+        ("INSERT INTO t (a) VALUES (mine(1))", False, True),
+        ("CREATE TABLE IF NOT EXISTS t (a varchar(10) PRIMARY KEY, b numeric(10, 2) REFERENCES u (b))", False, False),
+        ("WITH q (a) AS (SELECT max(x) OVER (PARTITION BY y) FROM t) UPDATE u SET a = (SELECT a FROM q)", False, False),
+        ("  call mine", False, True),
+        ("CALL mine()", True, True),
+        ("DO mine", True, True),
+        ("INSERT INTO `t` (`a`) VALUES (IFNULL(%s, 1)) ON DUPLICATE KEY UPDATE a = VALUES(a)", True, False),
+        ("SELECT `mine`(1)", True, True),
+        ("SELECT DATE_FORMAT(a, '%Y') FROM t", True, False),
+    ],
+)
+def test_what_a_statement_calls_counts_unless_it_is_known_to_be_harmless(
+    statement: str, mysql: bool, hides: bool
+) -> None:
+    assert may_hide(statement, mysql) is hides
 
 
 @postgresql_s
@@ -362,6 +497,77 @@ def test_different_arguments_share_the_line(held: Held, driver: str, postgres: E
     assert 1 <= int(said) <= 2
 
 
+@pytest.mark.parametrize(
+    ("params", "environ"),
+    [
+        ({"host": "db", "port": "5432", "dbname": "x", "user": "u"}, {}),
+        ({"host": "DB", "dbname": "x", "user": "u"}, {}),
+        ({"dbname": "x"}, {"PGHOST": "db", "PGUSER": "u"}),
+        ({"host": "elsewhere", "hostaddr": "db", "dbname": "x", "user": "u"}, {}),
+        ({"host": "db", "port": 5432}, {"PGUSER": "u", "PGDATABASE": "x"}),
+    ],
+)
+def test_one_database_has_one_line_however_it_is_spelled(
+    params: dict[str, object], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert databases.where(params) == ("db", "5432", "x", "u")
+
+
+def test_what_is_not_said_is_what_libpq_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    assert databases.where({"user": "u"}) == ("", "5432", "u", "u")
+    assert databases.where({"host": "/tmp/A"})[0] == "/tmp/A"
+
+
+@postgresql_s
+def test_a_drivers_line_is_one_for_each_database(held: Held, driver: str) -> None:
+    said = held(
+        driver,
+        """
+        from urllib.parse import urlsplit
+        from penstock.guard.holding import pools
+        at = urlsplit(os.environ["DSN"])
+        own = dict(host=at.hostname, port=at.port, user=at.username, password=at.password, dbname=at.path[1:])
+        kept = [connect(), driver.connect(**own), driver.connect(**own | {"host": "nowhere", "hostaddr": at.hostname})]
+        os.environ["PGDATABASE"] = own.pop("dbname")
+        kept.append(driver.connect(**own))
+        print(len(pools._databases))
+        """,
+        max=4,
+    )
+    assert said == "1"
+
+
+@postgresql_s
+def test_ways_to_connect_that_were_used_once_or_in_vain_are_forgotten(held: Held, driver: str) -> None:
+    said = held(
+        driver,
+        """
+        from penstock.guard.holding import pools
+        pools._POOLS, pools._JUST_NOW = 3, 0.0
+        for number in range(12):
+            conn = connect(application_name=f"job-{number}")
+            assert run(conn, "SELECT 1") == (1,)
+            conn.close()
+        (database,) = pools._databases.values()
+        assert 1 <= len(database.pools) <= 5, database.pools  # the newest, and those that have a connection still
+        before = len(database.pools)
+        for number in range(10):
+            try:
+                connect(password="wrong" + str(number))
+            except driver.OperationalError:
+                pass
+        print(len(database.pools) <= before, threading.active_count() < 12)
+        """,
+    )
+    assert said == "True True"
+
+
 # ---------------------------------------------------------------------------------------------- what is forgotten
 
 
@@ -414,7 +620,8 @@ def test_threads_that_connect_anew_before_they_let_go_do_not_block_one_another(h
 
 
 @postgresql_s
-def test_what_an_ended_thread_has_left_open_is_undone_and_says_so(held: Held, driver: str) -> None:
+def test_what_an_ended_thread_has_left_open_is_taken_back_where_nothing_is_lost(held: Held, driver: str) -> None:
+    """Somebody else may go on with it, as a pool of the program's own does."""
     said = held(
         driver,
         """
@@ -423,24 +630,55 @@ def test_what_an_ended_thread_has_left_open_is_undone_and_says_so(held: Held, dr
             conn = connect()
             run(conn, statement)
             kept.append(conn)
-        for statement in ("SELECT 1", "CREATE TABLE never_there (a int)"):
+        for statement in ("SELECT 1", "SET application_name = 'somebody'", "SELECT 2"):
             each = threading.Thread(target=leave, args=(statement,))
             each.start()
             each.join()
         other = connect()  # waits for one of them
-        assert run(other, "SELECT to_regclass('never_there')") == (None,)
+        assert run(other, "SHOW application_name") == ("",)
         other.close()
-        reading, writing = kept
+        reading, set_up, _ = kept
         assert run(reading, "SELECT 2") == (2,)  # nothing was lost
-        reading.close()
-        try:
-            writing.commit()
-        except driver.OperationalError as error:
-            print(str(error).split(",")[0])
-        writing.close()
+        print(*run(set_up, "SHOW application_name"))
         """,
     )
-    assert said == "the thread that opened it has ended"
+    assert said == "somebody"
+
+
+def test_sqlalchemy_s_pool_goes_on_with_what_an_ended_thread_or_request_has_opened(held: Held) -> None:
+    """With a setting made once, after connecting: that it were gone would be an error at each second use."""
+    pytest.importorskip("sqlalchemy")
+    said = held(
+        "psycopg2",
+        """
+        import sqlalchemy as sa
+        from penstock.guard import requests
+        url = "postgresql+psycopg2" + os.environ["DSN"].removeprefix("postgresql")
+        for around in ("thread", "request"):
+            engine = sa.create_engine(url)
+            @sa.event.listens_for(engine, "connect")
+            def set_up(conn, _):
+                conn.cursor().execute("SET statement_timeout = '5s'")
+                conn.commit()
+            def work():
+                request = requests.Request(lambda: "GET /") if around == "request" else None
+                requests.begin(request)
+                with engine.begin() as conn:
+                    assert conn.scalar(sa.text("SHOW statement_timeout")) == "5s"
+                if request is not None:
+                    request.end()
+                done.append(around)
+            done = []
+            for _ in range(4):
+                each = threading.Thread(target=work)
+                each.start()
+                each.join()
+                gc.collect()
+            print(len(done), end=" ")
+            engine.dispose()
+        """,
+    )
+    assert said == "4 4"
 
 
 @postgresql_s
@@ -604,6 +842,14 @@ def test_the_command_line_is_all_that_it_takes(dsn: str, tmp_path: Path) -> None
     words = [*RUN, "--hold", "--max", "1", "--", str(script)]
     done = subprocess.run(words, env=environment(DSN=dsn), capture_output=True, text=True, timeout=SECONDS)
     assert done.stdout.split() == ["penstock.guard.holding.psycopg2", "True"], done.stderr
+
+
+def test_a_driver_that_is_not_held_is_left_alone_without_a_word(tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text("import sqlite3, sys\nprint(sqlite3.connect(':memory:').execute('SELECT 1').fetchone())\n")
+    guarded = launch.environment(Settings(Mode.HOLD, 1), environment())
+    done = subprocess.run([sys.executable, script], env=guarded, capture_output=True, text=True, timeout=SECONDS)
+    assert (done.stdout, done.stderr) == ("(1,)\n", "")
 
 
 @postgresql_s

@@ -140,3 +140,25 @@ def test_the_folder_must_be_named_before_prometheus_client_is_loaded(tmp_path: P
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     env.pop("PROMETHEUS_MULTIPROC_DIR", None)
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, check=True, timeout=60)
+
+
+def test_a_folder_that_is_gone_is_said_ever_more_seldom(tmp_path: Path) -> None:
+    """Not with a traceback a second, for as long as the process lives."""
+    program = """
+        import logging, sys
+        import prometheus_client
+        from penstock.observe.mirror import Mirror
+
+        logging.basicConfig(format="%(message)s", stream=sys.stdout)
+        mirror = Mirror()
+
+        def fails():
+            raise OSError("gone")
+
+        mirror._reader.read = fails
+        for _ in range(9):
+            mirror.write()
+    """
+    env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=env, capture_output=True, text=True)
+    assert ran.stdout.count("could not be written") == 4, ran.stderr  # 1, 2, 4, 8

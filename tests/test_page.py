@@ -170,9 +170,51 @@ def test_with_the_token_it_reads_and_acts(dsn: str, chromium: Any) -> None:
             eventually(lambda: "Live" in shown(chromium, "#status"), 20)
             chromium.find_element("id", "action-token").send_keys(TOKEN)
             chromium.find_element("id", "size").send_keys("6")
-            chromium.find_element("css selector", "button[value=resize]").click()
-            eventually(lambda: "Done: resized to at most 6" in shown(chromium, "#acted"), 20)
+            chromium.find_element("css selector", "form[data-do=resize] button").click()
+            eventually(lambda: "Done: resized from at most 4 to at most 6" in shown(chromium, "#acted"), 20)
             assert pool.max_size == 6
             assert TOKEN not in chromium.current_url
             refused = [message for message in complaints(chromium) if "401" not in message]
             assert refused == []
+
+
+def test_the_return_key_does_what_stands_beside_it(dsn: str, chromium: Any) -> None:
+    """In a field of the actions it drained the pool; now nothing is drained that was not confirmed."""
+    with Pool(dsn, min_size=1, max_size=4, name="entered", open=False) as pool:
+        pool.wait()
+        with served(web.app(token=TOKEN, readers="local")) as address:
+            chromium.get(f"{address}/")
+            eventually(lambda: "Live" in shown(chromium, "#status"), 20)
+            chromium.find_element("id", "action-token").send_keys(f"{TOKEN}\n")
+            chromium.find_element("id", "size").send_keys("6\n")
+            eventually(lambda: "resized" in shown(chromium, "#acted"), 20)
+            assert pool.max_size == 6
+            drain = chromium.find_element("css selector", "form[data-do=drain] button")
+            drain.click()
+            chromium.switch_to.alert.dismiss()
+            assert not pool.snapshot().closes
+            drain.click()
+            chromium.switch_to.alert.accept()
+            eventually(lambda: "Done: drained" in shown(chromium, "#acted"), 20)
+        drain.click()
+        chromium.switch_to.alert.accept()
+        eventually(lambda: "No answer" in shown(chromium, "#acted"), 20)  # the server has gone
+
+
+def test_an_alert_leads_to_its_pool(dsn: str, chromium: Any) -> None:
+    """The page opens on it, and goes back to it by the alert itself."""
+    with (
+        Pool(dsn, min_size=1, max_size=4, name="a-quiet-one", open=False) as quiet,
+        Pool(dsn, min_size=1, max_size=4, name="the-leaking-one", open=False, leak_after=0.2) as leaking,
+    ):
+        quiet.wait()
+        conn = leak(leaking)
+        with served(web.app(readers="local")) as address:
+            chromium.get(f"{address}/")
+            eventually(lambda: shown(chromium, "#pool-name") == "the-leaking-one", 20)
+            eventually(lambda: "the-leaking-one" in shown(chromium, "#alert-list .pool"), 20)
+            chromium.find_element("css selector", "#pool-list button").click()
+            assert shown(chromium, "#pool-name") == "a-quiet-one"
+            chromium.find_element("css selector", "#alert-list .pool").click()
+            assert shown(chromium, "#pool-name") == "the-leaking-one"
+        leaking.putconn(conn)

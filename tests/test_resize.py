@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from penstock import PoolTimeout
-from penstock.core import Reason
+from penstock.core import Core, Reason, Settings
 from support import virtual
 from support.fake import FakeDriver, virtual_pool
 from support.virtual import VirtualLoop
@@ -70,6 +70,20 @@ def test_a_resize_that_makes_no_sense_changes_nothing() -> None:
         await pool.close()
 
     virtual.run(main)
+
+
+def test_a_resize_takes_no_longer_for_a_larger_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is done under the pool's lock: a number with many zeros stopped every checkout for half a minute."""
+    core = Core(Settings(min_size=0, max_size=2), lambda: 0.5)
+    called: list[object] = []
+
+    def counted(waiters: object, key: object) -> bool:
+        called.append(key)
+        return False
+
+    monkeypatch.setattr(type(core.waiters), "call_back", counted)
+    core.resize(0, 10**5, 0.0)
+    assert len(called) <= 1
 
 
 def test_drain_replaces_every_connection() -> None:

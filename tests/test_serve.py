@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,11 +23,11 @@ from penstock.cli.serve import serve
 from penstock.core import Reason
 from penstock.observe import web
 from penstock.observe.document import document
-from penstock.observe.web import feed, others
+from penstock.observe.web import actions, feed, others
 from penstock.observe.web.frame import Frames
 from penstock.observe.web.quantiles import quantile
 from support.asgi import served
-from support.waiting import eventually
+from support.waiting import aside, eventually
 from support.web import ROOT, free_port
 
 TOKEN = "a-token-of-some-length"
@@ -141,6 +142,16 @@ def test_the_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert ask(web.app(), "/metrics/pool", headers=BEARER).status_code == 200
 
 
+def test_a_token_read_from_a_file_has_a_line_s_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken off; in the midst of one it could never be sent, and is refused."""
+    monkeypatch.setenv("PENSTOCK_SERVE_TOKEN", f"{TOKEN}\n")
+    assert ask(web.app(), "/metrics/pool", headers=BEARER).status_code == 200
+    for wrong in (f"{TOKEN}\n", f"{TOKEN} more", f"{TOKEN}-\u00fc"):
+        with pytest.raises(ValueError, match="no space, line's end or letter beyond ASCII") as caught:
+            web.app(token=wrong)
+        assert TOKEN not in str(caught.value)
+
+
 def test_a_short_token_is_refused_and_not_shown() -> None:
     with pytest.raises(ValueError, match="16 characters or more") as caught:
         web.app(token="short-one")
@@ -168,7 +179,10 @@ def test_with_the_token_a_pool_is_drained_resized_and_rid_of_a_leak(pool: Pool) 
     app = web.app(token=TOKEN)
     assert order(app, {"pool": "served", "do": "drain"}).status_code == 200
     eventually(lambda: pool.snapshot().closes.get(Reason.DRAINED) == 2)
-    assert order(app, {"pool": "served", "do": "resize", "max_size": 7}).json()["done"] == "resized to at most 7"
+    assert (
+        order(app, {"pool": "served", "do": "resize", "max_size": 7}).json()["done"]
+        == "resized from at most 4 to at most 7"
+    )
     assert pool.max_size == 7
     conn = pool.getconn()
     eventually(lambda: pool.snapshot().suspects == 1)
@@ -195,6 +209,24 @@ def test_a_pool_of_asyncio_is_resized_in_its_own_loop(dsn: str) -> None:
     asyncio.run(scenario())
 
 
+def test_a_pool_whose_loop_does_not_run_is_left_alone_and_said_to_be(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once where it rests; after a while where it is stuck."""
+    monkeypatch.setattr(actions, "ANSWERS", 0.05)
+    loop = asyncio.new_event_loop()
+    apool = AsyncPool(dsn, min_size=0, max_size=2, name="resting", open=False)
+    loop.run_until_complete(apool.open())
+    rests = order(web.app(token=TOKEN), {"pool": "resting", "do": "drain"})
+    assert (rests.status_code, rests.text) == (409, "The pool's event loop does not run at the moment.\n")
+
+    async def stick() -> httpx.Response:
+        return aside(lambda: order(web.app(token=TOKEN), {"pool": "resting", "do": "drain"})).result(10)
+
+    stuck = loop.run_until_complete(stick())
+    assert (stuck.status_code, stuck.text) == (409, "The pool's event loop did not answer within 0.05 s.\n")
+    loop.run_until_complete(apool.close())
+    loop.close()
+
+
 @pytest.mark.parametrize(
     ("what", "status"),
     [
@@ -202,6 +234,8 @@ def test_a_pool_of_asyncio_is_resized_in_its_own_loop(dsn: str) -> None:
         ({"pool": "served", "do": "explode"}, 409),
         ({"pool": "served", "do": "resize", "max_size": "9"}, 409),
         ({"pool": "served", "do": "resize", "max_size": 0}, 409),
+        ({"pool": "served", "do": "resize", "max_size": 41}, 409),
+        ({"pool": "served", "do": "resize", "max_size": 10**30}, 409),
         ({"pool": "served", "do": "reclaim"}, 409),
         ({"pool": "served", "do": "reclaim", "site": {"file": "a", "line": "x", "function": "b"}}, 409),
         ({"pool": ["served"], "do": ["drain"]}, 409),
@@ -257,8 +291,30 @@ def test_only_so_many_may_watch(monkeypatch: pytest.MonkeyPatch) -> None:
         with httpx.stream("GET", f"{address}/events", timeout=20) as stream:
             lines = stream.iter_lines()
             next(lines)
-            assert httpx.get(f"{address}/events").status_code == 503
+            assert _code(address) == 503
         eventually(lambda: _code(address) == 200, 10)
+
+
+def test_who_is_let_in_has_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty who ask at once are not all let in before the first has begun to read; who never begins loses it."""
+
+    async def scenario() -> None:
+        told = feed.Feed(lambda: feed.Reading([]), {}, dict)
+        for _ in range(feed.MOST_WATCHERS):
+            told.watch()
+        with pytest.raises(feed.TooMany):
+            told.watch()
+        monkeypatch.setattr(feed, "BEGINS", 0.0)
+        stream = told.watch()
+        assert (await anext(stream))["event"] == "about"
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_written_down_does_not_end_the_looking() -> None:
+    told = feed.Feed(lambda: feed.Reading([]), {}, lambda: {"extra": object()})
+    assert json.loads(told._look())["error"] == "TypeError"
 
 
 def _code(address: str) -> int:
@@ -332,6 +388,15 @@ def test_rates_and_percentiles_are_of_the_last_seconds(pool: Pool) -> None:
     assert shown["requests_rate"] == 0
     assert shown["wait"]["p99"] is None
     assert [point[0] for point in frames.history()["served"]] == [100.0, 104.0, 105.0]
+
+
+def test_what_is_gone_is_not_remembered(pool: Pool) -> None:
+    """Processes come and go for weeks."""
+    frames = Frames()
+    with told(pool) as process:
+        for pid in range(1, 6):
+            frames.frame([process(pid)], float(pid))
+    assert [key[1] for key in frames._counters] == [5]
 
 
 def test_a_closed_pool_and_one_that_cannot_tell_are_not_shown(pool: Pool) -> None:
@@ -435,6 +500,17 @@ def test_penstock_serve_refuses_what_it_cannot_do_well(arguments: list[str], tol
     assert done.exit_code == 2
     assert told in done.stderr
     assert "hidden" not in done.stderr
+
+
+def test_penstock_serve_says_where_it_listens_only_if_it_does() -> None:
+    """The port is another's."""
+    app = typer.Typer()
+    app.command()(serve)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = CliRunner().invoke(app, ["--port", str(taken.getsockname()[1])])
+    assert done.exit_code == 1
+    assert "in use" in done.stderr
+    assert "Ctrl-C" not in done.stderr
 
 
 def test_penstock_serve_refuses_a_short_token(monkeypatch: pytest.MonkeyPatch) -> None:

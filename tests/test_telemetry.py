@@ -5,6 +5,7 @@ import errno
 import gc
 import logging
 import os
+import pwd
 import signal
 import socket
 import stat
@@ -12,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import pytest
 
 from penstock import AsyncPool, Pool
 from penstock.observe import watching
+from penstock.observe.document import MOST_SOURCES, document
+from penstock.observe.process import title
 from penstock.observe.telemetry import place, reader, server
 from support.either import request
 from support.waiting import aside, eventually
@@ -108,10 +111,32 @@ def test_the_document_holds_no_secret(dsn: str) -> None:
         assert (running.heard(), running.heard()) == ("ready", "asked")
         (path,) = [path for path in place.sockets(own_socket().parent) if place.pid_of(path) == running.pid]
         document = told(path)
-    assert document["title"] == "python -c worker"
+    assert document["title"] == "python -c"
     assert source(document, "theirs")["holders_total"] == 1
     assert password not in str(document)
     assert "s3cret" not in str(document)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["/usr/bin/gunicorn", "-w", "4", "shop.wsgi:app()"], "gunicorn shop.wsgi:app()"),
+        (["/lib/uvicorn/__main__.py", "shop:app", "--reload"], "uvicorn shop:app"),
+        (["gunicorn", "--env", "KEY:secret"], "gunicorn"),
+        (["report.py", "secret"], "report.py"),
+        (["report.py", "user:secret"], "report.py"),
+        ([""], "python"),
+    ],
+)
+def test_a_process_is_told_by_words_that_are_no_secret(words: list[str], told: str) -> None:
+    assert title(words) == told
+
+
+def test_alerts_are_loaded_when_somebody_asks(dsn: str, tmp_path: Path) -> None:
+    """The first pool that opens in a process waits for what it loads."""
+    body = OPENS + "; tell('penstock.observe' in sys.modules, 'penstock.observe.alerts' in sys.modules)"
+    with program(dsn, body, {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""}) as running:
+        assert (running.heard(), running.heard()) == ("ready", "True False")
 
 
 def test_a_watched_pool_keeps_its_short_way(pool: Pool[Any]) -> None:
@@ -141,6 +166,58 @@ def test_it_is_told_while_no_connection_can_be_had() -> None:
         eventually(lambda: source(own_document(), "down")["figures"]["database_down"], 15)
         (failed, *_) = [event for event in source(own_document(), "down")["events"] if event["kind"] == "ConnectFailed"]
     assert "refused" in failed["what"]
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("1-aaaaaa.sock", b"[" * 200_000),
+        ("1-aaaaaa.sock", b'{"sources": [], "pid": "x"}'),
+        ("1x-aaaaaa.sock", b""),
+    ],
+)
+def test_one_that_means_harm_blinds_nobody(tmp_path: Path, name: str, body: bytes) -> None:
+    """Root reads what any user's process tells. The others are read all the same."""
+    with ExitStack() as stack:
+        for each, told in ((name, body), ("2-bbbbbb.sock", b'{"sources": [], "pid": 2}')):
+            stack.enter_context(answering(tmp_path / each, told))
+        found = reader.read(10.0, [tmp_path / name, *place.sockets(tmp_path)])
+    assert [document["pid"] for document in found.documents] == [2]
+    assert name.startswith("1x") or found.silent
+
+
+@contextmanager
+def answering(path: Path, body: bytes) -> Iterator[None]:
+    """Something that answers there, or ends the connection."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    conn, _ = listener.accept()
+                    with conn, suppress(OSError):
+                        conn.recv(4096)
+                        conn.sendall(body and b"HTTP/1.0 200 OK\r\n\r\n" + body)
+
+        answers = threading.Thread(target=answer)
+        answers.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            answers.join()
+
+
+def test_another_user_s_process_is_told_as_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number as the kernel has it: what it tells of itself is a stranger's word."""
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    with answering(tmp_path / "1-aaaaaa.sock", b'{"sources": [], "pid": 1, "title": "init"}'):
+        (found,) = reader.read(10.0, place.sockets(tmp_path)).documents
+    assert found["pid"] == os.getpid()
+    assert found["title"] == f"{pwd.getpwuid(mine).pw_name}: init"
 
 
 def test_many_processes_are_read_at_once_and_who_is_silent_is_named(dsn: str, tmp_path: Path) -> None:
@@ -408,7 +485,7 @@ def test_a_forked_child_tells_on_a_socket_of_its_own(dsn: str, tmp_path: Path) -
         assert document["pid"] == running.pid
 
 
-@pytest.mark.parametrize("value", ["off", "OFF"])
+@pytest.mark.parametrize("value", ["off", "OFF", "0", "false"])
 def test_it_can_be_switched_off(value: str, dsn: str, tmp_path: Path) -> None:
     """Then there is no thread and no file either."""
     body = OPENS + "; import threading; tell([t.name for t in threading.enumerate() if 'telemetry' in t.name])"
@@ -485,3 +562,13 @@ def test_a_pool_whose_loop_has_ended_is_told_all_the_same(dsn: str) -> None:
     found = source(own_document(), "left")
     assert found["error"] is None
     assert found["figures"]["open"] == len(left._core.slots)
+
+
+def test_empty_pools_make_way_for_those_that_have_connections(dsn: str) -> None:
+    """Of a process that has made many, and keeps references to them, the ones that count are told."""
+    empty = [Pool(dsn, name=f"an empty one {number}", open=False) for number in range(MOST_SOURCES)]
+    with Pool(dsn, min_size=1, max_size=1, name="z, the one in use", open=True) as pool:
+        pool.wait()
+        found = document()
+    assert len(found["sources"]) == MOST_SOURCES <= len(empty)
+    assert "z, the one in use" in [source["name"] for source in found["sources"]]

@@ -100,6 +100,14 @@ def test_what_has_no_limit_counts_against_none(told: dict[str, Any]) -> None:
     assert any(re.match(r" +2 .* web +8 ", line) for line in lines)
 
 
+def test_what_has_no_line_that_is_known_is_in_use_of_nothing(told: dict[str, Any]) -> None:
+    """As `penstock run --watch` tells: it counts connections, and knows no size."""
+    told["sources"][0]["figures"] |= {"max_size": 0, "leased": 4}
+    first = text(top_view.pools(frame(Found([told]), 0.0), 120, 40), 120)[0]
+    assert "4 in use" in first
+    assert "of 0" not in first
+
+
 def test_what_is_wrong_comes_before_who_waits_and_who_waits_before_who_is_full(told: dict[str, Any]) -> None:
     found = Found(
         [

@@ -7,14 +7,13 @@ declares a budget for the audited root.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..budget import Account, Budget, account, load, pooler_account
 from ..budget.application import Finding as Reason
 from ..budget.application import read
-from ..budget.find import SHARED, find, text_of
+from ..budget.find import find
 from ..errors import BudgetError
 from .files import show
 from .finding import Confidence, Finding
@@ -29,7 +28,7 @@ def over(root: Path) -> list[Finding] | Unread:
     """
     try:
         path = find(os.environ, root)
-        if path is None or _is_of_the_audit_alone(path):
+        if path is None:
             return []
         declared = load(path)
         reading = read(root, declared, dict(_accounts(declared)))
@@ -38,16 +37,6 @@ def over(root: Path) -> list[Finding] | Unread:
     except OSError as error:
         return Unread(str(root), 0, f"it could not be held against its budget: {error.strerror}")
     return [_finding(one) for one in reading.findings if one.level == "breaks"]
-
-
-def _is_of_the_audit_alone(path: Path) -> bool:
-    """Whether a pyproject.toml has settings of the audit under [tool.penstock], and no budget."""
-    if path.name != SHARED:
-        return False
-    try:
-        return set(tomllib.loads(text_of(path, str(path)))["tool"]["penstock"]) == {"audit"}
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def _accounts(declared: Budget) -> Iterator[tuple[str, Account]]:

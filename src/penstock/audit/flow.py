@@ -334,7 +334,8 @@ class _Walk:
             in WORDS["swallowing"]
         )
         for state, why in inner.raises.items():
-            exits.raises.setdefault(leave(state), why)
+            if not (swallows and _suppresses_all(item.context_expr)):
+                exits.raises.setdefault(leave(state), why)
             if swallows:
                 after[state] = None
         for mine, theirs in (
@@ -381,13 +382,15 @@ class _Walk:
             exits.breaks.update(inner.breaks)
             exits.continues.update(inner.continues)
             return after
+        # What raises while it cleans up is trusted not to: nobody writes a `finally` within a `finally`.
+        trusted = Exits({}, exits.returns, exits.breaks, exits.continues)
         for state, why in inner.raises.items():
-            for left in self._block(body, {state: None}, exits):
+            for left in self._block(body, {state: None}, trusted):
                 exits.raises.setdefault(left, why)
-        exits.returns.update(self._block(body, _fewer(inner.returns), exits))
-        exits.breaks.update(self._block(body, inner.breaks, exits))
-        exits.continues.update(self._block(body, inner.continues, exits))
-        return self._block(body, after, exits)
+        exits.returns.update(self._block(body, _fewer(inner.returns), trusted))
+        exits.breaks.update(self._block(body, inner.breaks, trusted))
+        exits.continues.update(self._block(body, inner.continues, trusted))
+        return self._block(body, after, trusted)
 
     # ------------------------------------------------------------------------------------------ conditions
 
@@ -613,7 +616,7 @@ class _Walk:
         for node in _handed(expr):
             what = self._what(node, state)
             if isinstance(what, Taken):
-                self.found.given.add(what)
+                self.found.given.update({what, *(one for one in state.held if one.site is what.origin)})
                 state = self._given(what, state)
         return state
 
@@ -663,6 +666,10 @@ def _fewer(states: States) -> States:
     if len(states) <= _MOST:
         return states
     return dict.fromkeys(list(states)[-_MOST:])
+
+
+def _suppresses_all(expr: ast.expr) -> bool:
+    return isinstance(expr, ast.Call) and any(last_name(one) in ("Exception", "BaseException") for one in expr.args)
 
 
 def _is_constructor(name: str) -> bool:

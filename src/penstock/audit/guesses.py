@@ -65,17 +65,12 @@ def _of_word(word: str, module: Module) -> Thing | None:
     if word in _SESSIONS:
         return things()[_SESSIONS[word]]
     word = word.lower()
-    if word.endswith("engine") and _imports(module, "sqlalchemy", "flask_sqlalchemy", "sqlmodel"):
-        return things()["sqlalchemy_aengine" if _imports(module, "sqlalchemy.ext.asyncio") else "sqlalchemy_engine"]
+    if word.endswith("engine") and module.imports("sqlalchemy", "flask_sqlalchemy", "sqlmodel"):
+        return things()["sqlalchemy_aengine" if module.imports("sqlalchemy.ext.asyncio") else "sqlalchemy_engine"]
     if word.endswith("pool"):
-        found = {pool for library, pool in _POOLS.items() if _imports(module, library)}
+        found = {pool for library, pool in _POOLS.items() if module.imports(library)}
         return things()[found.pop()] if len(found) == 1 else None
     return None
-
-
-def _imports(module: Module, *packages: str) -> bool:
-    names = [one for bound in module.top.bound.values() for one in bound if isinstance(one, str)]
-    return any(name == package or name.startswith(package + ".") for name in names for package in packages)
 
 
 def _closed_by_callers(module: Module) -> frozenset[str]:

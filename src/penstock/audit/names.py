@@ -116,6 +116,7 @@ class Known:
     things: dict[tuple[Scope, str], Thing | None] = field(default_factory=dict)
     opened: dict[ast.AST, dict[str, Thing]] = field(default_factory=dict)
     closed: frozenset[str] | None = None  # see guesses
+    imported: frozenset[str] | None = None  # names at the top, and all that they begin with
 
 
 class Module:
@@ -128,6 +129,15 @@ class Module:
         self.homes: dict[ast.AST, Scope] = {}  # of what is assigned to an attribute: where its names are looked up
         self.top = self._scope(source.tree, None)
         self._bind_all(self.top, source.tree.body)
+
+    def imports(self, *packages: str) -> bool:
+        """Whether it imports one of *packages*, or something of it, at its top."""
+        if self.known.imported is None:
+            names = [one for bound in self.top.bound.values() for one in bound if isinstance(one, str)]
+            self.known.imported = frozenset(
+                name[:end] for name in names for end in (*(i for i, sign in enumerate(name) if sign == "."), None)
+            )
+        return any(package in self.known.imported for package in packages)
 
     def functions(self) -> Iterator[Scope]:
         return (scope for scope in self.scopes.values() if isinstance(scope.node, FunctionNode))

@@ -42,7 +42,7 @@ def _is_handler(scope: Scope, named: set[str], project: Project) -> bool:
     parent = scope.parent
     if parent is not None and isinstance(parent.node, ast.ClassDef):
         return _is_of_view(node.name, parent.node)
-    return arguments[:1] == ["request"] and imports(scope.module, "django", "rest_framework", "pyramid", "aiohttp")
+    return arguments[:1] == ["request"] and scope.module.imports("django", "rest_framework", "pyramid", "aiohttp")
 
 
 def _is_of_view(name: str, class_: ast.ClassDef) -> bool:
@@ -53,15 +53,10 @@ def _is_of_view(name: str, class_: ast.ClassDef) -> bool:
 
 
 def _is_command_line(called: ast.Attribute, scope: Scope, project: Project) -> bool:
-    return imports(scope.module, "click", "typer", "django.core.management") or last_name(called.value) in (
+    return scope.module.imports("click", "typer", "django.core.management") or last_name(called.value) in (
         "cli",
         "click",
     )
-
-
-def imports(module: Module, *packages: str) -> bool:
-    names = [one for bound in module.top.bound.values() for one in bound if isinstance(one, str)]
-    return any(name == package or name.startswith(package + ".") for name in names for package in packages)
 
 
 def _registered(module: Module) -> set[str]:

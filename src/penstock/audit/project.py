@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from . import catalog, guesses
 from .calls import WORDS, last_name
@@ -243,6 +244,8 @@ class Project:
         function = self.definition(func, scope)
         if function is not None and isinstance(function.node, FunctionNode):
             return self.gives(function, depth + 1)
+        if function is not None and isinstance(function.node, ast.ClassDef):
+            return self.wrapped(function)
         if isinstance(func, ast.Attribute):
             called = self.thing(func, scope)
             if called is not None and called.role is Role.FACTORY:
@@ -297,6 +300,26 @@ class Project:
         asked = [call.func for call in method.calls if last_name(getattr(call.func, "value", None)) == "self"]
         called = [self.definition(func, method) for func in asked]
         return any(name in self.opens(one) for one in called if one is not None and isinstance(one.node, FunctionNode))
+
+    def wrapped(self, class_: Scope) -> Thing | None:
+        """What an instance of a class has to be ended for: the connection that it opens as it is made.
+
+        A class with a base is left alone, as the base may end it; so is one that ends it in ``__del__``, and one that
+        has no way to end it: then the program is meant to have one for as long as it lives.
+        """
+        node = class_.node
+        assert isinstance(node, ast.ClassDef)
+        methods = {one.node.name: one for one in class_.inside if isinstance(one.node, FunctionNode)}
+        if node.bases or node.keywords or node.decorator_list or "__init__" not in methods or "__del__" in methods:
+            return None
+        opened = self.opens(methods["__init__"])
+        if len(opened) != 1:
+            return None
+        (attribute, thing), *_ = opened.items()
+        ends = {name for name, method in methods.items() if attribute in self.closes(method) and name != "__init__"}
+        if not ends or thing.role is not Role.CONNECTION or thing.library == "sqlite3":
+            return None
+        return replace(thing, ends=frozenset(ends), with_ends="__exit__" in ends, awaited=False, makes=())
 
     def closes(self, function: Scope) -> frozenset[str]:
         """The attributes of its own object that a function calls an end of, or gives back."""

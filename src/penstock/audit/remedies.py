@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from .calls import last_name
 from .catalog import Thing
-from .escapes import derived, escapes
+from .escapes import Reading, derived, escapes
 from .finding import Finding
 from .names import FunctionNode, Scope
 from .remedy import Remedy, place
@@ -54,7 +54,7 @@ def of_leak(facts: Facts, scope: Scope, site: ast.Call, thing: Thing) -> Remedy 
     found = _block(scope, site)
     if found is None:
         return None
-    block, index, tries = found
+    block, index = found
     first = block[index]
     assert isinstance(first, (ast.Assign, ast.AnnAssign))
     target = first.targets[0] if isinstance(first, ast.Assign) else first.target
@@ -63,16 +63,22 @@ def of_leak(facts: Facts, scope: Scope, site: ast.Call, thing: Thing) -> Remedy 
     stretch = _stretch(target.id, first, block[index + 1 :], thing)
     if stretch is None or not stretch.inner or _is_rebound(stretch):
         return None
-    if tries and _is_used_outside(scope, stretch, derived(stretch.inner, stretch.name)):
+    objects = thing.role.value == "session"
+    if _is_used_in_handlers(scope, stretch):
         return None  # whoever handles the exception would find it closed
-    if (stretch.end is None or _leaves_early(stretch.inner)) and escapes(stretch.inner, stretch.name, scope, facts):
+    escaping = stretch.end is None or _leaves_early(stretch.inner)
+    if escaping and escapes(stretch.inner, stretch.name, scope, facts, Reading(False, objects)):
         return None
     if stretch.end is None and _is_used_outside(scope, stretch, {stretch.name}):
         return None
-    return _enclosing(facts, scope, stretch, site, thing)
+    sure = Reading(True, objects)
+    safe = stretch.end is not None and not (escaping and escapes(stretch.inner, stretch.name, scope, facts, sure))
+    return _enclosing(facts, scope, stretch, site, thing, safe)
 
 
-def _enclosing(facts: Facts, scope: Scope, stretch: _Stretch, site: ast.Call, thing: Thing) -> Remedy | None:
+def _enclosing(
+    facts: Facts, scope: Scope, stretch: _Stretch, site: ast.Call, thing: Thing, safe: bool
+) -> Remedy | None:
     touched: list[ast.expr | ast.stmt] = [site, *([stretch.end] if stretch.end is not None else []), *stretch.extra]
     at = tuple(place(facts.module.source, one) for one in touched)
     is_async = isinstance(scope.node, ast.AsyncFunctionDef)
@@ -82,7 +88,7 @@ def _enclosing(facts: Facts, scope: Scope, stretch: _Stretch, site: ast.Call, th
     form = _form(stretch, thing, text)
     if form == "closing" and not _means_contextlibs(facts, scope):
         form = "finally"
-    return Remedy("enclose", stretch.end is not None, at, form, "" if stretch.end is not None else text)
+    return Remedy("enclose", safe, at, form, "" if stretch.end is not None else text)
 
 
 def _means_contextlibs(facts: Facts, scope: Scope) -> bool:
@@ -121,12 +127,12 @@ def _is_plain(expr: ast.expr) -> bool:
     return isinstance(expr, ast.Name)
 
 
-def _block(scope: Scope, site: ast.Call) -> tuple[Sequence[ast.stmt], int, bool] | None:
-    """The block in which *site* gets a name, which of its statements that is, and whether it is in a `try`."""
-    for block, in_try in _blocks(scope.node, False):
+def _block(scope: Scope, site: ast.Call) -> tuple[Sequence[ast.stmt], int] | None:
+    """The block in which *site* gets a name, and which of its statements that is."""
+    for block in _blocks(scope.node):
         for index, one in enumerate(block):
             if isinstance(one, (ast.Assign, ast.AnnAssign)) and _value(one) is site:
-                return None if isinstance(one, ast.Assign) and len(one.targets) > 1 else (block, index, in_try)
+                return None if isinstance(one, ast.Assign) and len(one.targets) > 1 else (block, index)
     return None
 
 
@@ -134,16 +140,15 @@ def _value(one: ast.Assign | ast.AnnAssign) -> ast.expr | None:
     return one.value.value if isinstance(one.value, ast.Await) else one.value
 
 
-def _blocks(node: ast.AST, in_try: bool) -> Iterator[tuple[list[ast.stmt], bool]]:
-    """The blocks of a function, and whether each is in the body of a `try`; those of functions in it left out."""
+def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """The blocks of a function; those of functions in it left out."""
     for name in ("body", "orelse", "finalbody", "handlers", "cases"):
         inner: list[ast.AST] = getattr(node, name, None) or []
-        within = in_try or (isinstance(node, (ast.Try, ast.TryStar)) and name in ("body", "orelse", "handlers"))
         if inner and isinstance(inner[0], ast.stmt):
-            yield inner, within  # type: ignore[misc]
+            yield inner  # type: ignore[misc]
         for one in inner:
-            if not isinstance(one, (*_SCOPES,)):
-                yield from _blocks(one, within)
+            if not isinstance(one, _SCOPES):
+                yield from _blocks(one)
 
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -251,6 +256,26 @@ def _leaves_early(inner: Sequence[ast.stmt]) -> bool:
     return any(isinstance(node, ways) for node in _own(inner))
 
 
+def _is_used_in_handlers(scope: Scope, stretch: _Stretch) -> bool:
+    """Whether what handles an exception of the stretch uses it, or what was made of it."""
+    names = derived(stretch.inner, stretch.name, Reading())
+    for node in _own(scope.node.body):  # type: ignore[attr-defined]
+        if isinstance(node, (ast.Try, ast.TryStar)) and _has(node.body, stretch.first):
+            if any(_names_one(one, names) for one in node.handlers):
+                return True
+            if any(_names_one(one, {stretch.name}) for one in node.finalbody):
+                return True
+    return False
+
+
+def _names_one(node: ast.AST, names: set[str]) -> bool:
+    return any(isinstance(one, ast.Name) and one.id in names for one in ast.walk(node))
+
+
+def _has(statements: Sequence[ast.stmt], wanted: ast.stmt) -> bool:
+    return any(node is wanted for one in statements for node in ast.walk(one))
+
+
 def _is_used_outside(scope: Scope, stretch: _Stretch, names: set[str]) -> bool:
     """Whether one of *names* is used elsewhere in the function."""
     inside = [stretch.first, *stretch.inner, *([stretch.end] if stretch.end is not None else [])]
@@ -268,16 +293,14 @@ def of_entered(facts: Facts, scope: Scope, site: ast.Call, thing: Thing) -> Reme
     """Of `with psycopg2.connect() as conn`, which does not close: closing() round it, and the transaction as it was."""
     if thing.role.value != "connection" or thing.is_async or "close" not in thing.ends:
         return None
-    for block, in_try in _blocks(scope.node, False):
+    for block in _blocks(scope.node):
         for index, one in enumerate(block):
             if isinstance(one, ast.With) and any(item.context_expr is site for item in one.items):
-                return _entered(facts, scope, site, block, index, in_try)
+                return _entered(facts, scope, site, block, index)
     return None
 
 
-def _entered(
-    facts: Facts, scope: Scope, site: ast.Call, block: Sequence[ast.stmt], index: int, in_try: bool
-) -> Remedy | None:
+def _entered(facts: Facts, scope: Scope, site: ast.Call, block: Sequence[ast.stmt], index: int) -> Remedy | None:
     statement = block[index]
     assert isinstance(statement, ast.With)
     item = next(item for item in statement.items if item.context_expr is site)
@@ -286,22 +309,26 @@ def _entered(
     name = item.optional_vars.id
     # Of a later item of the same `with` too: `with connect() as conn, conn.cursor() as cursor`.
     body = [ast.With(statement.items[statement.items.index(item) + 1 :], statement.body)]
-    names = derived(body, name)
     known = {id(node) for node in ast.walk(statement)}
     after = block[index + 1] if index + 1 < len(block) else None
-    closed = after if isinstance(after, ast.Expr) and ast.unparse(after) == f"{name}.close()" and not in_try else None
+    closed = after if isinstance(after, ast.Expr) and ast.unparse(after) == f"{name}.close()" else None
     if closed is not None:
         known |= {id(node) for node in ast.walk(closed)}
+    if not _means_contextlibs(facts, scope) or _lives_on(facts, scope, body, name, known, Reading(unknown=False)):
+        return None
+    safe = not _lives_on(facts, scope, body, name, known, Reading())
+    touched: list[ast.expr | ast.stmt] = [site] if closed is None else [site, closed]
+    return Remedy("entered", safe, tuple(place(facts.module.source, one) for one in touched))
+
+
+def _lives_on(facts: Facts, scope: Scope, body: Sequence[ast.AST], name: str, known: set[int], how: Reading) -> bool:
+    """Whether what the block made of the connection may be used after it."""
+    names = derived(body, name, how)
     used_after = any(
         isinstance(node, ast.Name) and node.id in names and id(node) not in known and isinstance(node.ctx, ast.Load)
         for node in ast.walk(scope.node)
     )
-    if not _means_contextlibs(facts, scope):
-        return None
-    if used_after or escapes(body, name, scope, facts) or _is_captured(body, names):
-        return None
-    touched: list[ast.expr | ast.stmt] = [site] if closed is None else [site, closed]
-    return Remedy("entered", True, tuple(place(facts.module.source, one) for one in touched))
+    return used_after or escapes(body, name, scope, facts, how) or _is_captured(body, names)
 
 
 def _is_captured(body: Sequence[ast.AST], names: set[str]) -> bool:

@@ -27,6 +27,7 @@ _SENDING = frozenset(
     }
 )  # fmt: skip
 _SENDING_SECOND = frozenset({"execute_values", "execute_batch"})
+_ALL = _SENDING | _SENDING_SECOND
 _WORDS = ("sql", "query", "statement", "operation", "command")
 _AROUND = frozenset({"text", "SQL", "dedent", "DDL", "cleandoc", "str", "RawSQL"})
 _CHAINED = frozenset({"strip", "lstrip", "rstrip", "format", "bindparams", "columns", "execution_options", "replace"})
@@ -48,10 +49,9 @@ class Sent:
 
 def sent(scope: Scope) -> Iterator[Sent]:
     """The SQL that is sent in *scope*, functions within it left out, in the order of the lines."""
-    for call in sorted(scope.calls, key=lambda one: (one.lineno, one.col_offset)):
+    sending = [call for call in scope.calls if last_name(call.func) in _ALL]
+    for call in sorted(sending, key=lambda one: (one.lineno, one.col_offset)):
         name = last_name(call.func)
-        if name not in _SENDING and name not in _SENDING_SECOND:
-            continue
         owner = call.func.value if isinstance(call.func, ast.Attribute) else None
         given = _given(call, 1 if name in _SENDING_SECOND else 0)
         if name in _SENDING_SECOND:

@@ -12,21 +12,23 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from secrets import token_hex
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from ..drivers.base import Status
 from . import trouble
-from .checkpoint import DONE, Checkpoint
+from .checkpoint import DONE, UNSURE, Checkpoint, Claim
 from .http import Clients, attempt
 from .outcome import BatchStopped, Failure, HeldOverCall, Report, told
 from .progress import Progress
-from .retry import Gate, asked, may_pass
+from .retry import Gate, Retry, asked, may_pass
 from .settings import Settings, name_of
+
+T = TypeVar("T")
 
 logger = logging.getLogger("penstock.batch")
 
@@ -35,6 +37,9 @@ LOOK_SECONDS = 0.1  # after which fewer are asked for, if items come slowly
 MOST_AT_ONCE = 32  # items saved in one transaction,
 SHORT = 0.05  # and so many seconds of their saving
 LISTED = 20  # failures named in the report
+# How long a transaction is tried again. None of `retry`: what was paid for at the API is not thrown away.
+DATABASE = Retry(attempts=100, seconds=60.0, first=0.2, longest=5.0)
+TRIES_AT_THE_END = 3  # once the job is to stop, as nobody sleeps then
 ASKED_AT_MOST = 60.0  # seconds of a Retry-After that are obeyed
 
 Settled = tuple[Any, str]  # an item and its key
@@ -58,10 +63,14 @@ class _Stage:
 
     :ivar user: whether in what the user's `save` does, or in the COMMIT of that.
     :ivar lost: whether the connection was lost there.
+    :ivar claim: what it had claimed.
+    :ivar begun: whose `save` was called, in that order.
     """
 
     user: bool = False
     lost: bool = False
+    claim: Claim | None = None
+    begun: list[Entry] = field(default_factory=list)
 
 
 _ENDED = (
@@ -82,8 +91,6 @@ class BaseJob:
         self._clients = Clients(
             settings.http, settings.concurrency, is_async=self._is_async, clock=self._clock, holds=self._holds
         )
-        # Whether a transaction may have failed, or go on as another one, without that being seen. psycopg sees to it.
-        self._must_look = type(self._driver).__name__ != "PsycopgDriver"
         self._dice = random.Random().random
         # Guards all that follows. Nothing that waits, logs or calls the user's code runs under it.
         self._lock = Lock()
@@ -204,19 +211,11 @@ class BaseJob:
         self._progress.look()
 
     async def _states(self, keys: list[str]) -> dict[str, str]:
-        began, tries = self._clock(), 0
-        while not self._stopping:
-            try:
-                async with self._lent(transaction=False) as conn:
-                    return await self._checkpoint.states(conn, keys)
-            except Exception as error:
-                tries += 1
-                pause = self._pause_of_database(error, False, tries, began)
-                if pause is None:
-                    self._stop(told(error), error)
-                else:
-                    await self._sleep(pause)
-        return {}
+        try:
+            return await self._persist(False, lambda conn: self._checkpoint.states(conn, keys))
+        except Exception as error:
+            self._stop(told(error), error)
+            return {}
 
     # ------------------------------------------------------------------------------------------ a worker
 
@@ -328,17 +327,22 @@ class BaseJob:
         if ended is not None:
             raise ended
 
-    async def _commit(self, group: list[Entry]) -> None:
-        """Save them, each with its word in the checkpoint, or put down that they have failed."""
+    async def _commit(self, group: list[Entry], again: bool = False) -> None:
+        """Save them, each with its word in the checkpoint, or put down that they have failed.
+
+        :param again: whether this run may have saved some of them already.
+        """
         began, tries = self._clock(), 0
         while True:
             at = _Stage()
             try:
                 saved, others, ours = await self._transact(group, at)
-            except HeldOverCall:
-                raise
             except Exception as error:
-                tries += 1
+                if at.user and at.claim and await self._committed_early(at.claim, at.begun):
+                    return None
+                if isinstance(error, HeldOverCall):
+                    raise
+                tries, again = tries + 1, True
                 pause = self._pause_of_database(error, at.lost, tries, began)
                 if pause is not None:
                     await self._sleep(pause)
@@ -350,51 +354,99 @@ class BaseJob:
                     group[0].failure = Failure(group[0].key, tries, told(error))
                     began, tries = self._clock(), 0
             else:
-                return self._settle(saved, others, ours, again=tries > 0)
+                return self._settle(saved, others, ours, again)
         for entry in group:  # to know whose fault it is
-            await self._commit([entry])
+            await self._commit([entry], again=True)
         return None
 
     async def _transact(self, group: list[Entry], at: _Stage) -> tuple[list[Entry], list[Entry], set[str]]:
         """Who is saved or has failed, whom somebody has saved before, and whom of those this run has."""
         good = {entry.key: entry for entry in group if entry.failure is None}
         bad = {entry.key: entry for entry in group if entry.failure is not None}
-        claimed: set[str] = set()
         others: dict[str, Entry] = {}
         ours: set[str] = set()
+        whole = same = True
         async with self._lent(transaction=True) as conn:
             began = self._clock()
             try:
                 if good:
-                    claimed = await self._checkpoint.claim(conn, {key: entry.tries for key, entry in good.items()})
-                    others = {key: entry for key, entry in good.items() if key not in claimed}
+                    at.claim = await self._checkpoint.claim(conn, {key: entry.tries for key, entry in good.items()})
+                    others = {key: entry for key, entry in good.items() if key not in at.claim.keys}
                 if bad:
                     await self._checkpoint.fail(conn, [entry.failure for entry in bad.values() if entry.failure])
                     states = await self._checkpoint.states(conn, list(bad))
                     others |= {key: entry for key, entry in bad.items() if states.get(key) == DONE}
                 if others:
                     ours = await self._checkpoint.ours(conn, others)
-                at.user = bool(claimed)
-                for entry in group:
-                    if entry.key in claimed:
-                        with attempt(self._clock() + self._settings.timeout):  # so that no request is made here
-                            await self._save(conn, entry)
-                        if self._driver.status(conn) is not Status.INTRANS:
-                            raise RuntimeError(_ENDED)
-                if claimed and self._must_look and await self._checkpoint.ours(conn, claimed) != claimed:
-                    raise RuntimeError(_ENDED)
+                if at.claim and at.claim.keys:
+                    at.user = True
+                    await self._save_all(conn, [entry for entry in group if entry.key in at.claim.keys], at)
+                    whole, same = await self._checkpoint.done(conn, at.claim)
+                    if not whole:
+                        raise RuntimeError(_ENDED)
             except Exception:
                 at.lost = self._driver.status(conn) is Status.BROKEN
                 raise
         with self._lock:
             self._each += 0.2 * ((self._clock() - began) / len(group) - self._each)
+        if not same:  # one of them has committed, and begun anew: all is saved, and all is done
+            self._stop_for_commit(at.begun)
         return [entry for entry in group if entry.key not in others], list(others.values()), ours
+
+    async def _save_all(self, conn: Any, claimed: list[Entry], at: _Stage) -> None:
+        for entry in claimed:
+            at.begun.append(entry)
+            with attempt(self._clock() + self._settings.timeout):  # so that no request is made here
+                await self._save(conn, entry)
+            if self._driver.status(conn) is not Status.INTRANS:
+                raise RuntimeError(_ENDED)
+
+    async def _committed_early(self, claim: Claim, begun: list[Entry]) -> bool:
+        """Whether some `save` of a transaction that has not come to its end has committed what was in it.
+
+        If so, the job ends: the next of them would do the same. Those whose `save` was called may be saved or not, as
+        it may have begun another transaction then, which is gone. They have failed, so that somebody looks.
+        """
+        rest = claim.keys - {entry.key for entry in begun}
+        if not await self._persist(True, lambda conn: self._checkpoint.left(conn, claim, rest)):
+            return False
+        for entry in begun:
+            entry.failure = Failure(entry.key, entry.tries, UNSURE)
+        self._stop_for_commit(begun)
+        self._settle(begun, [], set(), again=True)
+        return True
+
+    def _stop_for_commit(self, begun: list[Entry]) -> None:
+        *before, last = (entry.key for entry in begun)
+        whose = f"item {last}" + (f" (or of {', '.join(before)}, before it)" if before else "")
+        self._stop(f"save() of {whose} has committed. {_ENDED}", None)
+
+    async def _persist(self, transaction: bool, ask: Callable[[Any], Awaitable[T]]) -> T:
+        """What the database answers, though it is away for a moment."""
+        began, tries = self._clock(), 0
+        while True:
+            lost = False
+            try:
+                async with self._lent(transaction) as conn:
+                    try:
+                        return await ask(conn)
+                    except Exception:
+                        lost = self._driver.status(conn) is Status.BROKEN
+                        raise
+            except Exception as error:
+                tries += 1
+                pause = self._pause_of_database(error, lost, tries, began)
+                if pause is None:
+                    raise
+            await self._sleep(pause)
 
     def _pause_of_database(self, error: Exception, lost: bool, tries: int, began: float) -> float | None:
         """Seconds until the transaction is tried again; None when that is of no use, or no longer."""
         if not trouble.passes(error, lost):
             return None
-        pause = self._settings.retry.pause(tries, self._clock() - began, asked(error), self._dice)
+        if self._stopping and tries >= TRIES_AT_THE_END:
+            return None
+        pause = DATABASE.pause(tries, self._clock() - began, asked(error), self._dice)
         if pause is not None:
             logger.warning("%s: the database is tried again in %.1f s: %s", self._settings.job, pause, told(error))
         return pause

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 
 from ..errors import BudgetError, Problem
-from .find import AUDIT
+from .find import OTHERS
 from .lines import key_lines
 from .schema import TOP, Kind, Tree, long_name, nearest, plain, shown
 
@@ -133,8 +133,7 @@ class Document:
                 self.wrong((), what)
                 return {}
             tree = found
-        # Settings of the audit stand beside a budget in pyproject.toml, and are the audit's to check.
-        return {key: value for key, value in tree.items() if key != AUDIT} if self._prefix else tree
+        return {name: table for name, table in tree.items() if not self._prefix or name not in OTHERS}
 
 
 def _no_toml(path: str, text: str, error: Exception) -> Problem:

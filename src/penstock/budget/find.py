@@ -11,7 +11,7 @@ from ..errors import BudgetError, Problem
 VARIABLE = "PENSTOCK_TOML"
 NAME = "penstock.toml"
 SHARED = "pyproject.toml"  # where the tables stand under [tool.penstock]
-AUDIT = "audit"  # a table beside them there, which declares nothing
+OTHERS = frozenset({"audit"})  # which stand there too, and are not the budget's
 
 
 def find(environ: Mapping[str, str], start: Path) -> Path | None:
@@ -52,7 +52,10 @@ def text_of(path: Path, shown: str) -> str:
 
 
 def _declares(path: Path) -> bool:
-    """Whether this pyproject.toml declares a budget. One that has the word and is broken may: `read` says how."""
+    """Whether this pyproject.toml has more under [tool.penstock] than other tables of ours.
+
+    One that has the word and is broken may: `read` says how.
+    """
     text = text_of(path, str(path))
     if "penstock" not in text:
         return False
@@ -60,5 +63,7 @@ def _declares(path: Path) -> bool:
         tool = tomllib.loads(text).get("tool")
     except (ValueError, RecursionError):
         return True
-    ours = tool.get("penstock") if isinstance(tool, dict) else None
-    return ours is not None and not (isinstance(ours, dict) and set(ours) == {AUDIT})
+    if not isinstance(tool, dict) or "penstock" not in tool:
+        return False
+    ours = tool["penstock"]
+    return not isinstance(ours, dict) or not ours or not OTHERS.issuperset(ours)

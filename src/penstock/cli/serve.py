@@ -1,12 +1,12 @@
 """`penstock serve`: the live page of all pools of this user's processes."""
 
-import os
+import socket
 import sys
 from typing import Annotated
 
 import typer
 
-USAGE = 2
+FAILED, USAGE = 1, 2
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -29,7 +29,7 @@ def serve(
 
         from penstock.drivers import conninfo
         from penstock.observe import web
-        from penstock.observe.web.door import ENVIRONMENT
+        from penstock.observe.web.door import ENVIRONMENT, from_environment
 
         if pgbouncer is not None:
             conninfo.parse(pgbouncer)
@@ -40,10 +40,23 @@ def serve(
     except ValueError as error:
         print(f"penstock serve: {error}", file=sys.stderr)
         raise typer.Exit(USAGE) from None
-    if host not in _LOOPBACK and not os.environ.get(ENVIRONMENT):
+    if host not in _LOOPBACK and from_environment() is None:
         why = f"{host} can be reached from elsewhere: set {ENVIRONMENT} to a secret that readers have to know"
         print(f"penstock serve: {why}, or leave --host out", file=sys.stderr)
         raise typer.Exit(USAGE)
     shown = f"[{host}]" if ":" in host else host
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", proxy_headers=False, server_header=False)
+    try:
+        listener = _listen(host, port)
+    except OSError as error:
+        print(f"penstock serve: {shown}:{port}: {error.strerror or error}", file=sys.stderr)
+        raise typer.Exit(FAILED) from None
     print(f"penstock serve: http://{shown}:{port}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", proxy_headers=False, server_header=False)
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Before it is said where it listens: the port may be another's."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address, family=family)

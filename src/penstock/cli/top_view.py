@@ -66,8 +66,9 @@ def _pool_rows(pools: Sequence[PoolRow], most: int, width: int) -> Iterable[Rend
 
 def _pools_line(frame: Frame, width: int) -> Text:
     what = f"{_many(len(frame.pools), 'pool')} in {_many(frame.processes, 'process', 'processes')}"
-    beside = [f"{frame.unbounded} in use without a limit"] if frame.unbounded else []
-    words = [f"{frame.used} of {frame.size} in use", *beside, f"{frame.open} open", _waits(frame.waiting), what]
+    beside = [f"{frame.unbounded} in use without a limit"] if frame.unbounded and frame.size else []
+    used = f"{frame.used} of {frame.size} in use" if frame.size else f"{frame.unbounded} in use"
+    words = [used, *beside, f"{frame.open} open", _waits(frame.waiting), what]
     return _line(frame.used, frame.size, words, width, alarming=frame.waiting > 0)
 
 

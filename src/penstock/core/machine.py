@@ -602,7 +602,8 @@ class Core:
         share = self.share_of(SLOW)
         self.min_size, self.max_size = min_size, max_size
         for _ in range((self.share_of(SLOW) or 0) - (share or 0)):
-            self.waiters.call_back(SLOW)  # they may have more
+            if not self.waiters.call_back(SLOW):  # they may have more
+                break
         self._update_rush()
         self._settle(now)  # of a smaller minimum it may be full already, and of a larger maximum less is kept back
         self._grow(now)
@@ -740,10 +741,16 @@ class Core:
         for slot in self.slots.values():
             if self.reserve and slot.state is IDLE and not self.breaker.sick:
                 continue  # or the waiter would have it
-            if slot.state is not LEASED or slot.dropped or slot.owner is None or slot.owner not in self._waiting_owners:
+            if slot.state is not LEASED or slot.dropped or slot.owner is None or not self._waits(slot.owner):
                 return False
             holds = holds or slot.owner == waiter.owner
         return holds and not self._handed_on(self.slots.values())
+
+    def _waits(self, owner: Any) -> bool:
+        try:
+            return owner in self._waiting_owners
+        except TypeError:  # a weak reference has no hash once what it referred to is gone, which waits no more
+            return False
 
     def _ask_again(self, waiter: Waiter, now: float) -> None:
         """A caller meets a database that is known to be down: have it tried again now, or tell the caller now."""

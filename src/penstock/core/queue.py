@@ -138,18 +138,20 @@ class Queue:
         waiter.aside = True
         self.size += 1
 
-    def call_back(self, key: Hashable) -> None:
-        """One connection of this key has come back: the first of those aside waits in turn again."""
+    def call_back(self, key: Hashable) -> bool:
+        """One connection of this key has come back: the first of those aside waits in turn again. Whether one did."""
         aside = self._aside.get(key)
-        if aside:
-            waiter = min(aside, key=_rank)
-            self.remove(waiter)
-            self._entered -= 1  # it has been counted
-            self.push(waiter, first=True)
-            # Others may have been called back before, and wait still: they are served as they came.
-            lane: Lane = waiter.lane or OrderedDict()
-            for other in sorted(takewhile(lambda other: other.ticket == waiter.ticket, lane), key=_rank, reverse=True):
-                self._to_front(other)
+        if not aside:
+            return False
+        waiter = min(aside, key=_rank)
+        self.remove(waiter)
+        self._entered -= 1  # it has been counted
+        self.push(waiter, first=True)
+        # Others may have been called back before, and wait still: they are served as they came.
+        lane: Lane = waiter.lane or OrderedDict()
+        for other in sorted(takewhile(lambda other: other.ticket == waiter.ticket, lane), key=_rank, reverse=True):
+            self._to_front(other)
+        return True
 
     def _to_front(self, waiter: Waiter) -> None:
         assert waiter.lane is not None, f"bug: {waiter!r} does not wait"

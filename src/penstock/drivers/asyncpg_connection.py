@@ -145,7 +145,7 @@ def tracked(connection_class: Any) -> Any:
         **dict.fromkeys(_STATEMENTS, _tracking),
         **dict.fromkeys(_COPIES, lambda method: _tracking(method, "COPY ")),
         # Their users hold them, and no method of the connection tells when they are done: looked into at the return.
-        "prepare": lambda method: _marking(_tracking(method), Touched.CLIENT),
+        "prepare": lambda method: _naming(_marking(_tracking(method), Touched.CLIENT)),
         "cursor": lambda method: _marking(_noting(method), Touched.CLIENT),
         **dict.fromkeys(_CALLING_BACK, lambda method: _marking(method, Touched.CLIENT)),
         # asyncpg cannot take a codec back to the one that was there before.
@@ -262,6 +262,18 @@ def _marking(method: Any, touched: Touched) -> Any:
         return method(self, *args, **kwargs)
 
     return marking
+
+
+def _naming(prepare: Any) -> Any:
+    """A statement with a name of its user's choice is as one of SQL's PREPARE: the next could not have it again."""
+
+    @wraps(prepare)
+    def naming(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(kwargs.get("name"), str):
+            self._touched |= Touched.BEYOND_RESET
+        return prepare(self, *args, **kwargs)
+
+    return naming
 
 
 def _first_parameter(method: Any) -> str:

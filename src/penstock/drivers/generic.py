@@ -15,6 +15,7 @@ PEP 249 has no word for what a protocol knows. So of such a connection is not kn
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial, wraps
@@ -37,6 +38,7 @@ _NOTING = ("execute", "executemany", "callproc")
 _NOT_NOTED = ("cursor", "commit", "rollback", "close", "fileno", "cancel", "interrupt")
 _CLOSE_SECONDS = 1.0
 _BETWEEN_LOOKS = 0.001
+_BEGINS = re.compile(r"\s*(?:begin|start)\b", re.IGNORECASE)
 _state = attrgetter("_used", "_running", "_suspect", "_gone")
 
 
@@ -109,7 +111,7 @@ class DBAPIModule(DBAPIDriver):
         return lent(raw)
 
     def adopt(self, conn: Any) -> Any:
-        conn._used = conn._suspect = False
+        conn._used = conn._suspect = conn._begun = False
         return super().adopt(conn)
 
     # ------------------------------------------------------------------------------------------ what is known
@@ -148,11 +150,23 @@ class DBAPIModule(DBAPIDriver):
     async def settle(self, conn: Any, commit: bool) -> None:
         try:
             (conn.commit if commit else conn.rollback)()
+            if conn._begun:
+                self._end_begun(conn, commit)
         except self._lost as error:
             conn._suspect = True
             if not commit:  # there is nothing to a rollback that could be wrong but the connection
                 self._is_gone(conn, error)
             raise
+
+    def _end_begun(self, conn: Any, commit: bool) -> None:
+        """End a transaction that was begun in autocommit, with a statement: a module's methods may do nothing there."""
+        cursor = self.plain_cursor(conn)
+        try:
+            cursor.execute("COMMIT" if commit else "ROLLBACK")
+        finally:
+            cursor.close()
+        conn._begun = False
+        conn._ended()
 
     async def reset(self, conn: Any, baseline: Any) -> bool:
         was = baseline[-1]
@@ -204,6 +218,7 @@ class _Lent(Lendable):
     """What both kinds of lent connections do. *_beneath* makes the same call on the driver's own."""
 
     _gone = False
+    _begun = False  # a transaction, by a statement, in autocommit
     _proof: Proof
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
@@ -228,8 +243,8 @@ class _Lent(Lendable):
         return self._beneath("close")
 
     def _ended(self) -> None:
-        """The server has answered, and there is no transaction now."""
-        self._used = False
+        """The server has answered, and there is no transaction now, unless one was begun by a statement."""
+        self._used = self._begun
         self._proof.at = monotonic()
 
     def _beneath(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -299,6 +314,8 @@ class Cursor:
 
         def noting(statement: Any, *args: Any, **kwargs: Any) -> Any:
             conn._used = True
+            if isinstance(statement, str) and _BEGINS.match(statement) and _autocommit(conn):
+                conn._begun = True
             begin(conn, statement, _nothing)
             try:
                 result = method(statement, *args, **kwargs)

@@ -40,6 +40,7 @@ _STATUS = {
     extensions.TRANSACTION_STATUS_INERROR: Status.INERROR,
     extensions.TRANSACTION_STATUS_UNKNOWN: Status.BROKEN,
 }
+_OPEN = (extensions.TRANSACTION_STATUS_INTRANS, extensions.TRANSACTION_STATUS_INERROR)
 # What a user can set on a connection and the next one would find there. To set them is noted (`_Noting`).
 _ATTRIBUTES = ("autocommit", "isolation_level", "readonly", "deferrable", "cursor_factory")
 _attributes = attrgetter("encoding", *_ATTRIBUTES)
@@ -199,12 +200,23 @@ class Psycopg2Driver(DBAPIDriver):
 
     # ------------------------------------------------------------------------------------------ what is done
 
+    async def settle(self, conn: Any, commit: bool) -> None:
+        await super().settle(conn, commit)
+        self._end_begun(conn, commit)
+
+    def _end_begun(self, conn: Any, commit: bool) -> None:
+        """End a transaction that was begun in autocommit, with a statement: psycopg2's own methods do nothing there."""
+        if conn.get_transaction_status() in _OPEN:
+            with self.in_autocommit(conn):
+                self.plain_cursor(conn).execute("COMMIT" if commit else "ROLLBACK")
+
     async def reset(self, conn: Any, baseline: Any) -> bool:
         touched = conn._touched
         if touched & Touched.BEYOND_RESET or conn.status == extensions.STATUS_PREPARED:
             return False
         if conn.status != extensions.STATUS_READY:  # its next user's first statements would be in no transaction
             conn.rollback()
+        self._end_begun(conn, commit=False)
         with self.in_autocommit(conn):
             if statement := reset_statement(touched):
                 self.plain_cursor(conn).execute(statement)

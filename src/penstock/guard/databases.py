@@ -2,9 +2,48 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Mapping
 from typing import Any
+
+Where = tuple[str, str, str, str]  # host, port, database, user: one line for each, however it was spelled
+
+
+def where(params: Mapping[str, Any]) -> Where:
+    """Which database *params*, libpq's, lead to, with what libpq takes for what is not said.
+
+    An address (hostaddr) is where libpq connects to, whatever the name of the host beside it.
+    """
+
+    def said(name: str, variable: str, default: str = "") -> str:
+        return str(params.get(name) or os.environ.get(variable) or default)
+
+    host = said("hostaddr", "PGHOSTADDR") or said("host", "PGHOST")
+    user = said("user", "PGUSER") or _own_name()
+    return _as_one(host), said("port", "PGPORT", "5432"), said("dbname", "PGDATABASE", user), user
+
+
+def resolved(hosts: str, ports: str, database: str, user: str) -> Where:
+    """As `where`, of what a driver has filled in itself."""
+    return _as_one(hosts), ports, database, user
+
+
+def _as_one(host: str) -> str:
+    """A name's case means nothing; that of a socket's path does."""
+    return host if host.startswith(("/", "@")) else host.lower()
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user that has no name
+        return ""
+
+
+def title(of: Where) -> str:
+    host, port, database, user = of
+    return f"{database or user or 'its default database'} at {host or 'a local socket'}:{port}"
 
 
 def postgresql(params: Mapping[str, Any]) -> str:

@@ -18,7 +18,6 @@ from typing import Any
 
 from ..pool.holders import Holder
 from ..pool.snapshot import Snapshot
-from . import alerts
 from .fingerprint import dialect, fingerprint
 from .following import follow, profile
 from .looplag import lag
@@ -32,6 +31,8 @@ MOST_HOLDERS = 100  # of each source, the longest first
 
 def document() -> dict[str, Any]:
     """As of now. May be asked for in any thread; takes about a millisecond for a pool with ten holders."""
+    from . import alerts  # here: it takes long to load, and many processes are never asked
+
     found = sources()
     return {
         "version": VERSION,
@@ -42,11 +43,26 @@ def document() -> dict[str, Any]:
         "title": title(),
         "started": started(),
         "now": time.time(),
-        "sources": [_source(source) for source in found[:MOST_SOURCES]],
+        "sources": [_source(source) for source in _shown(found)],
         "sources_total": len(found),
         "alerts": [alert.as_dict() for alert in alerts.raised()],
         "alerts_recent": [alert.as_dict() for alert in alerts.recent()],
     }
+
+
+def _shown(found: list[Source]) -> list[Source]:
+    """Those there is room for: pools without a connection, such as closed ones, make way for the others."""
+    if len(found) > MOST_SOURCES:
+        found = sorted(found, key=_is_empty)
+    return found[:MOST_SOURCES]
+
+
+def _is_empty(source: Source) -> bool:
+    try:
+        figures = source.snapshot()
+    except Exception:  # changed while it was looked at, so it is in use
+        return False
+    return not figures.open and not figures.waiting
 
 
 def _source(source: Source) -> dict[str, Any]:

@@ -21,7 +21,8 @@ _COMMON = r"""
     (?P<space>\s+|/\*(?!M?!)(?:[^*/]|\*(?!/)|/(?!\*))*+\*/)
   | (?P<unclear>/\*(?!M?!))
   | (?P<given>%s|%\(\w+\)s|\$\d+|(?<![:\w]):[A-Za-z_]\w*|\?)
-  | (?P<number>(?<![\w$])(?:0[xX][0-9a-fA-F]+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)(?![\w$]))
+  | (?P<number>(?<![\w$])(?:0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+
+      |\d[\d_]*(?:\.[\d_]*)?(?:[eE][+-]?[\d_]+)?|\.[\d_]+(?:[eE][+-]?[\d_]+)?)(?![\w$]))
   | (?P<word>[^\W\d][\w$]*)
   | (?P<sign>[^'"`$])
   | (?P<odd>.)
@@ -38,6 +39,7 @@ _MYSQL = r"""
   | (?P<rest>(?:\#|--(?=[\x00-\x20]|\Z))[^\n]*)
   |"""
 _LIST = re.compile(r"\( ?\?(?: ?, ?\?)+ ?\)|(?<=\b[iI][nN] )\( ?\? ?\)")
+_SET = re.compile(r"((?:^|; ?)SET (?:(?:SESSION|LOCAL|GLOBAL|PERSIST) )?[\w.@]+ ?(?:=|:=|TO\b) ?).+", re.IGNORECASE)
 _LISTS = re.compile(r"(\((?:\?|\?, \.\.\.)\))(?: ?, ?\1)+")
 
 
@@ -74,7 +76,8 @@ def _of_text(text: str, mysql: bool, more: bool) -> str:
     else:
         if more:
             shown.append(_CUT)
-    folded = _LISTS.sub(r"\1, ...", _LIST.sub("(?, ...)", "".join(shown).strip()))
+    whole = _SET.sub(r"\1?", "".join(shown).strip())  # a setting's value may be a bare word
+    folded = _LISTS.sub(r"\1, ...", _LIST.sub("(?, ...)", whole))
     return folded if len(folded) <= LONGEST else folded[: LONGEST - len(_CUT)] + _CUT
 
 

@@ -43,6 +43,7 @@ class Mirror:
         # child must not inherit locked.
         self.lock = Lock()
         self._ended = Event()
+        self._failures = 0
 
     def start(self) -> Callable[[], None]:
         """Begin, in this process and whatever it forks; returns what ends that, here.
@@ -75,7 +76,10 @@ class Mirror:
             with self.lock:
                 self._write(self._reader.read())
         except Exception:  # a full disk, a folder that is gone: the next time may do
-            logger.warning("metrics could not be written into PROMETHEUS_MULTIPROC_DIR", exc_info=True)
+            self._failures += 1
+            if self._failures & (self._failures - 1) == 0:  # the first, second, fourth, eighth ...
+                what = "metrics could not be written into PROMETHEUS_MULTIPROC_DIR (%d times)"
+                logger.warning(what, self._failures, exc_info=True)
 
     def _write(self, found: Readings) -> None:
         for metric, figures in found.items():

@@ -6,14 +6,15 @@ import os
 import re
 import sys
 import time
+from itertools import pairwise
 
-# A word that is what it seems to be: a module, a file, a command. Anything else might be a secret.
-_PLAIN = re.compile(r"[a-z_][a-z_.-]*(?::[a-z_.]+(?:\(\))?)?", re.IGNORECASE)
-_MOST = 3  # words
+# What tells one service's processes from another's. Any other word might be a secret.
+_SERVERS = frozenset({"gunicorn", "uvicorn", "hypercorn", "granian", "daphne", "waitress-serve"})
+_APPLICATION = re.compile(r"[a-z_][\w.]*:[a-z_][\w.]*(?:\(\))?", re.IGNORECASE | re.ASCII)
 
 
 def title(words: list[str] | None = None) -> str:
-    """The program and the first of its arguments: ``gunicorn app:app``. No options, as passwords are found there.
+    """The program, and of a known server the application: ``gunicorn app:app``. No other word: it may be a password.
 
     :param words: as `sys.argv`; by default, that.
     """
@@ -21,12 +22,12 @@ def title(words: list[str] | None = None) -> str:
     program = os.path.basename(words[0]) if words and words[0] else "python"
     if program == "__main__.py":  # python -m
         program = os.path.basename(os.path.dirname(words[0]))
-    shown = [program if program != "-c" else "python -c"]
-    for word in words[1:]:
-        if len(shown) == _MOST or not _PLAIN.fullmatch(word):
-            break  # what comes after an option may be its value
-        shown.append(word)
-    return " ".join(shown)
+    if program not in _SERVERS:
+        return program if program != "-c" else "python -c"
+    for option, word in pairwise(words):
+        if not option.startswith("-") and _APPLICATION.fullmatch(word):  # after an option it may be its value
+            return f"{program} {word}"
+    return program
 
 
 def started() -> float:

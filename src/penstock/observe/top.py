@@ -230,7 +230,7 @@ class _Process:
             idle=None if holder["idle"] is None else float(holder["idle"]),
             status=printable(holder["status"]),
             statement=None if holder["statement"] is None else printable(holder["statement"]),
-            now_at=_own_place(holder["stack"]),
+            now_at=None if (here := own_place(holder["stack"])) is None else _site(here),
         )
 
 
@@ -272,10 +272,10 @@ def _by_site(rows: Iterable[HolderRow]) -> list[Held]:
     return sorted(groups, key=lambda group: -group.longest.held)
 
 
-def _own_place(stack: Sequence[Mapping[str, Any]]) -> str | None:
+def own_place(stack: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The innermost line of the program's own where a holder stands, or else of a library's."""
     own = (place for place in stack if not _LIBRARY.search(str(place["file"])))
-    place = next(own, stack[0] if stack else None)
-    return None if place is None else _site(place)
+    return next(own, stack[0] if stack else None)
 
 
 def _most(uses: Iterable[Use]) -> list[Use]:

@@ -22,6 +22,7 @@ from .telemetry.server import Server
 
 logger = logging.getLogger("penstock.observe")
 
+OFF = ("off", "0", "false", "no")
 BUSY = 0.1  # seconds between two looks while something is out, on average
 QUIET = 1.0  # the most, when nothing has been for a while
 EARLY = 10.0  # between two looks at whether there is something to say in the log
@@ -36,7 +37,7 @@ _lock = threading.Lock()
 def watch(source: Source) -> None:
     """*source* is watched from now on, and the process has a telemetry socket; not with PENSTOCK_TELEMETRY=off."""
     global _watching
-    if _off or os.environ.get("PENSTOCK_TELEMETRY", "").lower() == "off":
+    if _off or os.environ.get("PENSTOCK_TELEMETRY", "").strip().lower() in OFF:
         return
     follow(source)
     if _watching is not None:

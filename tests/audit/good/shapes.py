@@ -171,3 +171,29 @@ def prepares(path):
     with conn.cursor() as cur:
         cur.execute("SET statement_timeout = 5000")
     return conn
+
+
+async def cleans_up_step_by_step(dsn, handler, stop):
+    conn = None
+    try:
+        conn = await asyncpg.connect(dsn)
+        await conn.add_listener("jobs", handler)
+        await stop.wait()
+    finally:
+        if conn is not None and not conn.is_closed():
+            with suppress(Exception):
+                await conn.remove_listener("jobs", handler)
+            await conn.close()
+
+
+def rolls_back_first(dsn):
+    conn = psycopg2.connect(dsn)
+    try:
+        conn.cursor().execute("SELECT 1")
+        conn.commit()
+    except psycopg2.Error:
+        conn.rollback()
+        raise
+    finally:
+        conn.cursor().execute("RESET ALL")
+        conn.close()

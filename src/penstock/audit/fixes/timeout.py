@@ -29,18 +29,41 @@ def _told(call: cst.Call, word: str, value: str) -> cst.Call:
     if not call.args:
         return call.with_changes(args=[argument])
     *others, last = call.args
-    between = others[-1].comma if others else cst.Comma(whitespace_after=_between(call))
+    between = _between(call)
     if isinstance(last.comma, cst.Comma):  # it had one behind the last, and so has the new last
-        end = last.comma
-        between = between if others else cst.Comma(whitespace_after=_between(call))
-        argument = argument.with_changes(comma=end)
+        before, after = _parted(last.comma.whitespace_after, between)
+        argument = argument.with_changes(comma=last.comma.with_changes(whitespace_after=after))
     else:
-        argument = argument.with_changes(whitespace_after_arg=last.whitespace_after_arg)
+        before, after = _parted(last.whitespace_after_arg, between)
+        argument = argument.with_changes(whitespace_after_arg=after)
         last = last.with_changes(whitespace_after_arg=cst.SimpleWhitespace(""))
-    return call.with_changes(args=[*others, last.with_changes(comma=between), argument])
+    last = last.with_changes(comma=cst.Comma(whitespace_after=before))
+    return call.with_changes(args=[*others, last, argument])
 
 
 def _between(call: cst.Call) -> cst.BaseParenthesizableWhitespace:
-    """What stands before the first argument stands before each, where that is a line's end."""
-    before = call.whitespace_before_args
-    return before if isinstance(before, cst.ParenthesizedWhitespace) else cst.SimpleWhitespace(" ")
+    """What stands between its arguments, without comments: what stands before the first, if that begins a line."""
+    found = call.whitespace_before_args
+    if len(call.args) > 1 and isinstance(comma := call.args[-2].comma, cst.Comma):
+        found = comma.whitespace_after
+    if isinstance(found, cst.ParenthesizedWhitespace):
+        return _bare(found)
+    return cst.SimpleWhitespace(" ")
+
+
+def _parted(
+    end: cst.BaseParenthesizableWhitespace, between: cst.BaseParenthesizableWhitespace
+) -> tuple[cst.BaseParenthesizableWhitespace, cst.BaseParenthesizableWhitespace]:
+    """What stood before the closing parenthesis, in two: comments stay behind the argument that they are of."""
+    if not isinstance(end, cst.ParenthesizedWhitespace):
+        return between, end
+    if not isinstance(between, cst.ParenthesizedWhitespace):
+        if end.first_line.comment is None and not end.empty_lines:
+            return between, end
+        between = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace("    "))
+    return between.with_changes(first_line=end.first_line, empty_lines=end.empty_lines), _bare(end)
+
+
+def _bare(space: cst.ParenthesizedWhitespace) -> cst.ParenthesizedWhitespace:
+    line = cst.TrailingWhitespace(newline=space.first_line.newline)
+    return space.with_changes(first_line=line, empty_lines=[])

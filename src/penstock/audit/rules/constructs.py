@@ -49,13 +49,13 @@ REPLICATION = _rule(20, Severity.MEDIUM, "a replication connection")
 COPY = _rule(21, Severity.LOW, "COPY outside of a transaction")
 ON_CONNECT = _rule(22, Severity.HIGH, "a setting that is made as a connection opens")
 BACKEND = _rule(23, Severity.LOW, "logic that rests on the backend's identity")
-OPEN = _rule(24, Severity.MEDIUM, "a transaction that is left open holds a server connection")
+# PEN724, a transaction that is left open, is PEN510's to tell, with a pooler or without.
 TWO_PHASE = _rule(25, Severity.HINT, "a transaction in two phases")
 STATEMENT_MODE = _rule(26, Severity.HIGH, "a transaction in statement mode")
 RULES = (
     UNKNOWN, SET, SET_CONFIG, SET_LOCAL, SET_ROLE, CHARACTERISTICS, TRACKED_SINCE_1_20, STARTUP, PREPARE, PREPARED,
     DISCARD, LISTEN, ADVISORY, TEMPORARY, HOLD, CURSOR, LOAD, CURRVAL, SEED, RESET, REPLICATION, COPY, ON_CONNECT,
-    BACKEND, OPEN, TWO_PHASE, STATEMENT_MODE,
+    BACKEND, TWO_PHASE, STATEMENT_MODE,
 )  # fmt: skip
 
 # Settings that PgBouncer gives to each client as it left them: PostgreSQL reports their changes.

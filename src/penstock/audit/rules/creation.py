@@ -313,7 +313,7 @@ def _is_used_up(facts: Facts, scope: Scope, call: ast.Call) -> bool:
     names = _names_of(scope, call)
     if node.name in _BEGINNINGS or _is_ended(scope, names) or _is_only_looked_at(scope, names):
         return False
-    if places.imports(scope.module, "alembic"):
+    if scope.module.imports("alembic"):
         return False
     if not _is_script(scope) and not is_test(scope):
         return True
@@ -349,7 +349,7 @@ def _is_called_often(facts: Facts, scope: Scope) -> bool:
 
 def _is_script(scope: Scope) -> bool:
     """Whether the file is a program: what it makes ends with it soon."""
-    if places.imports(scope.module, "airflow"):
+    if scope.module.imports("airflow"):
         return True
     for node in scope.module.source.tree.body:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and last_name(node.test.left) == "__name__":

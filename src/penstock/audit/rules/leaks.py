@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from .. import places, remedies
+from .. import remedies
 from ..calls import last_name
 from ..catalog import Role, Thing
 from ..finding import Confidence, Finding, Kind, Rule, Severity
@@ -32,7 +32,7 @@ _REMEDY = {
 
 def check(facts: Facts) -> Findings:
     for scope, followed in facts.functions.values():
-        if places.imports(scope.module, "alembic"):
+        if scope.module.imports("alembic"):
             return  # its programs end with it
         left = {taken for taken, _ in followed.stored}
         lost_ = [one for one in followed.lost if one.taken not in left or not _is_of_self(one, followed)]

@@ -21,6 +21,9 @@ _FORKS = frozenset(
         "multiprocessing.context.Process",
     }
 )  # fmt: skip
+_FORKING = frozenset(name.rpartition(".")[2] for name in _FORKS)
+_SHARED = ("connection", "pool", "checkout")
+_SERVERS = ("psycopg2", "psycopg", "pymysql", "mysqlclient", "mysql", "oracledb", "pyodbc", "dbutils")
 
 
 def check(facts: Facts) -> Findings:
@@ -75,8 +78,18 @@ def _number(value: ast.expr | None) -> object:
 
 
 def _forked(facts: Facts) -> Findings:
-    """What a module makes as it is imported, and a function uses that is run in a forked child."""
+    """What a module makes as it is imported, and a function in a forked child uses; and what that is given."""
     module = facts.module
+    forks = [
+        (scope, call)
+        for scope in module.scopes.values()
+        for call in scope.calls
+        if last_name(call.func) in _FORKING and facts.project.full(call.func, scope) in _FORKS
+    ]
+    for scope, call in forks:
+        yield from _handed(facts, scope, call)
+    if not forks:
+        return
     shared = {
         name: one
         for name, bound in module.top.bound.items()
@@ -85,12 +98,8 @@ def _forked(facts: Facts) -> Findings:
         and thing.role.value in ("connection", "engine", "pool", "checkout")
         and thing.library not in ("sqlite3", "aiosqlite")
     }  # fmt: skip
-    if not shared:
-        return
-    for scope in module.scopes.values():
-        for call in scope.calls:
-            if facts.project.full(call.func, scope) in _FORKS:
-                yield from _of_targets(facts, scope, call, shared)
+    for scope, call in forks:
+        yield from _of_targets(facts, scope, call, shared)
 
 
 def _of_targets(facts: Facts, scope: Scope, call: ast.Call, shared: dict[str, ast.expr]) -> Findings:
@@ -116,6 +125,19 @@ def _is_renewed(target: Scope, name: str) -> bool:
         isinstance(node, ast.Attribute) and node.attr == "dispose" and last_name(node.value) == name
         for node in ast.walk(target.node)
     )
+
+
+def _handed(facts: Facts, scope: Scope, call: ast.Call) -> Findings:
+    """`Process(target=work, args=(conn,))`: a connection that goes with the child."""
+    for word in call.keywords:
+        parts = word.value.elts if word.arg == "args" and isinstance(word.value, (ast.Tuple, ast.List)) else []
+        for part in parts:
+            thing = facts.project.thing(part, scope)
+            if thing is not None and thing.role.value in _SHARED and thing.library in _SERVERS:
+                yield facts.finding(
+                    BEFORE_FORK, part, f"this {thing.library} {thing.role.value} is given to another process, which"
+                    " shares its sockets, or cannot be started: make it in the child",
+                )  # fmt: skip
 
 
 def _targets(facts: Facts, scope: Scope, call: ast.Call) -> list[Scope]:

@@ -14,7 +14,8 @@ from . import Facts, Findings
 
 HTTP = Rule("PEN401", Kind.NO_TIMEOUT, Severity.MEDIUM, "an HTTP request has no timeout")
 CONNECT = Rule("PEN402", Kind.NO_TIMEOUT, Severity.HINT, "connecting has no timeout")
-RULES = (HTTP, CONNECT)
+ACQUIRE = Rule("PEN403", Kind.NO_TIMEOUT, Severity.HINT, "waiting for a connection of the pool has no timeout")
+RULES = (HTTP, CONNECT, ACQUIRE)
 
 _VERBS = frozenset({"get", "post", "put", "delete", "patch", "head", "options", "request"})
 _REQUESTS = frozenset({f"{stem}.{verb}" for stem in ("requests", "requests.api") for verb in _VERBS})
@@ -36,6 +37,7 @@ def check(facts: Facts) -> Findings:
         for call in scope.calls:
             yield from _http(facts, scope, call)
             yield from _connect(facts, scope, call)
+            yield from _acquire(facts, scope, call)
 
 
 def _http(facts: Facts, scope: Scope, call: ast.Call) -> Findings:
@@ -82,6 +84,18 @@ def _mended(facts: Facts, call: ast.Call, thing: Thing, name: str) -> Remedy | N
     if thing.name == "pyodbc_connection":  # there it has as many names as there are drivers in that family
         return None
     return remedies.of_timeout(facts, call, f"{name}={remedies.CONNECT_SECONDS}")
+
+
+def _acquire(facts: Facts, scope: Scope, call: ast.Call) -> Findings:
+    """asyncpg's and aiomysql's pools let whoever asks wait for ever; others raise after 30 seconds."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr != "acquire" or call.args or call.keywords:
+        return
+    thing = facts.project.thing(call.func.value, scope)
+    if thing is not None and thing.name in ("asyncpg_pool", "aiomysql_pool"):
+        remedy = "give it timeout=" if thing.name == "asyncpg_pool" else "wait for it under asyncio.timeout()"
+        yield facts.finding(
+            ACQUIRE, call, f"with every connection in use, acquire() waits for ever: {remedy}", Confidence.MEDIUM
+        )
 
 
 def _word(call: ast.Call, name: str) -> ast.expr | None:

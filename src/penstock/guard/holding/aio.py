@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from asyncio import AbstractEventLoop, current_task, get_running_loop
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
@@ -26,7 +25,6 @@ from . import pools
 if TYPE_CHECKING:
     from .aio_handle import AsyncHandle
 
-_LATER = 0.01  # seconds after which an attempt is made again for which there was no room
 _END_SECONDS = 1.0  # for the connections of a loop that is being closed
 _loops: WeakKeyDictionary[AbstractEventLoop, dict[Hashable, HeldAsyncPool]] = WeakKeyDictionary()
 
@@ -37,6 +35,7 @@ class HeldAsyncPool(AsyncPool[Any]):
     def __init__(self, database: pools.Database, **options: Any) -> None:
         self.database: Any = database  # which has pools and handles of threads, too
         self.handles: WeakSet[AsyncHandle] = WeakSet()
+        self.asked = monotonic()
         super().__init__(
             min_size=0, max_size=database.max_size, name=database.name, leak_after=None, open=False, **options
         )
@@ -53,7 +52,7 @@ class HeldAsyncPool(AsyncPool[Any]):
         if self._plain and loop is self._loop:
             slot = self._core.take(_owner(loop), code, lasti, monotonic())
         if slot is None or slot.probe(0):
-            if slot is None:
+            if slot is None and loop is self._loop:
                 self._make_room()
             wish = None if timeout is None else Wish(timeout, -math.inf, math.inf, Priority.NORMAL, None)
             slot = await self._wait(slot, wish, code, lasti)
@@ -68,6 +67,8 @@ class HeldAsyncPool(AsyncPool[Any]):
                 raise
             raise error.__cause__.with_traceback(None) from None
         except errors.PoolDeadlock as error:
+            if self.database.collect():  # a connection that was forgotten waits for nobody
+                return await self._wait(None, wish, code, lasti)
             why = "this task would wait for ever, as those who hold all connections do, itself among them"
             raise type(error)(self.database.exhausted(why)) from None
         except errors.PoolTimeout as error:
@@ -92,9 +93,16 @@ class HeldAsyncPool(AsyncPool[Any]):
     def waited_for(self) -> bool:
         return bool(self._core.waiters)
 
+    def _tick(self) -> None:
+        super()._tick()
+        if self.waited_for:
+            self.database.look_again_in_loop()
+            self._wake_at(monotonic() + pools.LOOK_AGAIN)
+
     def _make_room(self) -> None:
-        """Somebody is about to wait: have a connection come back, if that can be."""
-        if len(self._core.slots) >= self._core.max_size or _is_full(self.database):
+        """Somebody is about to wait: have a connection come back, if that can be; and look again while he waits."""
+        self._wake_at(monotonic() + pools.LOOK_AGAIN)
+        if len(self._core.slots) >= self._core.max_size or self.database.is_full:
             self.database.make_room()
 
     def give_way(self) -> bool:
@@ -128,13 +136,10 @@ class HeldAsyncPool(AsyncPool[Any]):
         return handle is None or handle.may_come_back()
 
     async def _connect(self, slot: Slot) -> None:
-        if self.database.admits(slot):
+        if self.database.finds_room(self, slot):
             await super()._connect(slot)
-            return
-        for other in tuple(self.database.pools.values()):
-            if other is not self and other.give_way():
-                break
-        self._event(self._core.put_off, slot, _LATER * (1 + random.random()))
+        else:
+            self._event(self._core.put_off, slot, pools.soon())
 
     async def end(self) -> None:
         """Its loop ends: nobody can use what it has lent any more."""
@@ -173,7 +178,20 @@ def pool_for(
         database = _database(driver, where, max_size, title)
         pool = mine[key] = HeldAsyncPool(database, **make())
         _put(database, (id(loop), key), pool)
+        for other in pools.superfluous(list(mine.values())):
+            _forget(mine, other)
+    pool.asked = monotonic()
     return pool
+
+
+def _forget(mine: dict[Hashable, HeldAsyncPool], pool: HeldAsyncPool) -> None:
+    """As `pools.forget`, of the running loop's."""
+    if pool._core.slots or pool.waited_for or pool.handles:
+        return
+    key = next(key for key, other in mine.items() if other is pool)
+    del mine[key]
+    _put(pool.database, (id(pool._loop), key), None)
+    pool._spawn(pool.close(timeout=0))
 
 
 def _database(driver: str, where: tuple[str, ...], max_size: int, title: str) -> pools.Database:
@@ -190,10 +208,6 @@ def _put(database: pools.Database, key: Hashable, pool: Any) -> None:
     with pools._opening:
         others = {other: at for other, at in database.pools.items() if other != key}
         database.pools = others if pool is None else {**others, key: pool}
-
-
-def _is_full(database: pools.Database) -> bool:
-    return len(database._admitted) >= database.max_size
 
 
 def _end_with(loop: AbstractEventLoop) -> None:

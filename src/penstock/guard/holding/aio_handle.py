@@ -16,10 +16,12 @@ from weakref import ref
 
 from ...core import Reason, Slot
 from ...drivers.base import Status
+from ...drivers.mysql_session import LEFT_BEHIND
+from ...drivers.session import ANYTHING
 from .. import requests
 from . import pools
 from .aio import HeldAsyncPool
-from .handle import _STICKY_SECONDS, asks_for_last, reads
+from .handle import _STICKY_SECONDS, asks_for_last, hides, reads
 
 
 class Body(Protocol):
@@ -29,6 +31,7 @@ class Body(Protocol):
     """
 
     explicit: bool
+    mysql: bool
 
     def put_on(self, facade: Any, conn: Any) -> None: ...
 
@@ -63,6 +66,7 @@ class AsyncHandle:
         self.closed = False
         self.pinned = 0
         self.wrote = body.explicit  # a statement in the open transaction that may have written
+        self.unsure = self._used_it = False  # as `handle` has them
         self._dropped = False
         self._inserted = self._moved = False  # as `handle` has it
         self._slot: Slot | None = None
@@ -108,6 +112,7 @@ class AsyncHandle:
                 self.pool.take_in(slot, conn)
                 raise
             self._slot, self.conn, self.wrote = slot, conn, self.body.explicit
+            self.unsure = self._used_it = False
             self._moved = self._inserted
             facade = self._facade()
             if facade is not None:
@@ -120,6 +125,7 @@ class AsyncHandle:
     def enter(self) -> None:
         """After `attach`: it is used, and keeps its connection until `leave`."""
         self._busy += 1
+        self._used_it = True
         task = current_task()
         if task is not None and (self._task is None or self._task() is not task):
             self._task = ref(task)
@@ -153,6 +159,8 @@ class AsyncHandle:
         if not reads(statement):
             self.wrote = self._inserted = True
             self._moved = False
+        if not self.unsure and hides(statement, self.body.mysql):
+            self.unsure = True
         if asks_for_last(statement):
             self.pool.database.sticky = True
             if self._moved:
@@ -181,7 +189,7 @@ class AsyncHandle:
             if self.conn is not None and loop is not None and loop.is_running():
                 self.pool._tell(self.give_up)
             return False
-        if self.conn is None or self._busy or self.pinned or self._may_be_asked():
+        if self.conn is None or self._busy or self.pinned or self.unsure or self._may_be_asked():
             return False
         if not self.body.may_rest(self.conn) or not self.is_clean():
             return False
@@ -203,6 +211,8 @@ class AsyncHandle:
         assert slot is not None, "bug: there is nothing to part with"
         self._slot = self.conn = None
         self.body.take_off(self._facade(), conn)
+        if self._used_it:  # and what it may have changed about the session nobody has seen
+            conn._touched |= LEFT_BEHIND if self.body.mysql else ANYTHING
         slot.by_hand = None
         return slot, conn
 

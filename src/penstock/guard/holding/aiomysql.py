@@ -92,6 +92,7 @@ def _pool(given: Mapping[str, Any], settings: Settings) -> tuple[HeldAsyncPool, 
 
 class _Body:
     explicit = False
+    mysql = True
 
     def put_on(self, facade: Any, conn: Any) -> None:
         later, facade._later = facade._later, {}

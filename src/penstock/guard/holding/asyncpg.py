@@ -23,6 +23,7 @@ from ...drivers.asyncpg import AsyncpgDriver
 from ...drivers.asyncpg_connection import NOTHING, fileno
 from ...drivers.base import Activity
 from ...drivers.session import Touched
+from .. import databases
 from ..settings import Settings
 from . import pools
 from .aio import HeldAsyncPool, pool_for
@@ -89,6 +90,9 @@ def _pool(
     given = bound.arguments
     if given.get("loop") is not None or not _is_theirs(given.get("connection_class")):
         return None
+    if callable(given.get("password")):
+        pools.say_once("asyncpg connections whose password is asked for (a function) are not held")
+        return None
     try:
         key = ("asyncpg", *sorted((name, _hashable(value)) for name, value in given.items()))
         hash(key)
@@ -130,8 +134,11 @@ _PARSED = tuple(signature(connect_utils._parse_connect_arguments).parameters)
 def _where(arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     """Which database that is, by asyncpg's own reading of its arguments, the environment and its files."""
     addresses, params, _ = connect_utils._parse_connect_arguments(**{name: arguments[name] for name in _PARSED})
-    found = [address if isinstance(address, str) else f"{address[0]}:{address[1]}" for address in addresses]
-    return (*found, str(params.database), str(params.user)), f"{params.database} at {', '.join(found)}"
+    pairs = [(address, "") if isinstance(address, str) else (address[0], str(address[1])) for address in addresses]
+    hosts, ports = (",".join(each) for each in zip(*pairs, strict=True))
+    found = [f"{host}:{port}" if port else host for host, port in pairs]
+    database, user = str(params.database), str(params.user)
+    return databases.resolved(hosts, ports, database, user), f"{database} at {', '.join(found)}"
 
 
 class _Driver(AsyncpgDriver):
@@ -184,6 +191,7 @@ class _Parted:
 
 class _Body:
     explicit = True
+    mysql = False
 
     def put_on(self, facade: Any, conn: Any) -> None:
         for name in ("_protocol", "_transport", "_stmt_cache", "_config", "_reset_query"):

@@ -16,6 +16,7 @@ import re
 import threading
 from collections.abc import Callable
 from functools import partial
+from sys import _getframe
 from threading import Lock, get_ident
 from time import monotonic
 from types import CodeType
@@ -24,9 +25,11 @@ from weakref import WeakSet, ref
 
 from ... import errors
 from ...drivers.base import Status
-from ...drivers.session import Touched
+from ...drivers.session import ANYTHING, Touched
 from .. import requests
+from ..where import asked
 from . import pools
+from .functions import may_hide
 
 _NOTHING = Touched.NOTHING
 _CLIENT = Touched.CLIENT
@@ -54,10 +57,21 @@ def asks_for_last(statement: Any) -> bool:
     return _LAST.search(_text(statement)) is not None
 
 
+def hides(statement: Any, mysql: bool) -> bool:
+    """Whether *statement* may change its session without saying so."""
+    text = _text(statement)
+    return may_hide(text, mysql) if text else True
+
+
 def _text(statement: Any) -> str:
     if isinstance(statement, (bytes, bytearray)):
         return statement.decode(errors="replace")
-    return statement if isinstance(statement, str) else ""
+    if isinstance(statement, str):
+        return statement
+    try:
+        return str(statement.as_string())  # psycopg's composed SQL
+    except Exception:
+        return ""  # it is the driver's to say what is wrong with it
 
 
 class Handle:
@@ -65,10 +79,13 @@ class Handle:
 
     :ivar conn: the pool's connection; None while it has none.
     :ivar kept: what its owner has set on the connection object, to be set again on the next one.
+    :ivar replay: statements that set up its session, to be repeated on the next connection.
     :ivar used: when it was last used, by the monotonic clock.
     :ivar shared: whether another thread than the one that opened it has used it.
     :ivar over: what its use raises; None while it can be used.
     :ivar wrote: whether a statement since the last commit or rollback may have written.
+    :ivar unsure: whether something has run over this connection that may have changed its session unseen.
+    :ivar used_it: whether anything has been done with this connection.
     :ivar moved: whether it has had several connections since one wrote: no session knows any more what was written.
     """
 
@@ -77,12 +94,14 @@ class Handle:
         self.pool = pool
         self.conn: Any = None
         self.kept: dict[str, Any] = {}
+        self.replay: dict[str, str] = {}
         self.used = monotonic()
         self.shared = False
         self.over: Callable[[], Exception] | None = None
         self.closed = False
         self.cursors: WeakSet[Any] = WeakSet()
         self.wrote = self.inserted = self.moved = False
+        self.unsure = self.used_it = False
         self.leaving = False  # nobody refers to it any more, or what it was opened for has ended: it is about to part
         self.fresh = True  # it has not been used yet
         self._timeout = timeout
@@ -105,13 +124,13 @@ class Handle:
         self._ref = ref(facade, self._dropped)
         _tell_of_end(self)
         request = requests.current()
-        if request is not None:
+        if request is not None and not _is_of_a_pool():
             request.at_end(partial(_release, ref(self)))
 
     def reopen(self, facade: Any) -> None:
         """After it was closed, or has been lost: as new."""
         self.close()
-        self.over, self.closed, self.kept = None, False, {}
+        self.over, self.closed, self.kept, self.replay = None, False, {}, {}
         self.open(facade)
 
     # ------------------------------------------------------------------------------------------ using it
@@ -123,6 +142,7 @@ class Handle:
                 self._attach()
             self._busy += 1
             self.fresh = False
+            self.used_it = True
             if not self.shared and get_ident() != self._thread:
                 self.shared = True
             return self.conn
@@ -139,6 +159,8 @@ class Handle:
         if not reads(statement):
             self.wrote = self.inserted = True
             self.moved = False
+        if not self.unsure and hides(statement, self.kind.mysql):
+            self.unsure = True
         if asks_for_last(statement):
             self.pool.database.sticky = True
             if self.moved:
@@ -155,11 +177,15 @@ class Handle:
         self.check()
         code, lasti = pools.site()
         conn = self.kind.borrow(self, self._timeout, code, lasti)
+        self.unsure = self.used_it = False
         try:
             if self.kept:
                 self.kind.apply(conn, self.kept)
+            for statement in self.replay.values():
+                self.kind.repeat(conn, statement)
+                self.used_it = True
         except BaseException:
-            self.pool.take_in(conn)
+            self._give_back(conn)
             raise
         self.wrote = False
         self.moved = self.inserted
@@ -194,7 +220,7 @@ class Handle:
         return True
 
     def _needs(self, conn: Any, hard: bool) -> bool:
-        if self.pinned or self._may_be_asked():
+        if self.pinned or self.unsure or self._may_be_asked():
             return True
         return not self.kind.is_spare(self, conn) and not (hard and self.kind.is_dispensable(self, conn))
 
@@ -212,6 +238,12 @@ class Handle:
         if self.kind.driver.status(conn) is not Status.BROKEN:
             self.kept = self.kind.keep(conn)
         self.conn = None
+        self._give_back(conn)
+
+    def _give_back(self, conn: Any) -> None:
+        """What was done with it may have changed its session in ways that nobody has seen."""
+        if self.used_it:
+            conn._touched |= self.kind.everything
         self.pool.take_in(conn)
 
     def close(self) -> bool:
@@ -225,7 +257,7 @@ class Handle:
         self.pool.database.handles.discard(self)
         if conn is not None:
             self.kind.forget_kept(conn)
-            self.pool.take_in(conn)
+            self._give_back(conn)
         return True
 
     def release(self, why: str) -> None:
@@ -260,9 +292,13 @@ class Handle:
         if not self.pool._spawn(self.close):
             self.close()
 
-    def release_aside(self, why: str) -> None:
-        self.leaving = True
-        self.pool._tell(lambda: self.pool._spawn(self.release, why))
+    def spare_aside(self) -> None:
+        """The thread that opened it has ended, and somebody may go on with it: a pool of the program's, say."""
+        self.pool._tell(lambda: self.pool._spawn(self._spare))
+
+    def _spare(self) -> None:
+        if not self.shared:
+            self.give_up(hard=True)
 
     def after_fork(self) -> None:
         """In a child: the connection is the parent's."""
@@ -272,6 +308,12 @@ class Handle:
             self.over = lambda: self.kind.lost_error(
                 "this connection was in use when the process was forked, and is the parent's: connect anew"
             )
+
+
+def _is_of_a_pool() -> bool:
+    """Whether a pool of a library's opens it, or Django: these keep it for later, and close it themselves."""
+    found = asked(_getframe(2))
+    return found is not None and (found.pool is not None or found.by_django)
 
 
 def _release(weak: ref[Handle]) -> None:
@@ -284,7 +326,11 @@ class Kind:
     """What differs from driver to driver.
 
     :ivar driver: Penstock's own for these connections.
+    :ivar everything: all that can be reset, and is when a connection comes back that was used.
     """
+
+    mysql = False
+    everything = ANYTHING
 
     def __init__(self, pool: pools.HeldPool) -> None:
         self.driver = pool._driver
@@ -343,6 +389,9 @@ class Kind:
         for name, value in kept.items():
             setattr(conn, name, value)
 
+    def repeat(self, conn: Any, statement: str) -> None:
+        raise NotImplementedError
+
     def closed_error(self) -> Exception:
         raise NotImplementedError
 
@@ -363,7 +412,7 @@ class _ThreadEnd:
     def __del__(self) -> None:
         for handle in self.handles:
             if handle.conn is not None and not handle.shared:
-                handle.release_aside("the thread that opened it has ended")
+                handle.spare_aside()
 
 
 def _tell_of_end(handle: Handle) -> None:

@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any
 
 from ...drivers import generic
+from ...drivers.session import Touched
 from ..settings import Settings
 from . import mysql, pools
 from .connecting import fallback
@@ -18,6 +19,7 @@ from .facade import Connection, Cursor
 from .handle import Handle, Kind
 
 _NAMES = ("Error", "InterfaceError", "OperationalError", "ProgrammingError", "DataError")
+_REMEMBERED = ("_charset_id", "_autocommit", "_time_zone", "_sql_mode")
 _POOLED = ("pool_name", "pool_size", "failover")
 
 
@@ -46,7 +48,16 @@ def install(module: ModuleType, settings: Settings) -> None:
 
 
 def _reset(conn: Any) -> None:
-    conn._beneath("cmd_reset_connection")
+    raw = getattr(conn, "_raw", conn)
+    database, remembered = conn._first
+    for name, value in remembered.items():  # it sets these on the server again after the reset
+        setattr(raw, name, value)
+    if not conn._beneath("cmd_reset_connection"):
+        raise conn._driver.operational_error("the server has not reset the session")
+    if database:
+        conn._beneath("cmd_init_db", database)
+    elif raw.database:
+        raise conn._driver.operational_error("a database was chosen with USE on a connection that had none")
     conn._ended()
 
 
@@ -57,11 +68,16 @@ class _Driver(generic.DBAPIModule):
 
     async def connect(self, conninfo: Any, kwargs: Any, **options: Any) -> Any:
         conn = await super().connect(conninfo, kwargs, **options)
-        self.connection_class = type(getattr(conn, "_raw", conn))
+        raw = getattr(conn, "_raw", conn)
+        self.connection_class = type(raw)
+        conn._first = raw.database, {name: getattr(raw, name) for name in _REMEMBERED if hasattr(raw, name)}
         return conn
 
 
 class _Kind(Kind):
+    mysql = True
+    everything = Touched.NOTHING  # `_reset` does it, each time
+
     def is_clean(self, conn: Any) -> bool:
         return False  # whether it is cannot be seen
 

@@ -12,7 +12,7 @@ from MySQLdb.cursors import BaseCursor  # type: ignore[import-untyped]
 from ..settings import Settings
 from . import mysql
 from .connecting import fallback
-from .facade import Connection, Cursor
+from .facade import Connection
 from .handle import Handle
 
 _POSITIONS = ("host", "user", "password", "database", "port", "unix_socket")
@@ -52,7 +52,7 @@ class _Kind(mysql.MySQLKind):
 
 class _Connection(Connection):
     __slots__ = ()
-    _cursor_class = Cursor
+    _cursor_class = mysql.MySQLCursor
     _real_class = BaseCursor
 
     @property

@@ -15,7 +15,7 @@ import random
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from sys import _getframe
-from threading import Lock, get_ident
+from threading import Lock, RLock, get_ident
 from time import monotonic
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.guard")
 
-_LATER = 0.01  # seconds after which an attempt is made again for which there was no room
-_LOOK_AGAIN = 0.02  # seconds after which it is looked again for whom somebody waits for
+_LATER = 0.01  # seconds
+LOOK_AGAIN = 0.02  # seconds after which it is looked again for whom somebody waits for
 _PATIENCE = 1.0  # after which it is looked among what the garbage collector would find
-_COLLECT_SECONDS = 10.0
+_COLLECTING = 0.02  # of the time, at most
 _databases: dict[Hashable, Database] = {}
-_opening = Lock()  # guards `_databases` and each one's `pools`
+_opening = RLock()  # guards `_databases` and each one's `pools`; again, when the collector runs a destructor under it
+_POOLS = 20  # of one database: more are ways to connect that were used once, as with a job's name in the arguments
+_JUST_NOW = 0.1  # seconds in which a pool that was asked for may not have been asked for a connection yet
 
 
 class HeldPool(Pool[Any]):
@@ -44,10 +46,10 @@ class HeldPool(Pool[Any]):
 
     def __init__(self, database: Database, conninfo: str, **options: Any) -> None:
         self.database = database
+        self.asked = monotonic()
         super().__init__(
             conninfo, min_size=0, max_size=database.max_size, name=database.name, leak_after=None, open=False, **options
         )
-        self.open()
 
     def lend(self, handle: Handle, timeout: float | None, code: CodeType, lasti: int) -> Any:
         """As `_getconn`, but that the end of a thread is no end of what it has taken: `handle` knows more."""
@@ -95,7 +97,7 @@ class HeldPool(Pool[Any]):
         return slot is not None
 
     def _make_room(self) -> bool:
-        if monotonic() + _LOOK_AGAIN < self._next_tick:
+        if monotonic() + LOOK_AGAIN < self._next_tick:
             self._tell(_nothing)  # so that it is looked again, for as long as somebody waits
         return self.database.make_room()
 
@@ -103,20 +105,17 @@ class HeldPool(Pool[Any]):
         super()._tick()
         if self.waited_for:
             self._spawn(self.database.look_again)
-            self._next_tick = min(self._next_tick, monotonic() + _LOOK_AGAIN)
+            self._next_tick = min(self._next_tick, monotonic() + LOOK_AGAIN)
 
     def _is_handed_on(self, slot: Slot) -> bool:
         handle: Handle | None = slot.by_hand
         return handle is None or handle.may_come_back() or self._driver.status(handle.conn) is Status.ACTIVE
 
     def _connect(self, slot: Slot) -> None:
-        if self.database.admits(slot):
+        if self.database.finds_room(self, slot):
             super()._connect(slot)
-            return
-        for other in self.database.pools.values():
-            if other is not self and other.give_way():
-                break
-        self._event(self._core.put_off, slot, _LATER * (1 + random.random()))
+        else:
+            self._event(self._core.put_off, slot, soon())
 
 
 class Database:
@@ -138,7 +137,7 @@ class Database:
     def _start_anew(self) -> None:
         self._lock = Lock()  # guards `_admitted`
         self._admitted: set[Slot] = set()
-        self._collected = -math.inf
+        self._collects_from = -math.inf
 
     def admits(self, slot: Slot) -> bool:
         """Whether this slot's connection may be opened now: it counts from then on, until the server has let go."""
@@ -148,6 +147,20 @@ class Database:
                 return False
             self._admitted.add(slot)
             return True
+
+    def finds_room(self, pool: Any, slot: Slot) -> bool:
+        """As `admits`; where there is no room, another pool than *pool* is asked to make some, one connection's."""
+        if self.admits(slot):
+            return True
+        if not any(each.state is State.CLOSING for each in tuple(self._admitted)):  # that makes room already
+            for other in tuple(self.pools.values()):
+                if other is not pool and other.give_way():
+                    break
+        return False
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._admitted) >= self.max_size
 
     @property
     def waited_for(self) -> bool:
@@ -174,13 +187,27 @@ class Database:
         since = min(map(_longest, tuple(self.pools.values())), default=math.inf)
         if self.waited_for:
             self.make_room(hard=now - since > _PATIENCE)
-        if now - since > _PATIENCE and now - self._collected > _COLLECT_SECONDS:
-            self._collected = now
-            gc.collect()  # connections that were dropped, in a circle of references
+        if now - since > _PATIENCE:
+            self.collect()
+
+    def look_again_in_loop(self) -> None:
+        """As `look_again`, in an event loop, where nothing may be done that takes a while."""
+        self.make_room()
+        if monotonic() - min(map(_longest, tuple(self.pools.values())), default=math.inf) > _PATIENCE:
+            self.collect()
+
+    def collect(self) -> bool:
+        """Have connections come back that were dropped in a circle of references. False: that was done just now."""
+        began = monotonic()
+        if began < self._collects_from:
+            return False
+        gc.collect()
+        self._collects_from = (ended := monotonic()) + (ended - began) / _COLLECTING
+        return True
 
     def is_due_elsewhere(self, pool: HeldPool) -> bool:
         """Whether somebody has waited at another pool for longer than anybody at this one."""
-        if len(self.pools) == 1 or len(self._admitted) < self.max_size:
+        if len(self.pools) == 1 or not self.is_full:
             return False
         since = _longest(pool)
         return any(_longest(other) < since for other in self.pools.values() if other is not pool)
@@ -189,6 +216,11 @@ class Database:
         self._start_anew()
         for handle in self.handles:
             handle.after_fork()
+
+
+def soon() -> float:
+    """Seconds after which an attempt is made again for which there was no room."""
+    return _LATER * (1 + random.random())
 
 
 def _longest(pool: HeldPool) -> float:
@@ -208,6 +240,7 @@ def pool_for(
 
     *make* says what a new one is made with: a conninfo, and `Pool`'s options.
     """
+    new = False
     with _opening:
         database = _databases.get((driver, where))
         if database is None:
@@ -217,14 +250,31 @@ def pool_for(
             conninfo, options = make()
             pool = HeldPool(database, conninfo, **{"driver": driver, **options})
             database.pools = {**database.pools, key: pool}
+            new = True
+        pool.asked = monotonic()
         if (driver, where) not in _databases:
             _databases[driver, where] = database
             say(f"{driver} connections to {title} are held to {max_size} a process")
-        return pool
+    pool.open()  # not under the lock: it starts a thread
+    if new:
+        for other in superfluous(list(database.pools.values())):
+            forget(other)
+    return pool
+
+
+def superfluous(found: list[Any]) -> list[Any]:
+    """Of more pools than there should be, those that have been asked for the longest ago."""
+    if len(found) <= _POOLS:
+        return []
+    before = monotonic() - _JUST_NOW
+    return [pool for pool in sorted(found, key=lambda pool: pool.asked)[:-_POOLS] if pool.asked < before]
 
 
 def forget(pool: HeldPool) -> None:
-    """It has never had a connection: most likely it was asked for with a wrong password, and is not asked for again."""
+    """If it has no connection, and nobody has one of it: most likely it is not asked for again.
+
+    As with a wrong password, or a job's own name among the arguments.
+    """
     with _opening:
         database = pool.database
         if pool._core.slots or pool.waited_for or any(handle.pool is pool for handle in tuple(database.handles)):
@@ -265,7 +315,7 @@ def say_once(text: str) -> None:
 
 def _after_fork() -> None:
     global _opening
-    _opening = Lock()
+    _opening = RLock()
     for database in _databases.values():
         database.after_fork()
 

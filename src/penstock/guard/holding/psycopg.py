@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from sys import _getframe
@@ -16,13 +15,13 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import TransactionStatus
 
 from ...drivers.psycopg import _ATTRIBUTES
+from .. import databases
 from ..settings import Settings
 from . import pools, psycopg_async
 from .connecting import fallback
 from .facade import Connection, Cursor
 from .handle import Handle, Kind
 
-_DEFAULTS = {"host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
 _OF_THE_OBJECT = ("row_factory", "cursor_factory")
 
 
@@ -62,16 +61,14 @@ def _held(cls: Any, conninfo: str, kwargs: Mapping[str, Any], settings: Settings
         pools.say_once("psycopg connections for replication are not held")
         return None
     timeout = float(params.pop("connect_timeout", None) or 0) or None
-    where = tuple(str(params.get(name) or os.environ.get(variable, "")) for name, variable in _DEFAULTS.items())
+    where = databases.where(params)
 
     def make() -> tuple[str, dict[str, Any]]:
         options = {"connect_timeout": timeout} if timeout else {}
         return dsn.make_conninfo("", **params), {"kwargs": own, "connection_class": cls, **options}
 
-    host, port, dbname, user = where
-    title = f"{dbname or user or 'its default database'} at {host or 'a local socket'}:{port or 5432}"
     key = (frozenset(params.items()), frozenset(own.items()), cls)
-    pool = pools.pool_for("psycopg", where, key, settings.max_size, make, title)
+    pool = pools.pool_for("psycopg", where, key, settings.max_size, make, databases.title(where))
     handle = Handle(_Kind(pool), pool, timeout)
     handle.kept.update(kept)
     return _Connection(handle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib import import_module
@@ -11,8 +10,11 @@ from typing import Any
 
 import psycopg2  # type: ignore[import-untyped]
 from psycopg2 import extensions
+from psycopg2.sql import Composable  # type: ignore[import-untyped]
 
 from ...drivers.dbapi import Lendable
+from ...drivers.psycopg2 import _text
+from .. import databases
 from ..settings import Settings
 from . import pools
 from .connecting import fallback
@@ -21,7 +23,6 @@ from .handle import Handle, Kind
 
 _ATTRIBUTES = ("autocommit", "isolation_level", "readonly", "deferrable", "cursor_factory")
 _STRANGERS = ("async", "async_", "replication")
-_DEFAULTS = {"host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
 
 
 def install(module: ModuleType, settings: Settings) -> None:
@@ -74,17 +75,15 @@ def _pool(
     if hasattr(factory, "start_replication") or "Replication" in getattr(factory, "__name__", ""):
         pools.say_once("psycopg2 connections in asynchronous mode, or for replication, are not held")
         return None
-    where = tuple(params.get(name) or os.environ.get(variable, "") for name, variable in _DEFAULTS.items())
+    where = databases.where(params)
     timeout = float(params.pop("connect_timeout", 0)) or None
 
     def make() -> tuple[str, dict[str, Any]]:
         options = {"connect_timeout": timeout} if timeout else {}
         return extensions.make_dsn(**params), {"connection_class": factory, **options}
 
-    host, port, dbname, user = where
-    title = f"{dbname or user or 'its default database'} at {host or 'a local socket'}:{port or 5432}"
     key = (frozenset(params.items()), factory)
-    return pools.pool_for("psycopg2", where, key, settings.max_size, make, title), timeout
+    return pools.pool_for("psycopg2", where, key, settings.max_size, make, databases.title(where)), timeout
 
 
 class _Kind(Kind):
@@ -135,6 +134,10 @@ class _Cursor(Cursor, extensions.cursor):  # type: ignore[misc]
     def __init__(self, facade: Connection, conn: Any, real: Any, make: Callable[[Any], Any]) -> None:
         super().__init__(facade, conn, real, make)
         extensions.cursor.__init__(self, conn)
+
+    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        self._handle.states(_text(statement) if isinstance(statement, Composable) else statement)
+        return self._do("execute", statement, *args, **kwargs)
 
     def _is_unread(self, conn: Any) -> bool:
         real = self._real

@@ -6,7 +6,6 @@ over the `PGconn` of one of the pool's: as long as it has one, and then over tha
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,12 +24,12 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from ...drivers.base import Activity
 from ...drivers.psycopg import tracked
 from ...drivers.session import Touched, touches
+from .. import databases
 from ..settings import Settings
 from . import pools
 from .aio import HeldAsyncPool, pool_for
 from .aio_handle import AsyncHandle
 
-_WHERE = {"host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
 _OF_THE_OBJECT = ("row_factory", "cursor_factory", "autocommit", "context")
 _NOTHING = Touched.NOTHING
 
@@ -81,17 +80,15 @@ def _pool(
         pools.say_once("psycopg connections for replication are not held")
         return None
     timeout = float(params.pop("connect_timeout", None) or 0) or None
-    where = tuple(str(params.get(name) or os.environ.get(variable, "")) for name, variable in _WHERE.items())
+    where = databases.where(params)
 
     def make() -> Mapping[str, Any]:
         options = {"connect_timeout": timeout} if timeout else {}
         text = dsn.make_conninfo("", **params)
         return {"conninfo": text, "driver": "psycopg", "kwargs": own, "connection_class": cls, **options}
 
-    host, port, dbname, user = where
-    title = f"{dbname or user or 'its default database'} at {host or 'a local socket'}:{port or 5432}"
     key = ("psycopg", frozenset(params.items()), frozenset(own.items()), cls)
-    return pool_for("psycopg", where, key, settings.max_size, make, title), timeout
+    return pool_for("psycopg", where, key, settings.max_size, make, databases.title(where)), timeout
 
 
 def _lead_cursors() -> None:
@@ -111,6 +108,7 @@ def _lead_cursors() -> None:
 
 class _Body:
     explicit = False
+    mysql = False
 
     def put_on(self, facade: Any, conn: Any) -> None:
         _hear(facade, conn.pgconn)

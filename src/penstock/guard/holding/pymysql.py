@@ -13,7 +13,7 @@ from ...drivers.dbapi import Lendable
 from ..settings import Settings
 from . import mysql, pools
 from .connecting import fallback
-from .facade import Connection, Cursor
+from .facade import Connection
 from .handle import Handle
 
 
@@ -51,7 +51,7 @@ class _Kind(mysql.MySQLKind):
 
 class _Connection(Connection):
     __slots__ = ()
-    _cursor_class = Cursor
+    _cursor_class = mysql.MySQLCursor
     _real_class = pymysql.cursors.Cursor
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
+from ...pool import registry
 from .. import looplag
 from ..sources import Source
 from .kinds import Alert, Kind, Thresholds
@@ -35,8 +36,8 @@ def start(callback: Deliver | None = None, *, webhook: str | None = None, thresh
     Called again it begins anew, with what it is given then. Nothing here can hold up a pool: whoever is told has a
     thread and a bounded queue of its own, and what does not fit is dropped and counted.
 
-    :param callback: called with each `Alert`, raised or cleared, in a thread of its own. One that raises is logged
-        and called no more.
+    :param callback: called with each `Alert`, raised, worse or cleared, in a thread of its own. That it raised is
+        logged and counted; after 20 times in a row it is called no more.
     :param webhook: a URL that ``{"text": ...}`` is posted to, as Slack takes it. It is a secret and never shown.
     :param thresholds: from where on something is alarming.
     :raises ValueError: (or TypeError) naming the argument, what was found and what it may be.
@@ -87,7 +88,12 @@ def dropped() -> dict[str, int]:
 
 
 def _after_fork() -> None:
-    began = _watch.started
+    """A child that has somebody to tell looks from the moment at which it uses a pool."""
     _watch.begin_anew()
-    if began:
+    if _watch.sinks:
+        registry.watch_with(_begin)
+
+
+def _begin(_: object) -> None:
+    if _watch.sinks:
         _watch.start()

@@ -52,6 +52,7 @@ class _Watch:
     so_since: float | None = None
     not_so_since: float | None = None
     raised: Alert | None = None
+    worse: bool = False  # which has been told
 
 
 class _Sample:
@@ -86,6 +87,9 @@ class Judge:
         self._watches = {kind: _Watch() for kind in Kind}
         self._timeouts = 0  # when last looked at
         self._timed_out_at: float | None = None
+        self._times_out = False  # since the look before
+        self._was_full = False  # then
+        self._leak_hurts = False  # requests wait for what it holds
         self._sick = 0
         self._sick_at: float | None = None
 
@@ -111,9 +115,10 @@ class Judge:
             changes += self._settle(kind, watch, so, figures, now)
         return changes
 
-    def end(self, now: float) -> list[Alert]:
-        """The pool is gone, and its alerts with it."""
-        return [self._cleared(watch, "the pool is closed", now) for watch in self._watches.values() if watch.raised]
+    def end(self, now: float, pool: Snapshot | None = None) -> list[Alert]:
+        """The pool is gone, and its alerts with it. *pool*: what is known of it."""
+        over = [watch for watch in self._watches.values() if watch.raised]
+        return [self._cleared(watch, "the pool is closed", now, pool) for watch in over]
 
     # ------------------------------------------------------------------------------------------ raised and cleared
 
@@ -126,21 +131,25 @@ class Judge:
             if kind is Kind.TIMEOUTS:
                 self._timed_out_at = None
             if watch.raised is not None:
-                yield self._cleared(watch, f"explained by: {root.value}", now)
+                yield self._cleared(watch, f"explained by: {root.value}", now, figures.snapshot)
             return
         if why is None:
             watch.so_since = None
             if watch.raised is not None:
                 watch.not_so_since = at if watch.not_so_since is None else watch.not_so_since
                 if at - watch.not_so_since >= CLEARED_AFTER:
-                    yield self._cleared(watch, f"not so for {CLEARED_AFTER:g} s", now)
+                    yield self._cleared(watch, f"not so for {CLEARED_AFTER:g} s", now, figures.snapshot)
             return
         watch.not_so_since = None
         watch.so_since = at if watch.so_since is None else watch.so_since
         if watch.raised is not None:
             watch.raised = self._alert(kind, why, figures.snapshot, watch.raised.at)
+            if kind is Kind.LEAK and self._leak_hurts and not watch.worse:
+                watch.worse = True
+                yield replace(watch.raised, worse=True)
         elif not roots and at - watch.so_since >= RAISED_AFTER[kind]:
             watch.raised = self._alert(kind, why, figures.snapshot, now)
+            watch.worse = self._leak_hurts
             yield watch.raised
 
     def _alert(self, kind: Kind, why: str, pool: Snapshot, at: float) -> Alert:
@@ -148,9 +157,11 @@ class Judge:
         return Alert(self._name, kind, at, why, pool.leased, pool.idle, pool.max_size, pool.waiting)
 
     @staticmethod
-    def _cleared(watch: _Watch, why: str, now: float) -> Alert:
+    def _cleared(watch: _Watch, why: str, now: float, pool: Snapshot | None) -> Alert:
         assert watch.raised is not None, "bug: what was not raised is cleared"
         alert, watch.raised, watch.not_so_since = watch.raised, None, None
+        if pool is not None:
+            alert = replace(alert, in_use=pool.leased, idle=pool.idle, max_size=pool.max_size, waiting=pool.waiting)
         return replace(alert, why=why, cleared=now)
 
     # ------------------------------------------------------------------------------------------ what is so
@@ -160,8 +171,12 @@ class Judge:
         self._samples.append(_Sample(figures))
         while len(self._samples) > 1 and self._samples[1].at <= figures.at - WINDOW:
             self._samples.popleft()
-        if _timeouts(pool) > self._timeouts:
+        timed_out = _timeouts(pool) > self._timeouts
+        # The last of those that a leak made may be seen only when it has been given back.
+        leaking = self._watches[Kind.LEAK].raised is not None and (self._was_full or self._is_full())
+        if timed_out and not leaking:
             self._timed_out_at = figures.at
+        self._times_out, self._was_full = timed_out, _is_all_out(pool) or self._is_full()
         if _losses(pool) > self._sick:
             self._sick_at = figures.at
         self._timeouts, self._sick = _timeouts(pool), _losses(pool)
@@ -182,9 +197,11 @@ class Judge:
         if (lag := self._lag()) is not None:
             yield Kind.LOOP_STARVING, _starving(lag, pool)
         parked = _parked(figures.holders, full and not pool.database_down and not pool.sick)
+        works = full and (used(pool) - len(parked)) > self._is.utilisation * pool.max_size
+        self._leak_hurts = bool(parked) and not works and (full or (self._times_out and _is_all_out(pool)))
         if parked:
             yield Kind.LEAK, _leak(parked)
-        if full and (used(pool) - len(parked)) > self._is.utilisation * pool.max_size:
+        if works:
             if _is_near(figures.fleet, self._is.fleet):
                 yield Kind.FLEET_LINE, _fleet(figures.fleet, pool)
             yield Kind.UTILISATION, self._utilisation(figures)
@@ -213,6 +230,10 @@ class Judge:
         if pool.uses == first.uses:
             why += f"; none has come back for {WINDOW:g} s: slow statements, a lock, or a database that does not answer"
         return f"{why}; held by {_sites(figures.holders)}" if figures.holders else why
+
+
+def _is_all_out(pool: Snapshot) -> bool:
+    return 0 < pool.max_size <= used(pool)
 
 
 def _timeouts(pool: Snapshot) -> int:
@@ -254,7 +275,7 @@ def _fleet(fleet: FleetState | None, pool: Snapshot) -> str:
 
 
 def _beside(pool: Snapshot) -> str:
-    busy = f"; {pool.leased} of {pool.max_size} are in use"
+    busy = f"; {pool.leased} of {pool.max_size} are in use" if pool.max_size else f"; {pool.leased} are in use"
     if pool.paused:
         return f"{busy}, the pool is paused"
     return f"{busy}, {pool.opening} are being opened" if pool.opening else busy

@@ -82,6 +82,7 @@ class Alert:
     :ivar at: when it was raised, in seconds of the epoch.
     :ivar why: one line.
     :ivar cleared: when it was cleared; None while it lasts.
+    :ivar worse: it was raised before, and has come to hold up requests since: told once more.
     """
 
     pool: str
@@ -93,19 +94,24 @@ class Alert:
     max_size: int
     waiting: int
     cleared: float | None = None
+    worse: bool = False
+
+    @property
+    def state(self) -> str:
+        """In one word."""
+        return "cleared" if self.cleared is not None else "worse" if self.worse else "raised"
 
     def __str__(self) -> str:
         """Structured, one line: the pool's name first, why last."""
-        state = "raised" if self.cleared is None else "cleared"
         figures = f"in_use={self.in_use} idle={self.idle} max={self.max_size} waiting={self.waiting}"
-        return f'{self.pool}: alert="{self.kind.value}" state={state} {figures} why="{self.why}"'
+        return f'{self.pool}: alert="{self.kind.value}" state={self.state} {figures} why="{self.why}"'
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "pool": self.pool,
             "kind": self.kind.value,
-            "state": "raised" if self.cleared is None else "cleared",
+            "state": self.state,
             "at": self.at,
             "cleared": self.cleared,
             "why": self.why,

@@ -13,6 +13,8 @@ logger = logging.getLogger("penstock.alerts")
 
 QUEUE = 64  # alerts that wait for a sink; more are dropped, and counted
 
+PATIENCE = 20  # times in a row that one may raise before it is called no more
+
 Deliver = Callable[[Alert], object]
 
 
@@ -33,9 +35,12 @@ class Sink:
         self._queue: Queue[Alert | None] = Queue(QUEUE)
         self._thread: threading.Thread | None = None
         self._over = False
+        self._given_up = False
 
     def offer(self, alert: Alert) -> None:
         """Never waits."""
+        if self._given_up:
+            self.dropped += 1
         if self._over:
             return
         if self._thread is None:
@@ -55,22 +60,27 @@ class Sink:
             pass  # its thread looks at `_over` too
 
     def _run(self) -> None:
+        failed = 0  # in a row
         while (alert := self._queue.get()) is not None:
             try:
                 self._deliver(alert)
+                failed = 0
             except Undelivered as error:
                 self._drop(str(error))
-            except (Exception, SystemExit):
-                logger.exception("penstock: %s raised and gets no more alerts", self.name)
-                self._over = True
-                return
+            except (Exception, SystemExit) as error:
+                failed += 1
+                self._drop(f"it raised {type(error).__name__}", error)
+                if failed == PATIENCE:
+                    logger.error("penstock: %s raised %d times in a row and gets no more alerts", self.name, failed)
+                    self._given_up = self._over = True
+                    return
             if self._over and self._queue.empty():
                 return
 
-    def _drop(self, why: str) -> None:
+    def _drop(self, why: str, error: BaseException | None = None) -> None:
         self.dropped += 1
         if self.dropped & (self.dropped - 1) == 0:  # the first, second, fourth, eighth ...
-            logger.warning("penstock: %s: %d alerts not delivered: %s", self.name, self.dropped, why)
+            logger.warning("penstock: %s: %d alerts not delivered: %s", self.name, self.dropped, why, exc_info=error)
 
 
 class Undelivered(Exception):

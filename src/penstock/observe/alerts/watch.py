@@ -19,6 +19,7 @@ from .sinks import Sink
 logger = logging.getLogger("penstock.alerts")
 
 EVERY = 1.0  # seconds
+LINGER = 60.0  # seconds since somebody asked, for which it looks though there is nobody to tell
 RECENT = 50  # alerts, raised and cleared, that are kept to be shown
 
 
@@ -35,6 +36,9 @@ class Watch:
     def begin_anew(self) -> None:
         """As if nothing had been looked at. For a forked child, which has no threads."""
         self._starting = threading.Lock()
+        self._asked = monotonic()
+        self._stumbled = False
+        self.recent.clear()
         self._thread: threading.Thread | None = None
         self._judges: dict[ref[Source], Judge] = {}
         self._failed: WeakSet[Source] = WeakSet()
@@ -42,15 +46,12 @@ class Watch:
             sink.begin_anew()
 
     def start(self) -> None:
-        """Unless it has begun."""
+        """Unless it is at it. With nobody to tell it ends by itself, `LINGER` s after this was last called."""
+        self._asked = monotonic()
         with self._starting:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="penstock-alerts", daemon=True)
                 self._thread.start()
-
-    @property
-    def started(self) -> bool:
-        return self._thread is not None
 
     def judge_by(self, thresholds: Thresholds) -> None:
         """Anew: what was raised by others is not cleared."""
@@ -73,14 +74,17 @@ class Watch:
                 if source not in self._failed:
                     self._failed.add(source)
                     logger.exception("%s: its alerts cannot be told", source.name)
-        for gone in [known for known in list(self._judges) if known() is None]:
-            self._tell(self._judges.pop(gone).end(time()))
+        judges = self._judges  # which another thread may replace
+        for gone in [known for known in list(judges) if known() is None]:
+            judge = judges.pop(gone, None)
+            if judge is not None:
+                self._tell(judge.end(time()))
 
     def _look_at(self, source: Source) -> Sequence[Alert]:
         pool, known = source.snapshot(), ref(source)
         if pool.closed:
             judge = self._judges.pop(known, None)
-            return [] if judge is None else judge.end(time())
+            return [] if judge is None else judge.end(time(), pool)
         judge = self._judges.get(known)
         if judge is None:
             judge = self._judges[known] = Judge(source.name, self.thresholds)
@@ -95,8 +99,22 @@ class Watch:
 
     def _run(self) -> None:
         pause = threading.Event()
-        while not pause.wait(EVERY):
-            self.look()
+        while self._is_wanted():
+            pause.wait(EVERY)
+            try:
+                self.look()
+            except Exception:
+                if not self._stumbled:
+                    logger.exception("bug: what looks for alerts has stumbled; it goes on")
+                self._stumbled = True
+
+    def _is_wanted(self) -> bool:
+        with self._starting:
+            if self.sinks or monotonic() - self._asked < LINGER:
+                return True
+            self._thread = None
+            self._judges = {}  # what they know would be old when it begins again
+            return False
 
 
 def _fleet(source: Source) -> FleetState | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 SUFFIX = ".sock"
+_NAME = re.compile(r"(\d{1,10})-[0-9a-f]+\.sock")
 _UNBORN = ".new"  # until it listens, so that nobody takes it for a dead one
 _LONGEST = 107  # bytes that the kernel takes for a socket's path
 _ROOM = len("/4194304-012345.sock.new")
@@ -33,7 +35,9 @@ def others() -> list[Path]:
     """For root: where other users' sockets may be."""
     if os.geteuid() != 0:
         return []
-    found = [*Path("/run/user").glob("*/penstock"), *Path(tempfile.gettempdir()).glob("penstock-*")]
+    found = [*Path("/run/user").glob("*/penstock")]
+    for temporary in dict.fromkeys([Path(tempfile.gettempdir()), Path("/tmp")]):
+        found += temporary.glob("penstock-*")
     return [folder for folder in found if folder not in folders()]
 
 
@@ -89,12 +93,13 @@ def _listen_in(folder: Path, backlog: int) -> tuple[socket.socket, Path]:
 def sockets(folder: Path) -> Iterator[Path]:
     """Those that listen, or did, by name."""
     with suppress(OSError):
-        yield from sorted(folder.glob(f"[0-9]*-*{SUFFIX}"))
+        yield from sorted(path for path in folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.name))
 
 
 def pid_of(path: Path) -> int:
-    """The process that a socket is named after."""
-    return int(path.name.partition("-")[0])
+    """The process that a socket is named after; 0 where it is named after none."""
+    named = _NAME.fullmatch(path.name)
+    return int(named[1]) if named else 0
 
 
 def remove_dead(folder: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import selectors
 import socket
+import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeGuard
 
 from . import place
 
@@ -89,17 +92,43 @@ def _ask(path: Path, found: Found) -> _Asked | None:
     return asked
 
 
+def _is_fit(document: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it looks like one of ours. It is another's word: root reads what any user's process tells."""
+    return (
+        isinstance(document, dict) and isinstance(document.get("sources"), list) and type(document.get("pid", 0)) is int
+    )
+
+
+def _peer(sock: socket.socket) -> tuple[int, int]:
+    """Whose process is at the other end: its number and its user's, as the kernel has them."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return 0, os.geteuid()
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
+    return pid, uid
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
 class _Asked:
     """One process that was asked."""
 
     def __init__(self, path: Path, sock: socket.socket) -> None:
         self._path = path
         self.sock = sock
+        self._peer = (0, os.geteuid())
         self._parts: list[bytes] = []
         self._size = 0
 
     def receive(self, found: Found) -> bool:
         """Take what has come. Whether that is all."""
+        if not self._parts:
+            self._peer = _peer(self.sock)
         try:
             part = self.sock.recv(2**18)
         except BlockingIOError:
@@ -116,9 +145,12 @@ class _Asked:
     def _finish(self, found: Found) -> None:
         body = b"".join(self._parts).partition(b"\r\n\r\n")[2]
         document = None
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             document = json.loads(body)
-        if isinstance(document, dict) and isinstance(document.get("sources"), list):
+        if _is_fit(document):
+            pid, uid = self._peer
+            if uid != os.geteuid():  # root reads the word of others
+                document |= {"pid": pid, "title": f"{_name(uid)}: {document.get('title')}"}
             found.documents.append(document)
         elif self._size:
             self.fails("tells what is no document of Penstock's", found)

@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from .door import ENVIRONMENT, Door, Readers
+from .door import Door, Readers, from_environment
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -26,7 +25,7 @@ def app(*, token: str | None = None, readers: Readers = "token") -> ASGIApp:
     :param readers: who may read without the token: nobody ("token"), who asks from this very machine and through no
         proxy ("local"), or "anyone", where something before it sees to that.
     :raises ImportError: when Starlette, sse-starlette or prometheus_client is not installed.
-    :raises ValueError: when the token is too short, or *readers* none of those.
+    :raises ValueError: when the token is too short or cannot be sent in a header, or *readers* none of those.
     """
     try:
         from .scrape import scrape
@@ -37,7 +36,7 @@ def app(*, token: str | None = None, readers: Readers = "token") -> ASGIApp:
     from .actions import act
     from .feed import Reading
 
-    given = token if token is not None else os.environ.get(ENVIRONMENT) or None
+    given = token if token is not None else from_environment()
     return site(lambda: Reading([document()]), Door(given, readers), act, scrape())
 
 
@@ -48,12 +47,12 @@ def of_all_processes(pgbouncer: str | None = None) -> ASGIApp:
 
     :param pgbouncer: the DSN of a PgBouncer's admin console, whose pools are shown too.
     :raises ImportError: when something is not installed.
-    :raises ValueError: when the token in the environment is too short.
+    :raises ValueError: when the token in the environment is too short or cannot be sent in a header.
     """
     from .others import read
     from .site import site
 
-    token = os.environ.get(ENVIRONMENT) or None
+    token = from_environment()
     door = Door(token, "local" if token is None else "token")
     if pgbouncer is None:
         return site(read, door)

@@ -6,12 +6,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ...pool.base import BasePool
 from ...pool.holders import CallSite
 from ..sources import sources
 
 logger = logging.getLogger("penstock.web")
+
+TIMES = 10  # as large as it was made, that a pool may be made by the page
+ANSWERS = 5.0  # seconds that another event loop has for it
+
+_configured: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # sizes, as they were before the page first changed them
 
 
 class Impossible(Exception):
@@ -53,11 +59,24 @@ async def _resize(pool: Any, order: Mapping[str, Any]) -> str:
     size = order.get("max_size")
     if type(size) is not int or size < 1:
         raise Impossible("max_size must be a whole number, 1 or more.")
+    most, why = _most(pool)
+    if size > most:
+        raise Impossible(f"max_size must be {most} or less, {why}. More than that is for the code to say.")
+    before = pool._sizes[1]
     try:
         await _in_its_own_place(pool, pool.resize, min(pool.min_size, size), size)
     except (ValueError, TypeError) as error:
         raise Impossible(str(error)) from None
-    return f"resized to at most {size}"
+    return f"resized from at most {before} to at most {size}"
+
+
+def _most(pool: Any) -> tuple[int, str]:
+    """What a slip of the finger may not pass: it would take the connections of others."""
+    fleet = pool.fleet()
+    if fleet is not None:
+        return fleet.budget, "the fleet's budget"
+    configured = _configured.setdefault(pool, pool._sizes[1])
+    return TIMES * configured, f"{TIMES} times what it was made with"
 
 
 async def _reclaim(pool: Any, order: Mapping[str, Any]) -> str:
@@ -86,7 +105,12 @@ async def _in_its_own_place(pool: Any, method: Callable[..., Any], *args: Any) -
         loop = pool._loop
         if loop is None or loop.is_closed():
             raise Impossible("The pool's event loop is over.")
+        if not loop.is_running():
+            raise Impossible("The pool's event loop does not run at the moment.")
         future = asyncio.run_coroutine_threadsafe(method(*args), loop)
-        await asyncio.wait_for(asyncio.wrap_future(future), 5)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(future), ANSWERS)
+        except TimeoutError:
+            raise Impossible(f"The pool's event loop did not answer within {ANSWERS:g} s.") from None
     else:
         await asyncio.to_thread(method, *args)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +22,11 @@ ENVIRONMENT = "PENSTOCK_SERVE_TOKEN"
 SHORTEST = 16  # characters of a token
 _PROXIES = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def from_environment() -> str | None:
+    """The token that is set there; without the line's end that a file it was read from may have."""
+    return os.environ.get(ENVIRONMENT, "").strip() or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,8 @@ class Door:
     def __post_init__(self) -> None:
         if self.token is not None and len(self.token) < SHORTEST:
             raise ValueError(f"the token ({ENVIRONMENT}) must have {SHORTEST} characters or more")
+        if self.token is not None and not re.fullmatch("[!-~]+", self.token):
+            raise ValueError(f"the token ({ENVIRONMENT}) may have no space, line's end or letter beyond ASCII in it")
         if self.readers not in ("local", "token", "anyone"):
             raise ValueError(f"readers must be 'local', 'token' or 'anyone', not {self.readers!r}")
 

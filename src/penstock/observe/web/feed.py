@@ -21,6 +21,7 @@ logger = logging.getLogger("penstock.web")
 EVERY = 1.0  # seconds
 LINGER = 60.0  # seconds for which it goes on when the last one has gone, so that the charts have no gap
 MOST_WATCHERS = 20
+BEGINS = 10.0  # seconds for which a place is kept for who was let in and has not begun to read
 
 
 class Reading(NamedTuple):
@@ -64,6 +65,7 @@ class Feed:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._watchers: set[_Watcher] = set()
+        self._expected: dict[object, float] = {}  # who was let in, and when
         self._last_left = -LINGER
         self._thread: threading.Thread | None = None
         self._frames = Frames()
@@ -76,14 +78,18 @@ class Feed:
         """
         if self._pid != os.getpid():  # forked since: the thread is the parent's
             self._begin_anew()
+        place, now = object(), monotonic()
         with self._lock:
-            if len(self._watchers) >= MOST_WATCHERS:
+            self._expected = {other: at for other, at in self._expected.items() if now - at < BEGINS}
+            if len(self._watchers) + len(self._expected) >= MOST_WATCHERS:
                 raise TooMany
-        return self._events()
+            self._expected[place] = now
+        return self._events(place)
 
-    async def _events(self) -> AsyncIterator[dict[str, str]]:
+    async def _events(self, place: object) -> AsyncIterator[dict[str, str]]:
         watcher = _Watcher()
         with self._lock:  # only now: what is never begun is never ended either
+            self._expected.pop(place, None)
             self._watchers.add(watcher)
             if self._thread is None:
                 self.latest = None  # that of long ago
@@ -128,7 +134,7 @@ class Feed:
             reading = self._read()
             frame = self._frames.frame(reading.documents, time())
             frame |= {"troubles": list(reading.troubles), **self._extras()}
+            return json.dumps(frame, separators=(",", ":"))
         except Exception as error:  # told on the page; the next look may do
             logger.exception("penstock: the page cannot be told")
-            frame = {"now": time(), "error": type(error).__name__}
-        return json.dumps(frame, separators=(",", ":"))
+            return json.dumps({"now": time(), "error": type(error).__name__})

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 from typing import Any
 
+from ..top import own_place
 from .counts import is_shown
 from .quantiles import gained, quantile
 
@@ -191,6 +192,7 @@ def _group(holders: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "status": sorted({holder["status"] for holder in holders}),
         "owner": longest["owner"],
         "stack": longest["stack"],
+        "now_at": own_place(longest["stack"]),
     }
 
 

@@ -9,7 +9,7 @@
   const [AT, IN_USE, IDLE, OPENING, WAITING, MAX, WAIT50, WAIT99, USE50, USE99] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
   const byId = (id) => document.getElementById(id);
-  const state = { about: {}, frame: null, history: {}, chosen: null, token: "", told: 0, why: "", raised: null };
+  const state = { about: {}, frame: null, history: {}, chosen: null, picked: false, token: "", told: 0, why: "", raised: null };
 
   // ---------------------------------------------------------------------------------------- words
 
@@ -239,9 +239,12 @@
 
   const alerts = (frame) => {
     byId("calm").hidden = frame.alerts.length > 0;
-    keep(byId("alert-list"), frame.alerts, (alert) => `${alert.pid} ${alert.pool} ${alert.kind} ${alert.at}`, () => {
+    keep(byId("alert-list"), frame.alerts, (alert) => `${alert.pid} ${alert.pool} ${alert.kind} ${alert.at}`, (alert) => {
       const item = make("li");
-      item.append(make("span", "▲ ", "mark"), make("strong"), " ", make("span", undefined, "pool"), " ", make("span"), " ", make("small"));
+      const pool = make("button", undefined, "pool");
+      pool.type = "button";
+      pool.addEventListener("click", () => choose(alert.pool));
+      item.append(make("span", "▲ ", "mark"), make("strong"), " ", pool, " ", make("span"), " ", make("small"));
       item.firstChild.setAttribute("aria-hidden", "true");
       return item;
     }, (item, alert) => {
@@ -267,6 +270,12 @@
       set(item, `${clock(alert.cleared ?? alert.at)} ${alert.state}: ${alert.pool}: ${alert.kind}: ${alert.why}`));
   };
 
+  const choose = (name) => {
+    state.chosen = name;
+    state.picked = true;
+    show();
+  };
+
   const alarming = (name) => state.frame.alerts.some((alert) => alert.pool === name);
 
   const pools = (frame) => {
@@ -279,8 +288,7 @@
       bar.append(draw("rect", { class: "rest", width: 100, height: 5 }), draw("rect", { class: "in-use", height: 5, width: 0 }));
       button.append(make("span"), make("span"), bar);
       button.addEventListener("click", () => {
-        state.chosen = pool.name;
-        show();
+        choose(pool.name);
       });
       item.append(button);
       return item;
@@ -345,7 +353,7 @@
         className: "place",
         update: (node, group) => {
           if (!node.firstChild) node.append(make("code"), make("small"));
-          const here = group.stack[0];
+          const here = group.now_at;
           set(node.children[0], here ? `${base(here.file)}:${here.line}` : "not known");
           set(node.children[1], here ? `in ${here.function}, ${group.owner}` : group.owner);
         },
@@ -416,8 +424,10 @@
     if (!frame || frame.error) return;
     byId("all").hidden = false;
     byId("token-form").hidden = true;
-    if (!frame.pools.some((pool) => pool.name === state.chosen)) {
-      const alarmed = frame.pools.find((pool) => alarming(pool.name));
+    const there = frame.pools.some((pool) => pool.name === state.chosen);
+    const alarmed = frame.pools.find((pool) => alarming(pool.name));
+    // Until somebody picks one, the first that is alarming is shown.
+    if (!there || (!state.picked && alarmed && !alarming(state.chosen))) {
       state.chosen = (alarmed ?? [...frame.pools].sort((a, b) => b.waiting - a.waiting || b.in_use - a.in_use)[0])?.name ?? null;
     }
     alerts(frame);
@@ -519,15 +529,28 @@
     state.token = byId("token").value;
     go();
   });
-  byId("action-form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const order = { pool: state.chosen, do: event.submitter.value };
-    if (order.do === "resize") order.max_size = Number(byId("size").value);
-    if (order.do === "reclaim") order.site = JSON.parse(byId("leak").value || "null");
-    const answer = await fetch("act", { method: "POST", headers: authorised(byId("action-token").value), body: JSON.stringify(order) });
-    const told = await answer.text();
-    set(byId("acted"), answer.ok ? `Done: ${JSON.parse(told).done}.` : told);
-  });
+  // One form for each action, and one for the token: the return key in a field does what stands beside it, or nothing.
+  byId("action-form").addEventListener("submit", (event) => event.preventDefault());
+  const act = async (order) => {
+    try {
+      const answer = await fetch("act", { method: "POST", headers: authorised(byId("action-token").value), body: JSON.stringify(order) });
+      const told = await answer.text();
+      set(byId("acted"), answer.ok ? `Done: ${JSON.parse(told).done}.` : told);
+    } catch (error) {
+      set(byId("acted"), `No answer (${error.message}): whether it was done is not known.`);
+    }
+  };
+  for (const form of document.querySelectorAll("form[data-do]")) {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const order = { pool: state.chosen, do: form.dataset.do };
+      if (order.do === "resize") order.max_size = Number(byId("size").value);
+      if (order.do === "reclaim") order.site = JSON.parse(byId("leak").value || "null");
+      if (order.do === "drain" && !confirm(`Replace every connection of ${order.pool}?`)) return;
+      set(byId("acted"), "");
+      act(order);
+    });
+  }
   addEventListener("resize", () => requestAnimationFrame(show));
   setInterval(status, 1000);
   status();
