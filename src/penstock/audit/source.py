@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import io
-import os
-import stat
 import tokenize
 import warnings
 from dataclasses import dataclass
@@ -59,9 +57,9 @@ def read(path: Path, shown: str, module: str) -> Source | Unread:
 def contents(path: Path, shown: str) -> bytes | Unread:
     """What the file has; of one that is too large no more is read than shows it."""
     try:
+        if not path.is_file() and path.exists():  # before it is opened, for which a pipe has one wait
+            return Unread(shown, 1, "it is no plain file")
         with path.open("rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return Unread(shown, 1, "it is no plain file")
             return file.read(LARGEST + 1)
     except OSError as error:
         return Unread(shown, 1, f"it could not be opened: {error.strerror}")

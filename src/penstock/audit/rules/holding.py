@@ -30,6 +30,7 @@ _SLOW = frozenset(
     }
 )  # fmt: skip
 _CHAINS = (".chat.completions.create", ".messages.create", ".embeddings.create", ".responses.create", ".send_message")
+_CHAIN_ENDS = frozenset(chain.rpartition(".")[2] for chain in _CHAINS)
 _QUERIES = frozenset(
     [
         "execute",
@@ -138,7 +139,7 @@ def _slow_here(facts: Facts, scope: Scope, call: ast.Call) -> str | None:
         thing = facts.project.thing(call.func.value, scope)
         if thing is not None and thing.role is Role.CLIENT and call.func.attr in _VERBS and "redis" not in thing.name:
             return f"an answer of {thing.library} is waited for"
-        dotted = ast.unparse(call.func) if len(call.func.attr) < 20 else ""
+        dotted = ast.unparse(call.func) if call.func.attr in _CHAIN_ENDS else ""
         if any(dotted.endswith(chain) for chain in _CHAINS):
             return f"{dotted.rpartition('.')[0]} is waited for"
     return None
