@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 
 import penstock
@@ -32,6 +33,14 @@ pooled_db = pytest.importorskip("dbutils.pooled_db")
 from sqlalchemy.ext.asyncio import create_async_engine  # noqa: E402
 
 SIZE = 2
+
+
+@contextmanager
+def closing_engine(one: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        one.dispose()
 
 
 class Theirs:
@@ -346,6 +355,55 @@ def test_an_engine_that_was_disposed_of_is_still_watched(dsn: str) -> None:
                 assert len(watched.holders()) == 1
             assert watched.holders() == []
             assert watched.snapshot().uses == uses
+
+
+def test_a_connection_that_was_out_when_its_engine_was_disposed_of_comes_back(dsn: str) -> None:
+    with of_sqlalchemy(dsn) as theirs, watching(theirs.pool, leak_after=60) as watched:
+        before = theirs.pool.pool
+        with theirs.lend() as execute:
+            execute("SELECT 1")
+            theirs.pool.dispose()
+            with theirs.lend() as execute_anew:
+                execute_anew("SELECT 1")
+                assert len(watched.holders()) == 2
+        before.dispose()
+        assert watched.holders() == []
+        watched.look(time.monotonic() + 61)
+        assert watched.snapshot().leaks == {}
+
+
+@pytest.mark.parametrize("found_dead", ["by a ping", "before"])
+def test_who_waits_for_a_connection_to_be_made_anew_has_nothing_idle_in_hand(found_dead: str, dsn: str) -> None:
+    connecting, go_on = threading.Event(), threading.Event()
+    go_on.set()
+
+    def connect() -> Any:
+        connecting.set()
+        assert go_on.wait(10)
+        return psycopg.connect(dsn)
+
+    one = engine(dsn, creator=connect, pool_pre_ping=found_dead == "by a ping")
+    with watching(one, leak_after=60) as watched, closing_engine(one):
+        with one.connect() as conn:
+            pid = conn.execute(sqlalchemy.text("SELECT pg_backend_pid()")).scalar()
+            if found_dead == "before":
+                conn.invalidate()
+        with psycopg.connect(dsn) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        connecting.clear()
+        go_on.clear()
+        asking = aside(lambda: one.connect().close())
+        assert connecting.wait(10)
+        watched.look(time.monotonic() + 61)
+        (holder,) = watched.holders()
+        assert holder.idle is None
+        go_on.set()
+        asking.result(10)
+        assert watched.snapshot().leaks == {}
+        assert watched.snapshot().connects == 2
+        with one.connect():
+            (holder,) = watched.holders()
+            assert holder.idle is not None, "in hand from here on"
 
 
 def test_a_connection_that_is_lost_is_closed_as_broken(dsn: str) -> None:

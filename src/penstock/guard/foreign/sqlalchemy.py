@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -18,7 +19,7 @@ from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from ...core import Reason
 from .status import status
-from .watched import Figures, Lease, Watched, harmless
+from .watched import Figures, Lease, Watched
 
 _EXECUTE = ("do_execute", "do_executemany")  # with a cursor, a statement, parameters and perhaps a context
 _EXECUTE_BARE = "do_execute_no_params"
@@ -45,6 +46,7 @@ class SQLAlchemy:
         url = None if self._engine is None else self._engine.url
         self.name = f"{url.database or url.get_backend_name()} (SQLAlchemy)" if url is not None else _logging_name(pool)
         self._listening: list[tuple[Any, str, Callable[..., Any]]] = []
+        self._heard: WeakSet[Any] = WeakSet()  # its pool, and those before it that connections are still out of
         self._dialling: dict[int, float] = {}  # by the record: since when
         self._broken: set[int] = set()
 
@@ -55,19 +57,20 @@ class SQLAlchemy:
         self._listen(self._pool, "connect", self._connect)
         if self._engine is not None:
             dialect: Any = self._engine.dialect
-            self._listen(self._engine, "do_connect", self._do_connect)
-            self._listen(self._engine, "handle_error", self._error)
+            self._listen(self._engine, "engine_disposed", self._disposed)
             for name in _EXECUTE:
                 setattr(dialect, name, self._telling(getattr(dialect, name)))
             setattr(dialect, _EXECUTE_BARE, self._telling_bare(getattr(dialect, _EXECUTE_BARE)))
-        self._hear()
+        self._hear(self._pool)
 
     def detach(self) -> None:
         for target, name, function in self._listening:
             if event.contains(target, name, function):
                 event.remove(target, name, function)
         self._listening.clear()
-        self._leave()
+        for pool in list(self._heard):
+            _leave(pool)
+        self._heard.clear()
         if self._engine is not None:
             for name in (*_EXECUTE, _EXECUTE_BARE):
                 self._engine.dialect.__dict__.pop(name, None)
@@ -88,17 +91,21 @@ class SQLAlchemy:
 
     # ------------------------------------------------------------------------------------------ lent and taken back
 
-    def _hear(self) -> None:
-        watched, pool = self._watched, self._pool
-        get, give = pool._do_get, pool._do_return_conn
+    def _hear(self, pool: Any) -> None:
+        watched = self._watched
+        get, give, connect = pool._do_get, pool._do_return_conn, pool._invoke_creator
         own = type(pool)._do_get
         theirs = getattr(pool, "_pool", None) if isinstance(pool, QueuePool) else None
 
+        def took(record: Any, waited: float = 0.0) -> Any:
+            watched.took(id(record), record, waited)
+            if pool._pre_ping and (lease := watched.lease(id(record))) is not None:
+                lease.began(None)  # nobody has it in hand until `_checked_out`
+            return record
+
         def getting() -> Any:
             if theirs is None or not -1 < pool._max_overflow <= pool._overflow or theirs.qsize():
-                record = get()
-                watched.took(id(record), record)
-                return record
+                return took(get())
             began = monotonic()
             watched.waiting(1)
             try:
@@ -108,27 +115,48 @@ class SQLAlchemy:
                 raise
             finally:
                 watched.waiting(-1)
-            watched.took(id(record), record, monotonic() - began)
-            return record
+            return took(record, monotonic() - began)
 
         def giving(record: Any) -> None:
             watched.gave(id(record))
             give(record)
 
-        pool._do_get, pool._do_return_conn = getting, giving
+        def connecting(record: Any) -> Any:
+            """Also of a connection that was lent already and turned out to be too old, or dead."""
+            lease = watched.lease(id(record))
+            if lease is not None:
+                lease.began(None)
+            began = self._dialling[id(record)] = monotonic()
+            try:
+                return connect(record)
+            except Exception as error:
+                self._dialling.pop(id(record), None)
+                watched.connect_failed(error, monotonic() - began)
+                raise
+            finally:
+                if lease is not None:
+                    lease.done()
 
-    def _leave(self) -> None:
-        self._pool.__dict__.pop("_do_get", None)
-        self._pool.__dict__.pop("_do_return_conn", None)
+        connecting.own = connect  # type: ignore[attr-defined]
+        pool._do_get, pool._do_return_conn, pool._invoke_creator = getting, giving, connecting
+        if pool._pre_ping and not event.contains(pool, "checkout", self._checked_out):
+            self._listen(pool, "checkout", self._checked_out)
+        self._heard.add(pool)
+
+    def _disposed(self, engine: Any) -> None:
+        """It has another pool. What is out of the one before still goes back to that."""
+        if self._engine is not None and self._engine.pool is not self._pool:
+            self._pool = self._engine.pool
+            self._hear(self._pool)
+
+    def _checked_out(self, conn: Any, record: Any, proxy: Any) -> None:
+        lease = self._watched.lease(id(record))
+        if lease is not None:
+            lease.done()
 
     def _connect(self, conn: Any, record: Any) -> None:
         began = self._dialling.pop(id(record), None)
         self._watched.opened(0.0 if began is None else monotonic() - began)
-        if self._engine is not None and self._engine.pool is not self._pool:  # it was disposed of, and has another
-            self._leave()
-            self._pool = self._engine.pool
-            self._hear()
-            self._watched.took(id(record), record)
 
     def _close(self, conn: Any, record: Any) -> None:
         broken = id(record) in self._broken
@@ -137,14 +165,6 @@ class SQLAlchemy:
 
     def _invalidate(self, conn: Any, record: Any, error: Any) -> None:
         self._broken.add(id(record))
-
-    def _do_connect(self, dialect: Any, record: Any, args: Any, params: Any) -> None:
-        self._dialling[id(record)] = monotonic()
-
-    @harmless
-    def _error(self, context: Any) -> None:
-        if context.connection is None and self._dialling:
-            self._watched.connect_failed(context.original_exception, monotonic() - self._dialling.popitem()[1])
 
     # ------------------------------------------------------------------------------------------ statements
 
@@ -184,6 +204,12 @@ class SQLAlchemy:
     def _listen(self, target: Any, name: str, function: Callable[..., Any]) -> None:
         event.listen(target, name, function)
         self._listening.append((target, name, function))
+
+
+def _leave(pool: Any) -> None:
+    for name in ("_do_get", "_do_return_conn"):
+        pool.__dict__.pop(name, None)
+    pool._invoke_creator = getattr(pool._invoke_creator, "own", pool._invoke_creator)
 
 
 def _logging_name(pool: Any) -> str:
