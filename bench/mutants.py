@@ -1,5 +1,7 @@
-"""Python files that nobody wrote: real ones, broken or tangled in the ways in which files are, and in worse."""
+"""Python files that nobody wrote: real ones, broken as text or tangled as code, in ways that happen and in worse."""
 
+import ast
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +27,45 @@ _WORDS = (
     b"with", b"async with", b"await", b"yield", b"return", b"try:", b"finally:", b"except:", b"lambda", b"global conn",
     b"del conn", b"conn = conn or conn", b"raise", b"while True:", b"for x in conn:", b"match conn:", b"print 1", b"*",
 )  # fmt: skip
+_AROUND = (
+    "while g() and h(): pass", "for x in conn: pass\nelse: conn.close()", "if conn is None or g(): pass\nelse: pass",
+    "try: pass\nfinally: conn.close()", "try: pass\nexcept (A, B) as conn: raise\nelse: g()", "with conn as conn: pass",
+    "with closing(conn), suppress(E): pass", "async def f(conn): pass", "class A(A): pass", "def f(conn=conn): pass",
+)  # fmt: skip
 _BLOCKS = (b"while g() and h():", b"for x in conn:", b"if conn is None or g():", b"try:", b"with conn as conn:")
+
+
+def _tangled(chance: random.Random, tree: ast.Module, other: ast.Module) -> bytes:
+    """A file that parses, whose statements are not where they belong."""
+    lent = [one for body in _bodies(other) for one in body]
+    for _ in range(chance.randint(1, 25)):
+        body = chance.choice(_bodies(tree))
+        at = chance.randrange(len(body))
+        match chance.randrange(5):
+            case 0:
+                body[at] = copy.deepcopy(chance.choice(lent))  # one that was within itself would have no end
+            case 1:
+                body.insert(at, copy.deepcopy(chance.choice(chance.choice(_bodies(tree)))))
+            case 2:
+                body[at] = ast.Pass()
+            case _:
+                body[at] = _wrapped(chance, body[at])
+    return ast.unparse(tree).encode()
+
+
+def _bodies(tree: ast.AST) -> list[list[ast.stmt]]:
+    fields = ("body", "orelse", "finalbody")
+    found = [getattr(node, name, None) for node in ast.walk(tree) for name in fields]
+    return [body for body in found if isinstance(body, list) and body]
+
+
+def _wrapped(chance: random.Random, statement: ast.stmt) -> ast.stmt:
+    """*statement* within a few others."""
+    for _ in range(chance.randint(1, 6)):
+        (around,) = ast.parse(chance.choice(_AROUND)).body
+        around.body = [statement]  # type: ignore[attr-defined]
+        statement = around
+    return statement
 
 
 def files(seeds: Sequence[Path]) -> list[list[bytes]]:
@@ -36,8 +76,11 @@ def files(seeds: Sequence[Path]) -> list[list[bytes]]:
 def mutants(count: int, seeds: Sequence[list[bytes]], seed: int) -> Iterator[bytes]:
     """*count* files, the same ones for the same *seed*."""
     chance = random.Random(seed)
-    for _ in range(count):
+    for number in range(count):
         lines, other = list(chance.choice(seeds)), chance.choice(seeds)
+        if number % 2:
+            yield _tangled(chance, ast.parse(b"".join(lines)), ast.parse(b"".join(other)))
+            continue
         for _ in range(chance.randint(1, 6)):
             lines = chance.choice(_MUTATIONS)(chance, lines, other)
         yield b"".join(lines)
