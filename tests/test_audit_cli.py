@@ -344,3 +344,18 @@ def test_explain_prints_the_page_of_a_rule(here: Path) -> None:
         assert result.stdout.startswith(f"# {code}"), f"{code} ({rule.title}) has no page"
     assert all(code in audit("explain").stdout for code in RULES)
     assert audit("explain", "PEN999").exit_code == 2
+
+
+@pytest.mark.parametrize("table", ["audit = 3", "audit = []", 'audit = "PEN1"', 'audit = [{select = ["PEN1"]}]'])
+def test_settings_that_are_no_table_are_said_to_be_none(here: Path, table: str) -> None:
+    write(here, bad=LEAK)
+    (here / "pyproject.toml").write_text(f"[tool.penstock]\n{table}\n# penstock.audit\n")
+    done = audit()
+    assert done.exit_code == 2
+    assert "is a table" in done.stderr
+
+
+def test_settings_count_however_the_table_is_written(here: Path) -> None:
+    write(here, bad=LEAK)
+    (here / "pyproject.toml").write_text('[tool.penstock]\naudit = {ignore = ["PEN1"]}\n')
+    assert audit().exit_code == 0

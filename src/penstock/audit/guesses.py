@@ -45,7 +45,7 @@ def of_call(call: ast.Call, scope: Scope) -> Thing | None:
     """Of a call: a checkout by a word of its own, or a connection that this file is seen to close."""
     if isinstance(call.func, ast.Attribute):
         found = _ALONE.get(call.func.attr)
-        return None if found is None else things()[found]
+        return None if found is None or _is_of_own_class(call.func.value, scope) else things()[found]
     if not isinstance(call.func, ast.Name) or not _CONNECTS.search(call.func.id):
         return None
     name = call.func.id
@@ -55,6 +55,16 @@ def of_call(call: ast.Call, scope: Scope) -> Thing | None:
     if where is None or not all(isinstance(one, str) for one in where.bound[name]):
         return None
     return things()["unknown_connection"] if name in _closed_by_callers(scope.module) else None
+
+
+def _is_of_own_class(expr: ast.expr, scope: Scope) -> bool:
+    """Whether ``self.pool`` was made by a class of this file."""
+    class_ = scope.class_()
+    if class_ is None or not isinstance(expr, ast.Attribute) or last_name(expr.value) != "self":
+        return False
+    made = [one.func for one in class_.attributes.get(expr.attr, ()) if isinstance(one, ast.Call)]
+    bound = [one for func in made if isinstance(func, ast.Name) for one in scope.module.top.bound.get(func.id, ())]
+    return bool(bound) and all(isinstance(one, ast.ClassDef) for one in bound)
 
 
 def _is_from_elsewhere(one: ast.AST | str) -> bool:

@@ -56,11 +56,27 @@ def find(start: Path) -> Path | None:
     """The pyproject.toml, from *start* upwards, that has settings of the audit; none of another repository's."""
     for directory in (start, *start.parents):
         path = directory / NAME
-        if path.is_file() and "penstock.audit" in _text(path):
+        if path.is_file() and _has_settings(path):
             return path
         if (directory / ".git").exists():
             return None
     return None
+
+
+def _has_settings(path: Path) -> bool:
+    """Whether it has our table, however that is written. One that has the words and is broken may: `load` says how."""
+    text = _text(path)
+    if "penstock" not in text or "audit" not in text:
+        return False
+    try:
+        table: Any = tomllib.loads(text)
+        for name in TABLE:
+            table = table[name]
+    except KeyError:
+        return False
+    except (ValueError, TypeError, RecursionError):
+        return "penstock.audit" in text
+    return True
 
 
 def load(path: Path) -> Settings:
@@ -73,9 +89,11 @@ def load(path: Path) -> Settings:
         table: Any = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise AuditError(Problem(str(path), 0, "", f"is no valid TOML: {error}")) from None
-    for name in TABLE:
-        table = table.get(name, {}) if isinstance(table, dict) else {}
     problems: list[Problem] = []
+    for name in TABLE:
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise AuditError(Problem(str(path), 0, ".".join(TABLE), "is a table, as in [tool.penstock.audit]"))
     lines = key_lines(text)
 
     def wrong(key: tuple[str, ...], what: str) -> None:

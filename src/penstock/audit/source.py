@@ -6,7 +6,7 @@ import ast
 import io
 import tokenize
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 LARGEST = 2_000_000  # bytes: what is larger was made by a program
@@ -29,14 +29,16 @@ class Source:
     module: str
     text: str
     tree: ast.Module
+    _split: list[str] = field(default_factory=list, repr=False)  # once, as every finding asks for its line
 
     @property
     def lines(self) -> int:
         return self.text.count("\n") + 1
 
     def line(self, number: int) -> str:
-        lines = self.text.split("\n")  # as Python counts them: a form feed ends none
-        return lines[number - 1] if 0 < number <= len(lines) else ""
+        if not self._split:
+            self._split = self.text.split("\n")  # as Python counts them: a form feed ends none
+        return self._split[number - 1] if 0 < number <= len(self._split) else ""
 
 
 def decode(data: bytes) -> str:

@@ -38,4 +38,8 @@ def main() -> None:
     )
     for name, module in COMMANDS.items():
         app.command(name)(getattr(import_module(module), name))
-    app()
+    try:
+        app()
+    except OSError as error:  # such as a full disk, for what is printed
+        print(f"penstock: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -173,6 +173,8 @@ def _is_lasting(loop: ast.AST, call: ast.Call) -> bool:
 def _is_retry(loop: ast.AST, call: ast.Call, scope: Scope) -> bool:
     """Whether the loop is there to try again: it is left, one way or another, once there is a connection."""
     for node in ast.walk(loop):
+        if isinstance(node, ast.ExceptHandler) and any(one is call for one in ast.walk(node)):
+            return True  # in place of one that was lost
         if isinstance(node, ast.Try) and any(one is call for body in node.body for one in ast.walk(body)):
             rest = [*node.body, *node.orelse]
             if any(isinstance(one, (ast.Return, ast.Break)) for body in rest for one in ast.walk(body)):

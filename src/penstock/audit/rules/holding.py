@@ -52,6 +52,7 @@ _QUERIES = frozenset(
     ]
 )
 _ENDS = frozenset({"commit", "rollback", "close", "aclose", "expunge_all"})
+_OF_POOL = frozenset({"execute", "executemany", "fetch", "fetchrow", "fetchval"})  # of asyncpg's: they take one
 _GIVEN_ENGINE = frozenset(
     {"create_all", "drop_all", "reflect", "read_sql", "read_sql_query", "read_sql_table", "to_sql"}
 )
@@ -63,6 +64,30 @@ def check(facts: Facts) -> Findings:
         for called in sorted(followed.calls, key=lambda one: one.call.lineno):
             yield from _across(facts, scope, called, followed.calls, told)
             yield from _nested(facts, scope, called)
+        yield from _in_atomic(facts, scope, told)
+
+
+def _in_atomic(facts: Facts, scope: Scope, told: set[int]) -> Findings:
+    """Django's: the connection is in a transaction from the beginning of the block."""
+    for node in scope.own:
+        if not isinstance(node, ast.With) or not any(
+            _is_atomic(facts, scope, item.context_expr) for item in node.items
+        ):
+            continue
+        within = {one for statement in node.body for one in ast.walk(statement)}
+        for call in scope.calls:
+            what = _slow(facts, scope, call) if call in within and call.lineno not in told else None
+            if what is not None:
+                told.add(call.lineno)
+                yield facts.finding(
+                    ACROSS_IO, call, f"the transaction of line {node.lineno} is open, and its connection held, while"
+                    f" {what}: do it before or after, or in transaction.on_commit()",
+                )  # fmt: skip
+
+
+def _is_atomic(facts: Facts, scope: Scope, expr: ast.expr) -> bool:
+    called = expr.func if isinstance(expr, ast.Call) else expr
+    return facts.project.full(called, scope) == "django.db.transaction.atomic"
 
 
 def _across(facts: Facts, scope: Scope, called: Called, calls: list[Called], told: set[int]) -> Findings:
@@ -172,6 +197,10 @@ def _nested(facts: Facts, scope: Scope, called: Called) -> Findings:
 
 def _asked(facts: Facts, scope: Scope, call: ast.Call) -> list[str]:
     """The pools and engines that a call certainly takes a connection of."""
+    if isinstance(call.func, ast.Attribute) and call.func.attr in _OF_POOL:
+        pool = facts.project.thing(call.func.value, scope)
+        if pool is not None and pool.name == "asyncpg_pool":
+            return [ast.dump(call.func.value)]
     if last_name(call.func) in _GIVEN_ENGINE:
         engines = [one for one in _given(call) if _is_engine(facts, scope, one)]
         return [ast.dump(one) for one in engines]
