@@ -430,6 +430,23 @@ def test_a_database_that_is_down_is_told_of() -> None:
         assert "refused" in (snapshot.last_error or "")
 
 
+def test_a_connection_that_was_terminated_hides_no_other_s_leak(dsn: str) -> None:
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=0, max_size=2) as pool:
+            with watching(pool, leak_after=60) as watched:
+                ended, other = await pool.acquire(), await pool.acquire()
+                number = line() - 1
+                await other.execute("SELECT 1")
+                ended.terminate()
+                watched.look(time.monotonic() + 61)
+                leaks = watched.snapshot().leaks
+                assert [(here(site, number), count) for site, count in leaks.items()] == [(True, 2)]
+                await pool.release(ended)
+                await pool.release(other)
+
+    asyncio.run(main())
+
+
 def test_a_connection_of_the_orm_s_is_the_line_s_that_asked_for_rows(dsn: str) -> None:
     from sqlalchemy.orm import Session
 
@@ -562,6 +579,23 @@ def test_once_it_is_stopped_nothing_of_ours_is_left(kind: Any, dsn: str) -> None
         assert watched.holders() == []
         assert set(getattr(theirs.pool, "__dict__", {})) - set(before) <= {"dispatch"}  # which is SQLAlchemy's
         assert watched.snapshot().uses == 1
+
+
+@pytest.mark.parametrize("kind", [of_psycopg_pool, of_psycopg2])
+def test_once_it_is_stopped_what_is_out_is_as_it_was_too(kind: Any, dsn: str) -> None:
+    from penstock.guard.foreign import psycopg2_pool as module
+
+    with kind(dsn) as theirs:
+        conn = theirs.pool.getconn()
+        before = getattr(conn, "cursor_factory", None)
+        theirs.pool.putconn(conn)
+        watched = penstock.watch(theirs.pool)
+        conn = theirs.pool.getconn()
+        watched.stop()
+        assert "wait" not in getattr(conn, "__dict__", {})
+        assert getattr(conn, "cursor_factory", None) is before
+        assert id(conn) not in module._leases
+        theirs.pool.putconn(conn)
 
 
 @kinds

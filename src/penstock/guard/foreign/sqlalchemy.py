@@ -74,6 +74,9 @@ class SQLAlchemy:
             for name in (*_EXECUTE, _EXECUTE_BARE):
                 self._engine.dialect.__dict__.pop(name, None)
 
+    def release(self, conn: Any) -> None:
+        pass  # nothing was changed in it
+
     def figures(self) -> Figures:
         pool = self._pool if self._engine is None else self._engine.pool
         if isinstance(pool, QueuePool):

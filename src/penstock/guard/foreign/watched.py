@@ -81,6 +81,9 @@ class Theirs(Protocol):
     def detach(self) -> None:
         """The pool is as it was before."""
 
+    def release(self, conn: Any) -> None:
+        """*conn*, which is out, is as it was before. What is done there must not fail for one that was closed."""
+
     def figures(self) -> Figures: ...
 
     def status(self, conn: Any) -> str:
@@ -255,9 +258,16 @@ class Watched:
 
     def stop(self) -> None:
         """Watch no more: the pool is as it was before."""
+        for lease in list(self._leases.values()):
+            if (conn := lease.conn) is not None:
+                self._release(conn)
         self._theirs.detach()
         self._leases.clear()
         self.on_stop()
+
+    @harmless
+    def _release(self, conn: Any) -> None:
+        self._theirs.release(conn)
 
     def _glances(self) -> list[Glance]:
         """What is out now, asking nothing of the connections themselves."""
@@ -356,16 +366,21 @@ class Watched:
     def look(self, now: float) -> None:
         """Report who has held a connection idle for too long, once each."""
         for key, lease in list(self._leases.items()):
-            if lease.conn is None:
-                self.dropped(key)
-                continue
-            self._theirs.look(lease)
-            idle_since = lease.idle_since()
-            if self._leak_after is None or lease.reported or idle_since is None or now - idle_since < self._leak_after:
-                continue
-            holder = self._holder(lease)
-            if holder is not None and holder.idle is not None:
-                self._report(lease, holder)
+            self._look_at(key, lease, now)
+
+    @harmless
+    def _look_at(self, key: int, lease: Lease, now: float) -> None:
+        """One by one: what cannot be told of one connection hides no other."""
+        if lease.conn is None:
+            self.dropped(key)
+            return
+        self._theirs.look(lease)
+        idle_since = lease.idle_since()
+        if self._leak_after is None or lease.reported or idle_since is None or now - idle_since < self._leak_after:
+            return
+        holder = self._holder(lease)
+        if holder is not None and holder.idle is not None:
+            self._report(lease, holder)
 
     def _report(self, lease: Lease, holder: Holder) -> None:
         lease.reported = True
