@@ -430,6 +430,31 @@ def test_a_database_that_is_down_is_told_of() -> None:
         assert "refused" in (snapshot.last_error or "")
 
 
+def test_a_database_is_down_when_connecting_has_failed_for_two_seconds(dsn: str) -> None:
+    refused = threading.Event()
+
+    def connect() -> Any:
+        return psycopg.connect("postgresql://app@127.0.0.1:1/postgres" if refused.is_set() else dsn)
+
+    one = engine(dsn, creator=connect)
+    now = time.monotonic()
+    with watching(one) as watched, closing_engine(one):
+
+        def ask(at: float) -> bool:
+            try:
+                one.connect().invalidate()
+            except sqlalchemy.exc.OperationalError:
+                pass
+            watched.look(now + at)
+            return watched.snapshot().database_down
+
+        assert not ask(0)
+        refused.set()
+        assert [ask(1), ask(2), ask(3.1)] == [False, False, True]
+        refused.clear()
+        assert not ask(4)
+
+
 def test_a_connection_that_was_terminated_hides_no_other_s_leak(dsn: str) -> None:
     async def main() -> None:
         async with asyncpg.create_pool(dsn, min_size=0, max_size=2) as pool:
