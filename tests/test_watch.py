@@ -583,6 +583,17 @@ def test_watching_twice_is_watching_once(dsn: str) -> None:
             assert len(watched.holders()) == 1
 
 
+def test_an_async_engine_is_the_engine_beneath_it_and_other_options_are_said_to_have_no_effect(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = create_async_engine("postgresql+asyncpg://app@127.0.0.1:1/postgres")
+    with watching(one) as watched:
+        assert penstock.watch(one.sync_engine) is watched
+        assert caplog.messages == []
+        assert penstock.watch(one, name="other", leak_after=1.0) is watched
+        assert "name='other', leak_after=1.0 have no effect" in caplog.text
+
+
 def test_a_pool_that_nobody_has_any_more_is_not_kept_by_being_watched(dsn: str) -> None:
     with of_psycopg_pool(dsn) as theirs:
         penstock.watch(theirs.pool, name="forgotten")

@@ -33,6 +33,7 @@ _LONG = 1.0  # seconds, as in `events.HeldLong`
 _EACH = (events.Acquired, events.Waited, events.Returned, events.HeldLong)  # what each checkout would tell
 _DOWN_AFTER = 2.0  # seconds in which connecting fails and never succeeds; then the database is said to be down
 _DOWN_FOR = 30.0  # after the last failure: where nobody connects any more, nobody knows
+_LEAK_AFTER = 60.0  # what `penstock.watch` takes where nothing is given
 _told: set[str] = set()
 
 
@@ -222,6 +223,15 @@ class Watched:
 
     def watches(self, pool: Any) -> bool:
         return (self._pool() if isinstance(self._pool, ReferenceType) else self._pool) is pool
+
+    def told_again(self, name: str | None, leak_after: float | None) -> None:
+        """It was to be watched a second time: as it was said first."""
+        given = leak_after not in (self._leak_after, _LEAK_AFTER)
+        if given or name not in (self.name, None):
+            logger.warning(
+                "%s is watched already, with leak_after=%s: name=%r, leak_after=%s have no effect",
+                *(self.name, self._leak_after, name, leak_after),
+            )
 
     # ------------------------------------------------------------------------------------------ for who asks
 
