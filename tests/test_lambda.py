@@ -21,6 +21,7 @@ from penstock.drill.postgres import EmbeddedPostgres
 from penstock.drill.proxy import ChaosProxy
 from penstock.drivers.full import is_full
 from penstock.integrations import aws_lambda
+from penstock.integrations.aws_lambda import shutdown
 from support.mariadb import MariaDB
 from support.pgbouncer import PgBouncer
 from support.waiting import aside, eventually
@@ -510,3 +511,18 @@ def test_at_sigterm_a_process_ends_as_it_would_have(server: Server) -> None:
 
 def _sleeps(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def test_at_sigterm_the_event_loop_that_is_interrupted_is_not_waited_for(tasks: AsyncPool[Any]) -> None:
+    heard: list[float] = []
+    signal.signal(signal.SIGTERM, lambda *_: heard.append(time.monotonic()))
+
+    async def main() -> None:
+        await tasks.open()
+        aws_lambda.Environment(tasks)
+        began = time.monotonic()
+        signal.raise_signal(signal.SIGTERM)
+        assert heard[0] - began < shutdown.SECONDS
+        await tasks.close()
+
+    asyncio.run(main())
