@@ -16,11 +16,12 @@ import pymysql
 import pytest
 from bench.environments import WORK, Context, Platform
 
-from penstock import AsyncPool, Overloaded, Pool
+from penstock import AsyncPool, Overloaded, Pool, PoolClosed
 from penstock.drill.postgres import EmbeddedPostgres
 from penstock.drill.proxy import ChaosProxy
 from penstock.drivers.full import is_full
 from penstock.integrations import aws_lambda
+from penstock.integrations.aws_lambda import shutdown
 from support.mariadb import MariaDB
 from support.pgbouncer import PgBouncer
 from support.waiting import aside, eventually
@@ -231,6 +232,64 @@ def test_an_event_that_ends_leaves_another_s_connection_alone(server: Server) ->
         go_on.set()
         assert long.result(10)
         assert server.connections == 0
+
+
+def test_of_two_events_that_end_at_once_one_is_the_last(server: Server) -> None:
+    with Pool[Any](server.dsn, min_size=0, max_size=2, open=True) as pool:
+        environment = aws_lambda.Environment(pool, keep=0)
+        both, rest = threading.Barrier(2), environment._rest
+
+        async def rest_together(*what: Any) -> None:
+            both.wait(10)
+            await rest(*what)
+
+        environment._rest = rest_together  # type: ignore[method-assign]
+
+        def event() -> None:
+            with environment.invocation(), pool.connection() as conn:
+                both.wait(10)
+                conn.execute(WHO)
+
+        for one in [aside(event), aside(event)]:
+            one.result(10)
+        eventually(lambda: server.connections == 0)
+        assert not pool._core.slots
+
+
+def test_an_event_that_cannot_begin_is_not_under_way(dsn: str) -> None:
+    pool = Pool[Any](dsn, min_size=0, max_size=1, open=True)
+    environment = aws_lambda.Environment(pool)
+    pool.close()
+    with pytest.raises(PoolClosed), environment.invocation():
+        pass
+    assert environment._running == 0
+
+
+def test_an_event_that_is_cancelled_in_its_end_is_over(server: Server, tasks: AsyncPool[Any]) -> None:
+    async def main() -> None:
+        await tasks.open()
+        environment = aws_lambda.Environment(tasks)
+        ending = asyncio.Event()
+
+        async def rest(*_: Any) -> None:
+            ending.set()
+            await asyncio.Event().wait()
+
+        environment._rest = rest  # type: ignore[method-assign]
+
+        async def event() -> None:
+            async with environment.invocation():
+                pass
+
+        task = asyncio.create_task(event())
+        await ending.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert environment._running == 0
+        await tasks.close()
+
+    asyncio.run(main())
 
 
 def test_behind_a_pooler_a_connection_is_kept_and_nobody_else_s_session_changed(postgres: EmbeddedPostgres) -> None:
@@ -452,3 +511,18 @@ def test_at_sigterm_a_process_ends_as_it_would_have(server: Server) -> None:
 
 def _sleeps(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def test_at_sigterm_the_event_loop_that_is_interrupted_is_not_waited_for(tasks: AsyncPool[Any]) -> None:
+    heard: list[float] = []
+    signal.signal(signal.SIGTERM, lambda *_: heard.append(time.monotonic()))
+
+    async def main() -> None:
+        await tasks.open()
+        aws_lambda.Environment(tasks)
+        began = time.monotonic()
+        signal.raise_signal(signal.SIGTERM)
+        assert heard[0] - began < shutdown.SECONDS
+        await tasks.close()
+
+    asyncio.run(main())

@@ -430,6 +430,48 @@ def test_a_database_that_is_down_is_told_of() -> None:
         assert "refused" in (snapshot.last_error or "")
 
 
+def test_a_database_is_down_when_connecting_has_failed_for_two_seconds(dsn: str) -> None:
+    refused = threading.Event()
+
+    def connect() -> Any:
+        return psycopg.connect("postgresql://app@127.0.0.1:1/postgres" if refused.is_set() else dsn)
+
+    one = engine(dsn, creator=connect)
+    now = time.monotonic()
+    with watching(one) as watched, closing_engine(one):
+
+        def ask(at: float) -> bool:
+            try:
+                one.connect().invalidate()
+            except sqlalchemy.exc.OperationalError:
+                pass
+            watched.look(now + at)
+            return watched.snapshot().database_down
+
+        assert not ask(0)
+        refused.set()
+        assert [ask(1), ask(2), ask(3.1)] == [False, False, True]
+        refused.clear()
+        assert not ask(4)
+
+
+def test_a_connection_that_was_terminated_hides_no_other_s_leak(dsn: str) -> None:
+    async def main() -> None:
+        async with asyncpg.create_pool(dsn, min_size=0, max_size=2) as pool:
+            with watching(pool, leak_after=60) as watched:
+                ended, other = await pool.acquire(), await pool.acquire()
+                number = line() - 1
+                await other.execute("SELECT 1")
+                ended.terminate()
+                watched.look(time.monotonic() + 61)
+                leaks = watched.snapshot().leaks
+                assert [(here(site, number), count) for site, count in leaks.items()] == [(True, 2)]
+                await pool.release(ended)
+                await pool.release(other)
+
+    asyncio.run(main())
+
+
 def test_a_connection_of_the_orm_s_is_the_line_s_that_asked_for_rows(dsn: str) -> None:
     from sqlalchemy.orm import Session
 
@@ -541,6 +583,17 @@ def test_watching_twice_is_watching_once(dsn: str) -> None:
             assert len(watched.holders()) == 1
 
 
+def test_an_async_engine_is_the_engine_beneath_it_and_other_options_are_said_to_have_no_effect(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = create_async_engine("postgresql+asyncpg://app@127.0.0.1:1/postgres")
+    with watching(one) as watched:
+        assert penstock.watch(one.sync_engine) is watched
+        assert caplog.messages == []
+        assert penstock.watch(one, name="other", leak_after=1.0) is watched
+        assert "name='other', leak_after=1.0 have no effect" in caplog.text
+
+
 def test_a_pool_that_nobody_has_any_more_is_not_kept_by_being_watched(dsn: str) -> None:
     with of_psycopg_pool(dsn) as theirs:
         penstock.watch(theirs.pool, name="forgotten")
@@ -562,6 +615,23 @@ def test_once_it_is_stopped_nothing_of_ours_is_left(kind: Any, dsn: str) -> None
         assert watched.holders() == []
         assert set(getattr(theirs.pool, "__dict__", {})) - set(before) <= {"dispatch"}  # which is SQLAlchemy's
         assert watched.snapshot().uses == 1
+
+
+@pytest.mark.parametrize("kind", [of_psycopg_pool, of_psycopg2])
+def test_once_it_is_stopped_what_is_out_is_as_it_was_too(kind: Any, dsn: str) -> None:
+    from penstock.guard.foreign import psycopg2_pool as module
+
+    with kind(dsn) as theirs:
+        conn = theirs.pool.getconn()
+        before = getattr(conn, "cursor_factory", None)
+        theirs.pool.putconn(conn)
+        watched = penstock.watch(theirs.pool)
+        conn = theirs.pool.getconn()
+        watched.stop()
+        assert "wait" not in getattr(conn, "__dict__", {})
+        assert getattr(conn, "cursor_factory", None) is before
+        assert id(conn) not in module._leases
+        theirs.pool.putconn(conn)
 
 
 @kinds

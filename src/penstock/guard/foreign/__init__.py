@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
+from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -33,6 +34,7 @@ _WHAT = (
     " or django.db.connections"
 )
 _known: WeakValueDictionary[int, Watched] = WeakValueDictionary()
+_lock = RLock()  # guards it; a collection under it may call back
 
 
 def watch(pool: Any, *, name: str | None, leak_after: float | None) -> Watched:
@@ -43,12 +45,15 @@ def watch(pool: Any, *, name: str | None, leak_after: float | None) -> Watched:
         raise TypeError(f"name must be a text, not {name!r}")
     if isinstance(pool, BasePool):
         raise TypeError(f"{pool.name} is Penstock's own pool: it tells of itself by holders(), snapshot() and listen()")
-    known = _known.get(id(pool))
-    if known is not None and known.watches(pool):
-        return known
-    watched = _attached(pool, name, leak_after)
-    _known[id(pool)] = watched
-    watched.on_stop = partial(_forget, weakly(watched))
+    pool = getattr(pool, "sync_engine", pool)  # an AsyncEngine is a face of that
+    with _lock:
+        known = _known.get(id(pool))
+        if known is not None and known.watches(pool):
+            known.told_again(name, leak_after)
+            return known
+        watched = _attached(pool, name, leak_after)
+        _known[id(pool)] = watched
+        watched.on_stop = partial(_forget, weakly(watched))
     sources.add(watched)
     looking.look_after(watched)
     return watched

@@ -56,6 +56,9 @@ class AsyncpgPool:
     def detach(self) -> None:
         self._pool.__class__ = self._own
 
+    def release(self, conn: Any) -> None:
+        pass  # nothing was changed in it
+
     def figures(self) -> Figures:
         pool = self._pool
         if pool._queue is None:  # not open yet
@@ -72,7 +75,12 @@ class AsyncpgPool:
         return status(conn)
 
     def look(self, lease: Lease) -> None:
-        count = lease.conn._protocol.queries_count
+        protocol = lease.conn._protocol
+        if protocol is None:  # it was terminated, which takes it from nobody's hands
+            if lease.running:
+                lease.done()
+            return
+        count = protocol.queries_count
         task = None if lease.task is None else lease.task()
         running, statement = _running(task)
         if running and not lease.running:

@@ -59,6 +59,9 @@ class DBUtils:
             pool.__dict__.pop("connection", None)
             pool.__dict__.pop("cache", None)
 
+    def release(self, conn: Any) -> None:
+        pass  # nothing was changed in it
+
     def figures(self) -> Figures:
         pool = self._pool()
         if pool is None:

@@ -51,6 +51,9 @@ class Django:
             wrapper.__dict__.pop("_close", None)
         self._wrappers.clear()
 
+    def release(self, conn: Any) -> None:
+        pass  # nothing was changed in it
+
     def figures(self) -> Figures:
         is_open = [wrapper for wrapper in list(self._wrappers) if wrapper.connection is not None]
         leased = sum(self._watched.lease(id(wrapper)) is not None for wrapper in is_open)

@@ -51,6 +51,9 @@ class Psycopg2Pool:
             pool.__dict__.pop("getconn", None)
             pool.__dict__.pop("putconn", None)
 
+    def release(self, conn: Any) -> None:
+        _release(conn)
+
     def figures(self) -> Figures:
         pool = self._pool()
         if pool is None:
@@ -80,8 +83,12 @@ def _took(watched: Watched, conn: Any) -> None:
 
 @harmless
 def _gave(watched: Watched, conn: Any) -> None:
-    _leases.pop(id(conn), None)
     watched.gave(id(conn))
+    _release(conn)
+
+
+def _release(conn: Any) -> None:
+    _leases.pop(id(conn), None)
     factory = getattr(conn, "cursor_factory", None)
     own = getattr(factory, "_watched_by_penstock", None)
     if own is not None:

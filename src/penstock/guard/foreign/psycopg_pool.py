@@ -51,6 +51,9 @@ class PsycopgPool:
             pool.__dict__.pop("getconn", None)
             pool.__dict__.pop("putconn", None)
 
+    def release(self, conn: Any) -> None:
+        _release(conn)
+
     def figures(self) -> Figures:
         pool = self._pool()
         if pool is None:
@@ -111,8 +114,12 @@ def _took(watched: Watched, conn: Any, waited: float) -> None:
 
 @harmless
 def _gave(watched: Watched, conn: Any) -> None:
-    conn.__dict__.pop("wait", None)
+    _release(conn)
     watched.gave(id(conn))
+
+
+def _release(conn: Any) -> None:
+    conn.__dict__.pop("wait", None)
 
 
 def _waiting(wait: Callable[..., Any], weak: Any, lease: Lease) -> Any:

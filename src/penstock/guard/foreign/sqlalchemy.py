@@ -57,7 +57,6 @@ class SQLAlchemy:
         self._listen(self._pool, "connect", self._connect)
         if self._engine is not None:
             dialect: Any = self._engine.dialect
-            self._listen(self._engine, "engine_disposed", self._disposed)
             for name in _EXECUTE:
                 setattr(dialect, name, self._telling(getattr(dialect, name)))
             setattr(dialect, _EXECUTE_BARE, self._telling_bare(getattr(dialect, _EXECUTE_BARE)))
@@ -74,6 +73,9 @@ class SQLAlchemy:
         if self._engine is not None:
             for name in (*_EXECUTE, _EXECUTE_BARE):
                 self._engine.dialect.__dict__.pop(name, None)
+
+    def release(self, conn: Any) -> None:
+        pass  # nothing was changed in it
 
     def figures(self) -> Figures:
         pool = self._pool if self._engine is None else self._engine.pool
@@ -94,6 +96,7 @@ class SQLAlchemy:
     def _hear(self, pool: Any) -> None:
         watched = self._watched
         get, give, connect = pool._do_get, pool._do_return_conn, pool._invoke_creator
+        recreate = pool.recreate
         own = type(pool)._do_get
         theirs = getattr(pool, "_pool", None) if isinstance(pool, QueuePool) else None
 
@@ -137,17 +140,19 @@ class SQLAlchemy:
                 if lease is not None:
                     lease.done()
 
+        def recreating() -> Any:
+            """The engine is being disposed of and gets another. What is out of this one still comes back to it."""
+            self._pool = recreate()
+            self._hear(self._pool)
+            return self._pool
+
         connecting.own = connect  # type: ignore[attr-defined]
         pool._do_get, pool._do_return_conn, pool._invoke_creator = getting, giving, connecting
+        if self._engine is not None:
+            pool.recreate = recreating
         if pool._pre_ping and not event.contains(pool, "checkout", self._checked_out):
             self._listen(pool, "checkout", self._checked_out)
         self._heard.add(pool)
-
-    def _disposed(self, engine: Any) -> None:
-        """It has another pool. What is out of the one before still goes back to that."""
-        if self._engine is not None and self._engine.pool is not self._pool:
-            self._pool = self._engine.pool
-            self._hear(self._pool)
 
     def _checked_out(self, conn: Any, record: Any, proxy: Any) -> None:
         lease = self._watched.lease(id(record))
@@ -207,7 +212,7 @@ class SQLAlchemy:
 
 
 def _leave(pool: Any) -> None:
-    for name in ("_do_get", "_do_return_conn"):
+    for name in ("_do_get", "_do_return_conn", "recreate"):
         pool.__dict__.pop(name, None)
     pool._invoke_creator = getattr(pool._invoke_creator, "own", pool._invoke_creator)
 

@@ -31,6 +31,9 @@ T = TypeVar("T")
 _MOST_SITES = 100  # lines of code whose leaks are counted apart
 _LONG = 1.0  # seconds, as in `events.HeldLong`
 _EACH = (events.Acquired, events.Waited, events.Returned, events.HeldLong)  # what each checkout would tell
+_DOWN_AFTER = 2.0  # seconds in which connecting fails and never succeeds; then the database is said to be down
+_DOWN_FOR = 30.0  # after the last failure: where nobody connects any more, nobody knows
+_LEAK_AFTER = 60.0  # what `penstock.watch` takes where nothing is given
 _told: set[str] = set()
 
 
@@ -80,6 +83,9 @@ class Theirs(Protocol):
 
     def detach(self) -> None:
         """The pool is as it was before."""
+
+    def release(self, conn: Any) -> None:
+        """*conn*, which is out, is as it was before. What is done there must not fail for one that was closed."""
 
     def figures(self) -> Figures: ...
 
@@ -160,6 +166,27 @@ class Lease:
         return thread_stack(self.ident) if self.task is None else ()
 
 
+class Outage:
+    """Whether a pool's database is down, by its counts of connects and of failures as they are looked at."""
+
+    def __init__(self) -> None:
+        self._counts: tuple[float, int] | None = None
+        self._since: float | None = None  # when connecting began to fail
+        self._last = 0.0  # when it failed last
+
+    def at(self, now: float, theirs: Figures, opened: int, errors: int) -> bool:
+        """Of the counts that *theirs* does not keep, ours."""
+        # psycopg_pool counts a connect before it has succeeded, and its time after.
+        now_is = (_known(theirs.connect_seconds, opened), _known(theirs.connect_errors, errors))
+        before, self._counts = self._counts or now_is, now_is
+        if now_is[0] > before[0]:
+            self._since = None
+        elif now_is[1] > before[1]:
+            self._last = now
+            self._since = now if self._since is None else self._since
+        return self._since is not None and self._last - self._since >= _DOWN_AFTER and now - self._last < _DOWN_FOR
+
+
 class Watched:
     """What `penstock.watch` returns.
 
@@ -185,6 +212,7 @@ class Watched:
         self._queued = self._uses = self._opened = self._connect_errors = 0
         self._connect_seconds = self._held = 0.0
         self._last_error: str | None = None
+        self._outage = Outage()
         self._refusals: Counter[Refusal] = Counter()
         self._closes: Counter[Reason] = Counter()
         self._leaks: Counter[CallSite] = Counter()
@@ -195,6 +223,15 @@ class Watched:
 
     def watches(self, pool: Any) -> bool:
         return (self._pool() if isinstance(self._pool, ReferenceType) else self._pool) is pool
+
+    def told_again(self, name: str | None, leak_after: float | None) -> None:
+        """It was to be watched a second time: as it was said first."""
+        given = leak_after not in (self._leak_after, _LEAK_AFTER)
+        if given or name not in (self.name, None):
+            logger.warning(
+                "%s is watched already, with leak_after=%s: name=%r, leak_after=%s have no effect",
+                *(self.name, self._leak_after, name, leak_after),
+            )
 
     # ------------------------------------------------------------------------------------------ for who asks
 
@@ -218,7 +255,7 @@ class Watched:
             would_shed=0,
             hold=self._held / self._uses if self._uses else 0.0,
             sick=False,
-            database_down=False,
+            database_down=self._outage.at(monotonic(), theirs, self._opened, self._connect_errors),
             last_error=self._last_error,
             requests=self._uses + len(leases) + refused,
             queued=self._queued,
@@ -255,9 +292,16 @@ class Watched:
 
     def stop(self) -> None:
         """Watch no more: the pool is as it was before."""
+        for lease in list(self._leases.values()):
+            if (conn := lease.conn) is not None:
+                self._release(conn)
         self._theirs.detach()
         self._leases.clear()
         self.on_stop()
+
+    @harmless
+    def _release(self, conn: Any) -> None:
+        self._theirs.release(conn)
 
     def _glances(self) -> list[Glance]:
         """What is out now, asking nothing of the connections themselves."""
@@ -354,18 +398,28 @@ class Watched:
 
     @harmless
     def look(self, now: float) -> None:
-        """Report who has held a connection idle for too long, once each."""
+        """Report who has held a connection idle for too long, once each; and note how connecting goes."""
+        self._note_outage(now)
         for key, lease in list(self._leases.items()):
-            if lease.conn is None:
-                self.dropped(key)
-                continue
-            self._theirs.look(lease)
-            idle_since = lease.idle_since()
-            if self._leak_after is None or lease.reported or idle_since is None or now - idle_since < self._leak_after:
-                continue
-            holder = self._holder(lease)
-            if holder is not None and holder.idle is not None:
-                self._report(lease, holder)
+            self._look_at(key, lease, now)
+
+    @harmless
+    def _note_outage(self, now: float) -> None:
+        self._outage.at(now, self._theirs.figures(), self._opened, self._connect_errors)
+
+    @harmless
+    def _look_at(self, key: int, lease: Lease, now: float) -> None:
+        """One by one: what cannot be told of one connection hides no other."""
+        if lease.conn is None:
+            self.dropped(key)
+            return
+        self._theirs.look(lease)
+        idle_since = lease.idle_since()
+        if self._leak_after is None or lease.reported or idle_since is None or now - idle_since < self._leak_after:
+            return
+        holder = self._holder(lease)
+        if holder is not None and holder.idle is not None:
+            self._report(lease, holder)
 
     def _report(self, lease: Lease, holder: Holder) -> None:
         lease.reported = True

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import Token
 from threading import Lock
 from types import TracebackType
@@ -78,17 +80,28 @@ class Environment:
     # ------------------------------------------------------------------------------------------ its beginning
 
     def begin(self) -> None:
-        asleep = self._begun()
-        for pool in self._pools:
-            if isinstance(pool, Pool):
-                run(self._thaw(pool, asleep))
-            elif (loop := _resting(pool)) is not None:
-                loop.run_until_complete(self._thaw(pool, asleep))
+        with self._undone_on_error():
+            asleep = self._begun()
+            for pool in self._pools:
+                if isinstance(pool, Pool):
+                    run(self._thaw(pool, asleep))
+                elif (loop := _resting(pool)) is not None:
+                    loop.run_until_complete(self._thaw(pool, asleep))
 
     async def begin_async(self) -> None:
-        asleep = self._begun()
-        for pool in self._pools:
-            await self._thaw(pool, asleep)
+        with self._undone_on_error():
+            asleep = self._begun()
+            for pool in self._pools:
+                await self._thaw(pool, asleep)
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """An invocation that cannot begin has no end: it does not count."""
+        try:
+            yield
+        except BaseException:
+            self._is_last()
+            raise
 
     def _begun(self) -> float:
         """Seconds since the last invocation ended; 0 when one is under way."""
@@ -118,22 +131,18 @@ class Environment:
                 run(self._rest(pool, origin, last))
             elif (loop := _resting(pool)) is not None:
                 loop.run_until_complete(self._rest(pool, origin, last))
-        self._over()
 
     async def end_async(self, origin: Origin) -> None:
         last = self._is_last()
         for pool in self._pools:
             await self._rest(pool, origin, last)
-        self._over()
 
     def _is_last(self) -> bool:
-        with self._lock:
-            return self._running == 1
-
-    def _over(self) -> None:
+        """Of those that are under way. It is not from here on, however its end goes: of two at once one is the last."""
         with self._lock:
             self._running -= 1
             self._ended = (clock(), time.time())
+            return self._running == 0
 
     async def _rest(self, pool: BasePool[Any], origin: Origin, last: bool) -> None:
         """Leave nothing behind that would be frozen with the process, and never an error."""
@@ -199,7 +208,8 @@ class Invocation:
 
     def __enter__(self) -> None:
         self._environment.begin()
-        self._declare()
+        with self._environment._undone_on_error():
+            self._declare()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -209,7 +219,8 @@ class Invocation:
 
     async def __aenter__(self) -> None:
         await self._environment.begin_async()
-        self._declare()
+        with self._environment._undone_on_error():
+            self._declare()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from types import FrameType
@@ -28,11 +29,14 @@ def close_on_sigterm(pools: Iterable[BasePool[Any]]) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def close(number: int, frame: FrameType | None) -> None:
-        closers = [threading.Thread(target=_close, args=(pool,), daemon=True) for pool in pools]
+        here, until = asyncio._get_running_loop(), time.monotonic() + SECONDS
+        # A loop that this very handler interrupts cannot close anything while the handler waits for it.
+        able = [pool for pool in pools if here is None or getattr(pool, "_loop", None) is not here]
+        closers = [threading.Thread(target=_close, args=(pool,), daemon=True) for pool in able]
         for closer in closers:
             closer.start()
         for closer in closers:
-            closer.join(SECONDS)
+            closer.join(max(0.0, until - time.monotonic()))
         if callable(before):
             before(number, frame)
         elif before is not signal.SIG_IGN:
