@@ -15,6 +15,9 @@ from .invariants import Broken, Invariants, check_at_rest
 REFUSED = ConnectionRefusedError("connection refused")
 
 
+MOST_TURNS = 10_000  # until it is at rest: far more than any schedule needs
+
+
 class Shell:
     """Each method is one event. After each, the effects are booked and the invariants checked.
 
@@ -240,8 +243,11 @@ class Shell:
             raise Broken("a full pool has not said so to who waits for that")
 
     def _settle(self) -> None:
-        start = self.now
+        start, turns = self.now, 0
         while self._let_all_happen() or self.queue or self._below_minimum():
+            turns += 1
+            if turns > MOST_TURNS:
+                raise Broken("it does not come to rest")
             if not self._under_way():
                 self._jump(start + 30.0 + 2 * self.core.pace.patience)
 
